@@ -1,0 +1,126 @@
+//! A commit: what must still be true, and what then changes.
+//!
+//! ```text
+//!   before            t ──▶ 00007-….metadata.json        other writers still read 7
+//!   stage                   00008-….metadata.json        written, not yet visible
+//!   swap              t ──▶ 00008-….metadata.json        visible, all at once
+//! ```
+//!
+//! The shape is that of the REST protocol's commit request, so that a remote catalog needs no
+//! translation. Several tables may change in one commit; either all pointers move or none does.
+//!
+//! Beside the pointer moves a *ledger*: names of things that may land once (an idempotency key, a
+//! loaded file). A key and the rows it brought become visible together, and a second commit with
+//! the same key conflicts, whichever process sends it.
+
+use std::sync::Arc;
+
+use crate::spec::{TableIdent, TableMetadata, TableRequirement, TableUpdate};
+use crate::{Env, Error, LoadedTable, Result, Storage, metadata};
+
+/// Changes to one or more tables that become visible together.
+#[derive(Debug, Clone, Default)]
+pub struct Commit {
+    /// At most one change per table.
+    pub changes: Vec<TableChange>,
+}
+
+/// What one table must still look like, and how it then changes.
+#[derive(Debug, Clone)]
+pub struct TableChange {
+    /// The table to change.
+    pub table: TableIdent,
+    /// All of these hold against the current metadata, or the commit conflicts.
+    pub requirements: Vec<TableRequirement>,
+    /// Applied in order.
+    pub updates: Vec<TableUpdate>,
+    /// Keys that land with this change, and only once.
+    pub ledger: Vec<LedgerEntry>,
+}
+
+/// One key of the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerEntry {
+    /// Names what lands; compared byte for byte.
+    pub key: String,
+    /// The snapshot that brings it.
+    pub snapshot_id: i64,
+    /// The snapshot of an earlier entry which this one replaces, because it was rolled back.
+    pub replaces: Option<i64>,
+}
+
+/// How a commit ended. Each way asks something different of the caller.
+#[derive(Debug)]
+#[must_use]
+pub enum CommitOutcome {
+    /// The pointers moved. Holds the new state of each table, in the order of the changes.
+    Committed(Vec<LoadedTable>),
+    /// Someone else moved first. Begin again from the table as it stands.
+    Conflict,
+    /// The answer was lost. Look for the commit before trying again: it may have landed.
+    Unknown(Error),
+}
+
+impl TableChange {
+    /// The metadata this change makes of `base`; `None` if a requirement no longer holds.
+    ///
+    /// A pure function: it reads no clock but the one iceberg's builder stamps into
+    /// `last-updated-ms`.
+    ///
+    /// # Errors
+    ///
+    /// An update that cannot apply to any base, such as one naming a schema that does not exist.
+    pub fn apply(&self, base: &LoadedTable) -> Result<Option<Arc<TableMetadata>>> {
+        if self.requirements.iter().any(|it| it.check(Some(&base.metadata)).is_err()) {
+            return Ok(None);
+        }
+        let location = base.metadata_location.clone();
+        let mut next = base.metadata.as_ref().clone().into_builder(Some(location));
+        for update in self.updates.iter().cloned() {
+            next = update.apply(next)?;
+        }
+        Ok(Some(Arc::new(next.build()?.metadata)))
+    }
+}
+
+/// One table's commit, staged: the base it was made from, and the next state, already written.
+pub(crate) struct Staged {
+    pub(crate) base: LoadedTable,
+    pub(crate) next: LoadedTable,
+}
+
+/// Applies `change` to `base` and writes the next metadata file, which nobody sees yet.
+/// `None` if a requirement no longer holds.
+pub(crate) async fn stage(
+    storage: &Storage,
+    env: &Env,
+    base: LoadedTable,
+    change: &TableChange,
+) -> Result<Option<Staged>> {
+    let Some(metadata) = change.apply(&base)? else { return Ok(None) };
+    let metadata_location =
+        metadata::write_next(storage, env, &metadata, Some(&base.metadata_location)).await?;
+    Ok(Some(Staged { base, next: LoadedTable { metadata_location, metadata } }))
+}
+
+/// After the swap: removes the metadata files that fell out of the log, if the table says so.
+/// Best effort; what stays behind is an orphan.
+pub(crate) async fn prune_metadata(storage: &Storage, staged: &[Staged]) {
+    for Staged { base, next } in staged {
+        for old in metadata::dropped_from_log(&base.metadata, &next.metadata) {
+            let _ = storage.delete(&old).await;
+        }
+    }
+}
+
+/// Refuses a commit that names one table twice: it could not be all or nothing.
+pub(crate) fn check_distinct(commit: &Commit) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    match commit.changes.iter().find(|change| !seen.insert(&change.table)) {
+        None => Ok(()),
+        Some(change) => Err(Error::new(
+            crate::ErrorKind::DataInvalid,
+            format!("the commit changes table `{}` twice", change.table),
+        )),
+    }
+}

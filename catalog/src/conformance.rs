@@ -1,0 +1,213 @@
+//! What a [`Catalog`] promises, as a suite that every implementation runs.
+//!
+//! One function a promise; each panics, naming the promise, when it is broken. Call [`all`] from a
+//! test with a catalog that is empty.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test suite, which fails by panicking"
+)]
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::spec::{
+    FormatVersion, NamespaceIdent, NestedField, PrimitiveType, Schema, SortOrder, TableIdent,
+    TableMetadata, TableMetadataBuilder, TableRequirement, TableUpdate, Type, UnboundPartitionSpec,
+};
+use crate::{Catalog, Commit, CommitOutcome, ErrorKind, LedgerEntry, TableChange};
+
+/// Runs every promise against an empty catalog whose tables may lie below `root`.
+pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
+    namespaces_nest_and_must_be_empty_to_go(&*catalog).await;
+    tables_are_created_once(&*catalog, root).await;
+    a_commit_moves_the_pointer_only_from_where_it_was_read(&*catalog, root).await;
+    several_tables_change_together_or_not_at_all(&*catalog, root).await;
+    a_key_lands_once(&*catalog, root).await;
+    racing_commits_lose_nothing(catalog, root).await;
+}
+
+fn namespace(name: &str) -> NamespaceIdent {
+    NamespaceIdent::from_strs(name.split('.')).unwrap()
+}
+
+fn ident(name: &str) -> TableIdent {
+    let (space, name) = name.rsplit_once('.').unwrap();
+    TableIdent::new(namespace(space), name.to_owned())
+}
+
+fn metadata(location: String) -> TableMetadata {
+    let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
+    let schema = Schema::builder().with_fields([id.into()]).build().unwrap();
+    let spec = UnboundPartitionSpec::builder().build();
+    let order = SortOrder::unsorted_order();
+    let version = FormatVersion::V2;
+    TableMetadataBuilder::new(schema, spec, order, location, version, HashMap::new())
+        .unwrap()
+        .build()
+        .unwrap()
+        .metadata
+}
+
+/// Sets a property, if the table's last column id is what it is at creation.
+fn change(table: &TableIdent, key: &str, value: &str) -> TableChange {
+    TableChange {
+        table: table.clone(),
+        requirements: Vec::new(),
+        updates: vec![TableUpdate::SetProperties {
+            updates: HashMap::from([(key.to_owned(), value.to_owned())]),
+        }],
+        ledger: Vec::new(),
+    }
+}
+
+async fn committed(catalog: &dyn Catalog, changes: Vec<TableChange>) -> bool {
+    match catalog.commit(&Commit { changes }).await.unwrap() {
+        CommitOutcome::Committed(_) => true,
+        CommitOutcome::Conflict => false,
+        CommitOutcome::Unknown(error) => panic!("outcome unknown: {error}"),
+    }
+}
+
+async fn property(catalog: &dyn Catalog, table: &TableIdent, key: &str) -> Option<String> {
+    catalog.load_table(table).await.unwrap().metadata.properties().get(key).cloned()
+}
+
+async fn namespaces_nest_and_must_be_empty_to_go(catalog: &dyn Catalog) {
+    let (a, b) = (namespace("a"), namespace("a.b"));
+    let properties = HashMap::from([("owner".to_owned(), "ada".to_owned())]);
+    catalog.create_namespace(&a, properties.clone()).await.unwrap();
+    catalog.create_namespace(&b, HashMap::new()).await.unwrap();
+    let again = catalog.create_namespace(&a, HashMap::new()).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::NamespaceAlreadyExists);
+    assert_eq!(catalog.namespace_properties(&a).await.unwrap(), properties);
+    assert_eq!(catalog.list_namespaces(None).await.unwrap(), [a.clone()]);
+    assert_eq!(catalog.list_namespaces(Some(&a)).await.unwrap(), [b.clone()]);
+    let full = catalog.drop_namespace(&a).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::PreconditionFailed);
+    catalog.drop_namespace(&b).await.unwrap();
+    catalog.drop_namespace(&a).await.unwrap();
+    let gone = catalog.namespace_properties(&a).await.unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NamespaceNotFound);
+}
+
+async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
+    catalog.create_namespace(&namespace("n"), HashMap::new()).await.unwrap();
+    let (t, u) = (ident("n.t"), ident("n.u"));
+    let missing = catalog.load_table(&t).await.unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::TableNotFound);
+    let no_home = catalog.create_table(&ident("m.t"), metadata(format!("{root}/m"))).await;
+    assert_eq!(no_home.unwrap_err().kind(), ErrorKind::NamespaceNotFound);
+
+    let made = catalog.create_table(&t, metadata(format!("{root}/t"))).await.unwrap();
+    let again = catalog.create_table(&t, metadata(format!("{root}/t2"))).await.unwrap_err();
+    assert_eq!(again.kind(), ErrorKind::TableAlreadyExists);
+    let loaded = catalog.load_table(&t).await.unwrap();
+    assert_eq!(loaded.metadata_location, made.metadata_location);
+    assert_eq!(catalog.list_tables(&namespace("n")).await.unwrap(), [t.clone()]);
+
+    catalog.rename_table(&t, &u).await.unwrap();
+    assert_eq!(catalog.load_table(&t).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    catalog.register_table(&t, &made.metadata_location).await.unwrap();
+    let taken = catalog.rename_table(&t, &u).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::TableAlreadyExists);
+    catalog.drop_table(&t).await.unwrap();
+    catalog.drop_table(&u).await.unwrap();
+    assert_eq!(catalog.drop_table(&u).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+}
+
+async fn a_commit_moves_the_pointer_only_from_where_it_was_read(
+    catalog: &dyn Catalog,
+    root: &str,
+) {
+    let t = ident("n.cas");
+    catalog.create_table(&t, metadata(format!("{root}/cas"))).await.unwrap();
+    assert!(committed(catalog, vec![change(&t, "k", "1")]).await);
+    assert_eq!(property(catalog, &t, "k").await.as_deref(), Some("1"));
+
+    let mut stale = change(&t, "k", "2");
+    stale.requirements = vec![TableRequirement::RefSnapshotIdMatch {
+        r#ref: "main".to_owned(),
+        snapshot_id: Some(7),
+    }];
+    assert!(!committed(catalog, vec![stale]).await, "a requirement that fails conflicts");
+    assert_eq!(property(catalog, &t, "k").await.as_deref(), Some("1"));
+
+    let loaded = catalog.load_table(&t).await.unwrap();
+    assert_eq!(loaded.metadata.metadata_log().len(), 1, "the log names the file before");
+}
+
+async fn several_tables_change_together_or_not_at_all(catalog: &dyn Catalog, root: &str) {
+    let (a, b) = (ident("n.a"), ident("n.b"));
+    catalog.create_table(&a, metadata(format!("{root}/a"))).await.unwrap();
+    catalog.create_table(&b, metadata(format!("{root}/b"))).await.unwrap();
+    assert!(committed(catalog, vec![change(&b, "k", "1"), change(&a, "k", "1")]).await);
+    let mut fails = change(&b, "k", "2");
+    fails.requirements =
+        vec![TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: 99 }];
+    assert!(!committed(catalog, vec![change(&a, "k", "2"), fails]).await);
+    assert_eq!(property(catalog, &a, "k").await.as_deref(), Some("1"));
+    let twice = Commit { changes: vec![change(&a, "k", "3"), change(&a, "k", "4")] };
+    assert_eq!(catalog.commit(&twice).await.unwrap_err().kind(), ErrorKind::DataInvalid);
+}
+
+async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
+    let t = ident("n.ledger");
+    catalog.create_table(&t, metadata(format!("{root}/ledger"))).await.unwrap();
+    let with_key = |value: &str, snapshot_id, replaces| {
+        let mut change = change(&t, "k", value);
+        change.ledger = vec![LedgerEntry { key: "file-1".to_owned(), snapshot_id, replaces }];
+        change
+    };
+    assert!(committed(catalog, vec![with_key("1", 11, None)]).await);
+    assert!(!committed(catalog, vec![with_key("2", 12, None)]).await, "the key is taken");
+    assert_eq!(property(catalog, &t, "k").await.as_deref(), Some("1"), "nothing else landed");
+    assert!(committed(catalog, vec![with_key("3", 13, Some(11))]).await, "replaced knowingly");
+    let keys = ["file-1".to_owned(), "file-2".to_owned()];
+    let held = catalog.ledger(&t, &keys).await.unwrap();
+    assert_eq!(held, HashMap::from([("file-1".to_owned(), 13)]));
+}
+
+async fn racing_commits_lose_nothing(catalog: Arc<dyn Catalog>, root: &str) {
+    let t = ident("n.race");
+    catalog.create_table(&t, metadata(format!("{root}/race"))).await.unwrap();
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..8 {
+        let (catalog, t) = (Arc::clone(&catalog), t.clone());
+        tasks.spawn(async move {
+            for round in 0..5 {
+                let key = format!("{writer}-{round}");
+                while !committed(&*catalog, vec![change(&t, &key, "1")]).await {}
+            }
+        });
+    }
+    tasks.join_all().await;
+    let loaded = catalog.load_table(&t).await.unwrap();
+    assert_eq!(loaded.metadata.properties().len(), 40, "each commit is there");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemoryCatalog;
+    use crate::sql::SqlCatalog;
+    use crate::{Env, Storage};
+
+    #[tokio::test]
+    async fn memory() {
+        let catalog = MemoryCatalog::new(Storage::new(), Env::real());
+        all(Arc::new(catalog), "memory:///w").await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn sqlite() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = format!("sqlite:{}/c.db", folder.path().display());
+        let (catalog, is_new) =
+            SqlCatalog::open(&url, "lake", Storage::new(), Env::real()).await.unwrap();
+        assert!(is_new);
+        all(Arc::new(catalog), &format!("file://{}", folder.path().display())).await;
+    }
+}

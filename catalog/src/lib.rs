@@ -1,0 +1,117 @@
+//! The ground: which metadata is current, and who may move it?
+//!
+//! A table is one immutable `metadata.json` and everything it reaches. The catalog maps a name to
+//! the location of that file, and changing the table means moving the pointer, atomically:
+//!
+//! ```text
+//!   raw.flights ──▶ 00007-….metadata.json ──▶ snapshots ──▶ manifests ──▶ data files
+//!        │                                                  (table/ reads these)
+//!        └─ commit ─▶ 00008-….metadata.json   visible all at once, or not at all
+//! ```
+//!
+//! This crate owns the pointer and `metadata.json`, and the three things everything else is made
+//! with: [`storage`] (every byte), [`env`] (every moment and every random number) and [`spec`]
+//! (the words of the Iceberg specification). It never opens a manifest.
+//!
+//! # Why not iceberg's own `Catalog` trait?
+//!
+//! Its `update_table` takes a commit that only its own transactions can build, and it reports a
+//! lost race as an error string. Here a commit is a value made by anyone ([`Commit`]), may span
+//! several tables, and ends as a value ([`CommitOutcome`]).
+
+pub mod commit;
+pub mod conformance;
+pub mod env;
+pub mod memory;
+pub mod metadata;
+pub mod spec;
+pub mod sql;
+pub mod storage;
+pub mod warehouse;
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+pub use commit::{Commit, CommitOutcome, LedgerEntry, TableChange};
+pub use env::Env;
+pub use iceberg::{Error, ErrorKind, Result};
+use spec::{NamespaceIdent, TableIdent, TableMetadata};
+pub use storage::Storage;
+pub use warehouse::Warehouse;
+
+/// A table as the catalog holds it: the location of its current metadata, and that metadata.
+#[derive(Debug, Clone)]
+pub struct LoadedTable {
+    /// Where the current `metadata.json` lies; it changes with every commit.
+    pub metadata_location: String,
+    /// The content of that file.
+    pub metadata: Arc<TableMetadata>,
+}
+
+/// Names of namespaces and tables, and the one atomic step: [`Catalog::commit`].
+///
+/// Every implementation passes [`conformance`], which says what the methods promise.
+#[async_trait]
+pub trait Catalog: Debug + Send + Sync {
+    /// The namespaces directly below `parent`, or the top ones, by name.
+    async fn list_namespaces(
+        &self,
+        parent: Option<&NamespaceIdent>,
+    ) -> Result<Vec<NamespaceIdent>>;
+
+    /// Makes an empty namespace; [`ErrorKind::NamespaceAlreadyExists`] if there is one.
+    async fn create_namespace(
+        &self,
+        namespace: &NamespaceIdent,
+        properties: HashMap<String, String>,
+    ) -> Result<()>;
+
+    /// The properties of a namespace; [`ErrorKind::NamespaceNotFound`] if there is none.
+    async fn namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+    ) -> Result<HashMap<String, String>>;
+
+    /// Removes an empty namespace; [`ErrorKind::PreconditionFailed`] if it holds anything.
+    async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()>;
+
+    /// The tables directly in a namespace, by name.
+    async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>>;
+
+    /// The current state of a table; [`ErrorKind::TableNotFound`] if there is none.
+    async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable>;
+
+    /// Makes `metadata` the first state of a new table, written at `metadata.location()`.
+    /// [`ErrorKind::TableAlreadyExists`] if the name is taken, also by a process racing with this.
+    async fn create_table(
+        &self,
+        table: &TableIdent,
+        metadata: TableMetadata,
+    ) -> Result<LoadedTable>;
+
+    /// Gives a name to a table that exists as files, from its metadata's location.
+    async fn register_table(
+        &self,
+        table: &TableIdent,
+        metadata_location: &str,
+    ) -> Result<LoadedTable>;
+
+    /// Forgets a table. Its files stay: removing them is the work of purge.
+    async fn drop_table(&self, table: &TableIdent) -> Result<()>;
+
+    /// Gives a table another name, perhaps in another namespace.
+    async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
+
+    /// Moves the pointers of one or several tables, all or none.
+    ///
+    /// # Errors
+    ///
+    /// Only what the caller cannot go on from: a table that is gone, an update that applies to no
+    /// base, storage that refuses. Losing a race and losing the answer are outcomes.
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome>;
+
+    /// Which of `keys` the table's ledger holds, each with the snapshot that brought it.
+    async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>>;
+}

@@ -1,0 +1,216 @@
+//! A catalog in memory: for tests, simulations, and tables nobody needs to find again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use tokio::sync::Mutex;
+
+use crate::commit::{check_distinct, prune_metadata, stage};
+use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
+use crate::{
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata,
+};
+
+/// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
+#[derive(Debug)]
+pub struct MemoryCatalog {
+    storage: Arc<Storage>,
+    env: Env,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    namespaces: BTreeMap<NamespaceIdent, HashMap<String, String>>,
+    tables: BTreeMap<TableIdent, LoadedTable>,
+    ledger: HashMap<(uuid::Uuid, String), i64>,
+}
+
+impl MemoryCatalog {
+    /// An empty catalog whose metadata files go to `storage`.
+    pub fn new(storage: Arc<Storage>, env: Env) -> Self {
+        Self { storage, env, state: Mutex::default() }
+    }
+}
+
+impl State {
+    fn table(&self, table: &TableIdent) -> Result<LoadedTable> {
+        self.tables.get(table).cloned().ok_or_else(|| no_table(table))
+    }
+
+    fn insert(&mut self, table: &TableIdent, loaded: &LoadedTable) -> Result<()> {
+        if !self.namespaces.contains_key(table.namespace()) {
+            return Err(no_namespace(table.namespace()));
+        }
+        if self.tables.contains_key(table) {
+            return Err(table_exists(table));
+        }
+        self.tables.insert(table.clone(), loaded.clone());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Catalog for MemoryCatalog {
+    async fn list_namespaces(
+        &self,
+        parent: Option<&NamespaceIdent>,
+    ) -> Result<Vec<NamespaceIdent>> {
+        let state = self.state.lock().await;
+        let below = |it: &&NamespaceIdent| it.parent().as_ref() == parent;
+        Ok(state.namespaces.keys().filter(below).cloned().collect())
+    }
+
+    async fn create_namespace(
+        &self,
+        namespace: &NamespaceIdent,
+        properties: HashMap<String, String>,
+    ) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if state.namespaces.contains_key(namespace) {
+            return Err(namespace_exists(namespace));
+        }
+        state.namespaces.insert(namespace.clone(), properties);
+        Ok(())
+    }
+
+    async fn namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+    ) -> Result<HashMap<String, String>> {
+        let state = self.state.lock().await;
+        state.namespaces.get(namespace).cloned().ok_or_else(|| no_namespace(namespace))
+    }
+
+    async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let mut state = self.state.lock().await;
+        if !state.namespaces.contains_key(namespace) {
+            return Err(no_namespace(namespace));
+        }
+        let has_child = state.namespaces.keys().any(|it| it.parent().as_ref() == Some(namespace));
+        if has_child || state.tables.keys().any(|it| it.namespace() == namespace) {
+            return Err(not_empty(namespace));
+        }
+        state.namespaces.remove(namespace);
+        Ok(())
+    }
+
+    async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        let state = self.state.lock().await;
+        if !state.namespaces.contains_key(namespace) {
+            return Err(no_namespace(namespace));
+        }
+        Ok(state.tables.keys().filter(|it| it.namespace() == namespace).cloned().collect())
+    }
+
+    async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
+        self.state.lock().await.table(table)
+    }
+
+    async fn create_table(
+        &self,
+        table: &TableIdent,
+        metadata: TableMetadata,
+    ) -> Result<LoadedTable> {
+        let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
+        let loaded =
+            LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
+        self.state.lock().await.insert(table, &loaded)?;
+        Ok(loaded)
+    }
+
+    async fn register_table(
+        &self,
+        table: &TableIdent,
+        metadata_location: &str,
+    ) -> Result<LoadedTable> {
+        let loaded = metadata::read(&self.storage, metadata_location).await?;
+        self.state.lock().await.insert(table, &loaded)?;
+        Ok(loaded)
+    }
+
+    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
+        let removed = self.state.lock().await.tables.remove(table);
+        removed.map(|_| ()).ok_or_else(|| no_table(table))
+    }
+
+    async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let loaded = state.table(from)?;
+        state.insert(to, &loaded)?;
+        state.tables.remove(from);
+        Ok(())
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        check_distinct(commit)?;
+        let mut staged = Vec::with_capacity(commit.changes.len());
+        for change in &commit.changes {
+            let base = self.load_table(&change.table).await?;
+            match stage(&self.storage, &self.env, base, change).await? {
+                Some(next) => staged.push(next),
+                None => return Ok(CommitOutcome::Conflict),
+            }
+        }
+        {
+            let mut state = self.state.lock().await;
+            for (change, next) in commit.changes.iter().zip(&staged) {
+                let current = state.table(&change.table)?;
+                if current.metadata_location != next.base.metadata_location {
+                    return Ok(CommitOutcome::Conflict);
+                }
+                let uuid = next.next.metadata.uuid();
+                for entry in &change.ledger {
+                    let held = state.ledger.get(&(uuid, entry.key.clone())).copied();
+                    if held != entry.replaces {
+                        return Ok(CommitOutcome::Conflict);
+                    }
+                }
+            }
+            for (change, next) in commit.changes.iter().zip(&staged) {
+                let uuid = next.next.metadata.uuid();
+                for entry in &change.ledger {
+                    state.ledger.insert((uuid, entry.key.clone()), entry.snapshot_id);
+                }
+                state.tables.insert(change.table.clone(), next.next.clone());
+            }
+        }
+        prune_metadata(&self.storage, &staged).await;
+        Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
+    }
+
+    async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
+        let state = self.state.lock().await;
+        let uuid = state.table(table)?.metadata.uuid();
+        let held = |key: &String| Some((key.clone(), *state.ledger.get(&(uuid, key.clone()))?));
+        Ok(keys.iter().filter_map(held).collect())
+    }
+}
+
+pub(crate) fn no_table(table: &TableIdent) -> Error {
+    Error::new(ErrorKind::TableNotFound, format!("no table `{}`", shown(table)))
+}
+
+pub(crate) fn table_exists(table: &TableIdent) -> Error {
+    Error::new(ErrorKind::TableAlreadyExists, format!("table `{}` exists already", shown(table)))
+}
+
+pub(crate) fn no_namespace(namespace: &NamespaceIdent) -> Error {
+    let message = format!("no namespace `{}`", namespace.as_ref().join("."));
+    Error::new(ErrorKind::NamespaceNotFound, message)
+}
+
+pub(crate) fn namespace_exists(namespace: &NamespaceIdent) -> Error {
+    let message = format!("namespace `{}` exists already", namespace.as_ref().join("."));
+    Error::new(ErrorKind::NamespaceAlreadyExists, message)
+}
+
+pub(crate) fn not_empty(namespace: &NamespaceIdent) -> Error {
+    let message = format!("namespace `{}` is not empty", namespace.as_ref().join("."));
+    Error::new(ErrorKind::PreconditionFailed, message)
+}
+
+fn shown(table: &TableIdent) -> String {
+    format!("{}.{}", table.namespace().as_ref().join("."), table.name())
+}

@@ -1,0 +1,186 @@
+//! `metadata.json`: naming, reading, writing.
+//!
+//! A table's metadata files are `metadata/<version>-<uuid>.metadata.json`, or `.gz.metadata.json`
+//! when `write.metadata.compression-codec` is `gzip` ([naming], trap T-22). Other writers use other
+//! names (`v3.metadata.json`), which are read and continued.
+//!
+//! [naming]: https://iceberg.apache.org/spec/#naming-for-gzip-compressed-metadata-json-files
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::spec::TableMetadata;
+use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
+
+/// Types of format version 3 that iceberg 0.10 cannot represent.
+const UNREAD_TYPES: [&str; 4] = ["variant", "unknown", "geometry", "geography"];
+
+/// Reads the metadata file at `location`, compressed or not.
+///
+/// # Errors
+///
+/// A file that is missing, is not table metadata, or uses a format version or type that is not
+/// read; the error names the file and, for a type, the column.
+pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
+    let raw = storage.read(location).await?;
+    let text = if raw.starts_with(&[0x1f, 0x8b]) { gunzip(&raw, location)? } else { raw };
+    let metadata = parse(&text).map_err(|error| error.with_context("metadata", location))?;
+    Ok(LoadedTable { metadata_location: location.to_owned(), metadata: Arc::new(metadata) })
+}
+
+/// Parses the content of a metadata file, and says plainly what it cannot read.
+pub fn parse(text: &[u8]) -> Result<TableMetadata> {
+    serde_json::from_slice(text).map_err(|error| match serde_json::from_slice::<Value>(text) {
+        Err(_) => invalid(format!("the table metadata is not JSON: {error}")),
+        Ok(value) => why_unread(&value)
+            .unwrap_or_else(|| invalid(format!("this is not Iceberg table metadata: {error}"))),
+    })
+}
+
+/// Writes `metadata` as the file that follows `previous`, and returns its location.
+pub async fn write_next(
+    storage: &Storage,
+    env: &Env,
+    metadata: &TableMetadata,
+    previous: Option<&str>,
+) -> Result<String> {
+    let gzip = metadata
+        .properties()
+        .get("write.metadata.compression-codec")
+        .is_some_and(|codec| codec.eq_ignore_ascii_case("gzip"));
+    let version = previous.map_or(0, |it| version_of(it) + 1);
+    let suffix = if gzip { ".gz.metadata.json" } else { ".metadata.json" };
+    let folder = folder(metadata);
+    let location = format!("{folder}/{version:05}-{}{suffix}", env.uuid());
+    let text = serde_json::to_vec(metadata)?;
+    let bytes = if gzip { gzip_bytes(&text)? } else { text };
+    storage.write(&location, Bytes::from(bytes)).await?;
+    Ok(location)
+}
+
+/// The folder of metadata files: `write.metadata.path`, or `metadata` below the table.
+pub fn folder(metadata: &TableMetadata) -> String {
+    match metadata.properties().get("write.metadata.path") {
+        Some(path) => path.trim_end_matches('/').to_owned(),
+        None => format!("{}/metadata", metadata.location().trim_end_matches('/')),
+    }
+}
+
+/// The version number in a metadata file's name; 0 where a foreign name has none.
+pub fn version_of(location: &str) -> u64 {
+    let name = location.rsplit('/').next().unwrap_or_default();
+    let digits: String = name
+        .trim_start_matches('v')
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits.parse().unwrap_or(0)
+}
+
+/// Metadata files that `next` no longer lists and that its properties say to delete (trap T-60).
+pub fn dropped_from_log(base: &TableMetadata, next: &TableMetadata) -> Vec<String> {
+    let wanted = next
+        .properties()
+        .get("write.metadata.delete-after-commit.enabled")
+        .is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    if !wanted {
+        return Vec::new();
+    }
+    base.metadata_log()
+        .iter()
+        .filter(|old| !next.metadata_log().iter().any(|kept| kept.metadata_file == old.metadata_file))
+        .map(|old| old.metadata_file.clone())
+        .collect()
+}
+
+/// Names what in valid JSON keeps it from being read as table metadata.
+fn why_unread(value: &Value) -> Option<Error> {
+    let version = value.get("format-version").and_then(Value::as_i64);
+    if let Some(version) = version.filter(|it| !(1..=3).contains(it)) {
+        return Some(Error::new(
+            ErrorKind::FeatureUnsupported,
+            format!("table format version {version} is not supported; versions 1 to 3 are"),
+        ));
+    }
+    let schemas = value.get("schemas").and_then(Value::as_array);
+    let fields = schemas.into_iter().flatten().chain(value.get("schema"));
+    fields.into_iter().find_map(|schema| unread_column(schema, "")).map(|(column, kind)| {
+        Error::new(
+            ErrorKind::FeatureUnsupported,
+            format!("column `{column}` has type `{kind}`, which is not supported"),
+        )
+    })
+}
+
+/// The first column below `value` whose type is not read, with its dotted name.
+fn unread_column(value: &Value, path: &str) -> Option<(String, String)> {
+    if let Some(fields) = value.get("fields").and_then(Value::as_array) {
+        return fields.iter().find_map(|field| {
+            let name = field.get("name").and_then(Value::as_str).unwrap_or("?");
+            let path = if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+            unread_column(field.get("type")?, &path)
+        });
+    }
+    if let Some(name) = value.as_str() {
+        let base = name.split('(').next().unwrap_or(name);
+        return UNREAD_TYPES.contains(&base).then(|| (path.to_owned(), name.to_owned()));
+    }
+    ["element", "key", "value"]
+        .iter()
+        .filter_map(|part| value.get(part).map(|child| (part, child)))
+        .find_map(|(part, child)| unread_column(child, &format!("{path}.{part}")))
+}
+
+fn gunzip(raw: &[u8], location: &str) -> Result<Bytes> {
+    let mut text = Vec::new();
+    flate2::read::GzDecoder::new(raw).read_to_end(&mut text).map_err(|error| {
+        invalid(format!("the compressed table metadata is damaged: {error}"))
+            .with_context("metadata", location)
+    })?;
+    Ok(text.into())
+}
+
+fn gzip_bytes(text: &[u8]) -> Result<Vec<u8>> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    encoder.write_all(text)?;
+    Ok(encoder.finish()?)
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::DataInvalid, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t22_versions_are_read_from_all_names_in_use() {
+        for (name, version) in [
+            ("s3://b/t/metadata/00012-2c1e.metadata.json", 12),
+            ("/t/metadata/v3.metadata.json", 3),
+            ("/t/metadata/00004-2c1e.gz.metadata.json", 4),
+            ("/t/metadata/odd.metadata.json", 0),
+        ] {
+            assert_eq!(version_of(name), version, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_future_format_version_is_named() {
+        let error = parse(br#"{"format-version": 4, "table-uuid": "x"}"#).unwrap_err();
+        assert!(error.message().contains("version 4"), "{error}");
+    }
+
+    #[test]
+    fn an_unread_type_is_named_with_its_column() {
+        let text = br#"{"format-version": 3, "schemas": [{"type": "struct", "fields": [
+            {"id": 1, "name": "s", "required": false, "type": {"type": "struct", "fields": [
+                {"id": 2, "name": "v", "required": false, "type": "variant"}]}}]}]}"#;
+        let error = parse(text).unwrap_err();
+        assert!(error.message().contains("`s.v` has type `variant`"), "{error}");
+    }
+}

@@ -1,0 +1,360 @@
+//! The catalog in a database: SQLite for one machine, PostgreSQL for many, one code for both.
+//!
+//! The tables are those of Iceberg's JDBC catalog (schema V1), so that PyIceberg's `SqlCatalog`,
+//! Spark's `JdbcCatalog` and others work on the same database; our ledger stands beside them.
+//!
+//! ```text
+//!   iceberg_tables                  (catalog_name, table_namespace, table_name) → metadata_location
+//!   iceberg_namespace_properties    (catalog_name, namespace, property_key) → property_value
+//!   icefield_ledger                 (catalog_name, table_uuid, ledger_key) → snapshot_id
+//! ```
+//!
+//! A commit is one transaction of `UPDATE … WHERE metadata_location = <the one it was made from>`;
+//! no row updated means somebody moved first. The new metadata file is written before it.
+
+mod database;
+mod namespaces;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use database::Database;
+use sqlx::Row;
+
+use crate::commit::{Staged, check_distinct, prune_metadata, stage};
+use crate::memory::{no_namespace, no_table, table_exists};
+use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
+use crate::{
+    Catalog, Commit, CommitOutcome, Env, LoadedTable, Result, Storage, TableChange, metadata,
+};
+
+/// Tables whose metadata is kept in memory, beyond which the memory is emptied.
+const CACHED_TABLES_MAX: usize = 256;
+
+/// Rows that are tables; a NULL comes from catalogs older than views.
+const IS_TABLE: &str = "(iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
+
+/// A catalog on SQLite or PostgreSQL.
+#[derive(Debug)]
+pub struct SqlCatalog {
+    database: Database,
+    storage: Arc<Storage>,
+    env: Env,
+    /// The metadata last seen of each table; valid while its location is the current one.
+    seen: Mutex<HashMap<TableIdent, LoadedTable>>,
+}
+
+impl SqlCatalog {
+    /// Opens the catalog `name` in the database at `url` (`sqlite:PATH`, `postgres://…`), making
+    /// its tables if they are missing. Says whether it made them.
+    ///
+    /// # Errors
+    ///
+    /// A database that cannot be reached, or is neither of the two kinds.
+    pub async fn open(
+        url: &str,
+        name: &str,
+        storage: Arc<Storage>,
+        env: Env,
+    ) -> Result<(Self, bool)> {
+        let (database, is_new) = Database::open(url, name, &env).await?;
+        Ok((Self { database, storage, env, seen: Mutex::default() }, is_new))
+    }
+
+    /// The name under which this catalog's rows stand in the database.
+    pub fn name(&self) -> &str {
+        &self.database.catalog
+    }
+
+    async fn location(&self, table: &TableIdent) -> Result<String> {
+        let row = sqlx::query(&format!(
+            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 \
+             AND table_namespace = $2 AND table_name = $3 AND {IS_TABLE}"
+        ))
+        .bind(self.name())
+        .bind(joined(table.namespace()))
+        .bind(table.name())
+        .fetch_optional(&self.database.pool)
+        .await
+        .map_err(|e| self.database.failed("look up a table", e))?;
+        let location = match row {
+            None => None,
+            Some(row) => row
+                .try_get::<Option<String>, _>(0)
+                .map_err(|e| self.database.failed("look up a table", e))?,
+        };
+        location.ok_or_else(|| no_table(table))
+    }
+
+    fn remember(&self, table: &TableIdent, loaded: &LoadedTable) {
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= CACHED_TABLES_MAX {
+            seen.clear();
+        }
+        seen.insert(table.clone(), loaded.clone());
+    }
+
+    fn remembered(&self, table: &TableIdent, location: &str) -> Option<LoadedTable> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.get(table).filter(|it| it.metadata_location == location).cloned()
+    }
+
+    async fn insert(&self, table: &TableIdent, loaded: &LoadedTable) -> Result<()> {
+        let done = sqlx::query(
+            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
+             metadata_location, previous_metadata_location, iceberg_type) \
+             VALUES ($1, $2, $3, $4, NULL, 'TABLE')",
+        )
+        .bind(self.name())
+        .bind(joined(table.namespace()))
+        .bind(table.name())
+        .bind(loaded.metadata_location.as_str())
+        .execute(&self.database.pool)
+        .await;
+        match done {
+            Ok(_) => {
+                self.remember(table, loaded);
+                Ok(())
+            }
+            Err(error) if database::is_duplicate(&error) => Err(table_exists(table)),
+            Err(error) => Err(self.database.failed("create a table", error)),
+        }
+    }
+
+    /// The transaction that moves the pointers. `Ok(false)` if somebody moved first.
+    async fn swap(&self, changes: &[(&TableChange, &Staged)]) -> Result<Swap> {
+        let failed = |e| self.database.failed("commit", e);
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
+        for (change, staged) in changes {
+            let moved = sqlx::query(&format!(
+                "UPDATE iceberg_tables SET metadata_location = $1, \
+                 previous_metadata_location = $2 WHERE catalog_name = $3 AND \
+                 table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {IS_TABLE}"
+            ))
+            .bind(staged.next.metadata_location.as_str())
+            .bind(staged.base.metadata_location.as_str())
+            .bind(self.name())
+            .bind(joined(change.table.namespace()))
+            .bind(change.table.name())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+            if moved.rows_affected() != 1 {
+                return Ok(Swap::Lost);
+            }
+            let uuid = staged.next.metadata.uuid().to_string();
+            for entry in &change.ledger {
+                let written = sqlx::query(
+                    "INSERT INTO icefield_ledger (catalog_name, table_uuid, ledger_key, \
+                     snapshot_id, committed_at_ms) VALUES ($1, $2, $3, $4, $5) \
+                     ON CONFLICT (catalog_name, table_uuid, ledger_key) \
+                     DO UPDATE SET snapshot_id = $4, committed_at_ms = $5 \
+                     WHERE icefield_ledger.snapshot_id = $6",
+                )
+                .bind(self.name())
+                .bind(uuid.as_str())
+                .bind(entry.key.as_str())
+                .bind(entry.snapshot_id)
+                .bind(self.env.now_ms())
+                .bind(entry.replaces.unwrap_or(-1))
+                .execute(&mut *transaction)
+                .await
+                .map_err(failed)?;
+                if written.rows_affected() != 1 {
+                    return Ok(Swap::Lost);
+                }
+            }
+        }
+        Ok(match transaction.commit().await {
+            Ok(()) => Swap::Done,
+            Err(error) => Swap::AnswerLost(failed(error)),
+        })
+    }
+}
+
+/// How the transaction ended.
+enum Swap {
+    Done,
+    Lost,
+    AnswerLost(crate::Error),
+}
+
+#[async_trait]
+impl Catalog for SqlCatalog {
+    async fn list_namespaces(
+        &self,
+        parent: Option<&NamespaceIdent>,
+    ) -> Result<Vec<NamespaceIdent>> {
+        self.namespaces_below(parent).await
+    }
+
+    async fn create_namespace(
+        &self,
+        namespace: &NamespaceIdent,
+        properties: HashMap<String, String>,
+    ) -> Result<()> {
+        self.insert_namespace(namespace, properties).await
+    }
+
+    async fn namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+    ) -> Result<HashMap<String, String>> {
+        self.read_properties(namespace).await
+    }
+
+    async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        self.delete_namespace(namespace).await
+    }
+
+    async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        if !self.namespace_exists(namespace).await? {
+            return Err(no_namespace(namespace));
+        }
+        let rows = sqlx::query(&format!(
+            "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 \
+             AND table_namespace = $2 AND {IS_TABLE} ORDER BY table_name"
+        ))
+        .bind(self.name())
+        .bind(joined(namespace))
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(|e| self.database.failed("list tables", e))?;
+        rows.iter()
+            .map(|row| {
+                let name: String =
+                    row.try_get(0).map_err(|e| self.database.failed("list tables", e))?;
+                Ok(TableIdent::new(namespace.clone(), name))
+            })
+            .collect()
+    }
+
+    async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
+        let location = self.location(table).await?;
+        if let Some(loaded) = self.remembered(table, &location) {
+            return Ok(loaded);
+        }
+        let loaded = metadata::read(&self.storage, &location).await?;
+        self.remember(table, &loaded);
+        Ok(loaded)
+    }
+
+    async fn create_table(
+        &self,
+        table: &TableIdent,
+        metadata: TableMetadata,
+    ) -> Result<LoadedTable> {
+        if !self.namespace_exists(table.namespace()).await? {
+            return Err(no_namespace(table.namespace()));
+        }
+        let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
+        let loaded =
+            LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
+        self.insert(table, &loaded).await?;
+        Ok(loaded)
+    }
+
+    async fn register_table(
+        &self,
+        table: &TableIdent,
+        metadata_location: &str,
+    ) -> Result<LoadedTable> {
+        if !self.namespace_exists(table.namespace()).await? {
+            return Err(no_namespace(table.namespace()));
+        }
+        let loaded = metadata::read(&self.storage, metadata_location).await?;
+        self.insert(table, &loaded).await?;
+        Ok(loaded)
+    }
+
+    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
+        let gone = sqlx::query(&format!(
+            "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 \
+             AND table_name = $3 AND {IS_TABLE}"
+        ))
+        .bind(self.name())
+        .bind(joined(table.namespace()))
+        .bind(table.name())
+        .execute(&self.database.pool)
+        .await
+        .map_err(|e| self.database.failed("drop a table", e))?;
+        if gone.rows_affected() == 0 { Err(no_table(table)) } else { Ok(()) }
+    }
+
+    async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        if !self.namespace_exists(to.namespace()).await? {
+            return Err(no_namespace(to.namespace()));
+        }
+        let done = sqlx::query(&format!(
+            "UPDATE iceberg_tables SET table_namespace = $1, table_name = $2 \
+             WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND {IS_TABLE}"
+        ))
+        .bind(joined(to.namespace()))
+        .bind(to.name())
+        .bind(self.name())
+        .bind(joined(from.namespace()))
+        .bind(from.name())
+        .execute(&self.database.pool)
+        .await;
+        match done {
+            Ok(done) if done.rows_affected() == 0 => Err(no_table(from)),
+            Ok(_) => Ok(()),
+            Err(error) if database::is_duplicate(&error) => Err(table_exists(to)),
+            Err(error) => Err(self.database.failed("rename a table", error)),
+        }
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        check_distinct(commit)?;
+        let mut staged = Vec::with_capacity(commit.changes.len());
+        for change in &commit.changes {
+            let base = self.load_table(&change.table).await?;
+            match stage(&self.storage, &self.env, base, change).await? {
+                Some(next) => staged.push(next),
+                None => return Ok(CommitOutcome::Conflict),
+            }
+        }
+        // One order for all: two commits over the same tables cannot wait for each other.
+        let mut ordered: Vec<_> = commit.changes.iter().zip(&staged).collect();
+        ordered.sort_by_key(|(change, _)| change.table.clone());
+        match self.swap(&ordered).await? {
+            Swap::Lost => return Ok(CommitOutcome::Conflict),
+            Swap::AnswerLost(error) => return Ok(CommitOutcome::Unknown(error)),
+            Swap::Done => {}
+        }
+        for (change, staged) in &ordered {
+            self.remember(&change.table, &staged.next);
+        }
+        prune_metadata(&self.storage, &staged).await;
+        Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
+    }
+
+    async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
+        let uuid = self.load_table(table).await?.metadata.uuid().to_string();
+        let mut held = HashMap::new();
+        for some in keys.chunks(500) {
+            let marks: Vec<_> = (3..some.len() + 3).map(|number| format!("${number}")).collect();
+            let text = format!(
+                "SELECT ledger_key, snapshot_id FROM icefield_ledger WHERE catalog_name = $1 \
+                 AND table_uuid = $2 AND ledger_key IN ({})",
+                marks.join(", ")
+            );
+            let mut query = sqlx::query(&text).bind(self.name()).bind(uuid.as_str());
+            for key in some {
+                query = query.bind(key.as_str());
+            }
+            let failed = |e| self.database.failed("read the ledger", e);
+            for row in query.fetch_all(&self.database.pool).await.map_err(failed)? {
+                let key: String = row.try_get(0).map_err(failed)?;
+                held.insert(key, row.try_get(1).map_err(failed)?);
+            }
+        }
+        Ok(held)
+    }
+}
+
+/// A namespace as the JDBC catalog writes it: its levels with dots between.
+fn joined(namespace: &NamespaceIdent) -> String {
+    namespace.as_ref().join(".")
+}

@@ -1,0 +1,112 @@
+//! A warehouse: a root for files, a catalog for names, and the environment both use.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::spec::{NamespaceIdent, TableIdent};
+use crate::sql::SqlCatalog;
+use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
+
+/// The namespaces of a new warehouse: data as it came, as it should be, and as people want it.
+pub const TIERS: [&str; 3] = ["raw", "cleaned", "curated"];
+
+/// The catalog's name in SQL, and in the database unless it says another.
+pub const CATALOG_NAME: &str = "lake";
+
+/// File name of the default catalog, inside a local warehouse.
+const CATALOG_FILE: &str = "catalog.db";
+
+/// Where tables live and how they are found.
+#[derive(Debug, Clone)]
+pub struct Warehouse {
+    /// The URL below which tables are put, without a slash at its end.
+    pub root: String,
+    /// Names, pointers, commits.
+    pub catalog: Arc<dyn Catalog>,
+    /// All bytes.
+    pub storage: Arc<Storage>,
+    /// All time and chance.
+    pub env: Env,
+}
+
+impl Warehouse {
+    /// Opens the warehouse at `root` (a folder or URL) with the catalog at `catalog`, by default
+    /// SQLite inside the folder. What is missing is made; a new one has the [`TIERS`].
+    ///
+    /// # Errors
+    ///
+    /// A root that is neither a folder nor a URL of known storage, a catalog that does not open,
+    /// or a root that is remote while no catalog is named.
+    pub async fn open(root: &str, catalog: Option<&str>) -> Result<Self> {
+        let storage = Storage::new();
+        let env = Env::real();
+        let root = root_url(root)?;
+        let url = match catalog {
+            Some(url) => url.to_owned(),
+            None => default_catalog(&root)?,
+        };
+        let (catalog, is_new) =
+            SqlCatalog::open(&url, CATALOG_NAME, Arc::clone(&storage), env.clone()).await?;
+        let warehouse = Self { root, catalog: Arc::new(catalog), storage, env };
+        if is_new {
+            warehouse.create_tiers().await?;
+        }
+        Ok(warehouse)
+    }
+
+    /// Makes the tiers; another process may be making them too.
+    async fn create_tiers(&self) -> Result<()> {
+        for tier in TIERS {
+            let namespace = NamespaceIdent::new(tier.to_owned());
+            match self.catalog.create_namespace(&namespace, HashMap::new()).await {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::NamespaceAlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Where a new table's files go: below its namespace's `location`, or below the root.
+    pub async fn location_of(&self, table: &TableIdent) -> Result<String> {
+        let properties = self.catalog.namespace_properties(table.namespace()).await?;
+        let folder = match properties.get("location") {
+            Some(location) => location.trim_end_matches('/').to_owned(),
+            None => format!("{}/{}", self.root, table.namespace().as_ref().join("/")),
+        };
+        Ok(format!("{folder}/{}", table.name()))
+    }
+}
+
+/// The catalog inside a local warehouse; a remote one has to be named.
+fn default_catalog(root: &str) -> Result<String> {
+    let Some(folder) = root.strip_prefix("file://") else {
+        return Err(Error::new(
+            ErrorKind::DataInvalid,
+            format!("the warehouse `{root}` is not a local folder, so its catalog has to be named"),
+        )
+        .with_context("hint", "add --catalog sqlite:PATH or --catalog postgres://USER@HOST/DB"));
+    };
+    std::fs::create_dir_all(folder).map_err(|error| {
+        Error::new(ErrorKind::Unexpected, format!("cannot make the warehouse `{folder}`: {error}"))
+    })?;
+    Ok(format!("sqlite:{folder}/{CATALOG_FILE}"))
+}
+
+/// A folder or URL as a URL without a slash at its end.
+fn root_url(root: &str) -> Result<String> {
+    let root = match root.strip_prefix("file://") {
+        Some(path) => path,
+        None => root,
+    };
+    if root.contains("://") {
+        return Ok(root.trim_end_matches('/').to_owned());
+    }
+    let path = std::path::absolute(root).map_err(|error| {
+        Error::new(ErrorKind::DataInvalid, format!("`{root}` is not a folder: {error}"))
+    })?;
+    let path = path.to_str().ok_or_else(|| {
+        Error::new(ErrorKind::DataInvalid, format!("`{root}` is not written in UTF-8"))
+    })?;
+    Ok(format!("file://{}", path.trim_end_matches('/')))
+}
