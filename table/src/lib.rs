@@ -1,1 +1,30 @@
-//! placeholder
+//! What is in the table, and how does it change?
+//!
+//! ```text
+//!   Table ──at──▶ Snapshot ──plan──▶ ScanPlan of ScanTasks      (scan, manifest)
+//!     │
+//!     └──write──▶ DataFiles ──append──▶ a new Snapshot           (write, commit)
+//! ```
+//!
+//! This crate knows Iceberg's format from `metadata.json` down to the bytes of manifests and the
+//! rows of data files. It knows no SQL and no DataFusion, so that everything a commit does can run
+//! on one thread from a seed.
+//!
+//! Begin at [`Tables`], which opens and makes tables; then [`Table`]; then [`scan::plan`] and
+//! [`commit::append`].
+
+pub mod arrow;
+pub mod commit;
+pub mod evolve;
+pub mod location;
+pub mod manifest;
+pub mod partition;
+pub mod scan;
+pub mod snapshot;
+pub mod table;
+pub mod value;
+pub mod write;
+
+pub use icefield_catalog::{Error, ErrorKind, Result};
+pub use snapshot::At;
+pub use table::{NewTable, Table, Tables};

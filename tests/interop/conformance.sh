@@ -35,6 +35,12 @@ if ! [[ $total =~ ^[0-9]+\ passed,\ [0-9]+\ failed$ ]]; then
     exit 1
 fi
 
+# An expression that selects nothing must not look like a success.
+if [ "$total" = "0 passed, 0 failed" ]; then
+    echo "conformance.sh: no case was selected" >&2
+    exit 1
+fi
+
 "$python" - "$known" "$work/out" "$shared/conformance/expected.json" "$@" <<'PY' || code=2
 import argparse, json, re, sys
 

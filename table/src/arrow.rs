@@ -1,0 +1,165 @@
+//! Iceberg's types as Arrow's, and arrays moved between shapes of one schema.
+//!
+//! Columns are matched by field id, which Arrow carries as field metadata (`PARQUET:field_id`).
+//! [`with_ids`] is a schema as files have it; [`schema`] is what queries see, without ids. Text and
+//! bytes are views, which DataFusion works on fastest.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array,
+};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
+use icefield_catalog::spec::{NestedField, PrimitiveType, Schema, Type};
+
+/// The time zone of `timestamptz`, in the one spelling used everywhere.
+pub const UTC: &str = "+00:00";
+
+/// Arrow metadata key of a field id.
+pub const FIELD_ID: &str = "PARQUET:field_id";
+
+/// Arrow metadata key that names an extension type.
+const EXTENSION: &str = "ARROW:extension:name";
+
+/// The Arrow type of a primitive type.
+pub fn primitive_type(kind: &PrimitiveType) -> DataType {
+    let utc = || Some(Arc::from(UTC));
+    match kind {
+        PrimitiveType::Boolean => DataType::Boolean,
+        PrimitiveType::Int => DataType::Int32,
+        PrimitiveType::Long => DataType::Int64,
+        PrimitiveType::Float => DataType::Float32,
+        PrimitiveType::Double => DataType::Float64,
+        PrimitiveType::Decimal { precision, scale } => {
+            DataType::Decimal128(*precision as u8, *scale as i8)
+        }
+        PrimitiveType::Date => DataType::Date32,
+        PrimitiveType::Time => DataType::Time64(TimeUnit::Microsecond),
+        PrimitiveType::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+        PrimitiveType::Timestamptz => DataType::Timestamp(TimeUnit::Microsecond, utc()),
+        PrimitiveType::TimestampNs => DataType::Timestamp(TimeUnit::Nanosecond, None),
+        PrimitiveType::TimestamptzNs => DataType::Timestamp(TimeUnit::Nanosecond, utc()),
+        PrimitiveType::String => DataType::Utf8View,
+        PrimitiveType::Binary => DataType::BinaryView,
+        PrimitiveType::Uuid => DataType::FixedSizeBinary(16),
+        PrimitiveType::Fixed(size) => {
+            DataType::FixedSizeBinary(i32::try_from(*size).unwrap_or(i32::MAX))
+        }
+    }
+}
+
+/// A schema as queries see it.
+pub fn schema(schema: &Schema) -> SchemaRef {
+    Arc::new(ArrowSchema::new(fields(schema.as_struct().fields(), false)))
+}
+
+/// A schema as files have it: every field, nested ones too, carries its id.
+pub fn with_ids(schema: &Schema) -> SchemaRef {
+    Arc::new(ArrowSchema::new(fields(schema.as_struct().fields(), true)))
+}
+
+fn fields(of: &[Arc<NestedField>], ids: bool) -> Fields {
+    of.iter().map(|it| field(it, &it.name, ids)).collect()
+}
+
+fn field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
+    let mut metadata = HashMap::new();
+    if ids {
+        metadata.insert(FIELD_ID.to_owned(), of.id.to_string());
+    } else if matches!(*of.field_type, Type::Primitive(PrimitiveType::Uuid)) {
+        metadata.insert(EXTENSION.to_owned(), "arrow.uuid".to_owned());
+    }
+    let kind = data_type(&of.field_type, ids);
+    Arc::new(Field::new(name, kind, !of.required).with_metadata(metadata))
+}
+
+/// The Arrow type of any type; nested fields carry ids if `ids` says so.
+pub fn data_type(kind: &Type, ids: bool) -> DataType {
+    match kind {
+        Type::Primitive(kind) => primitive_type(kind),
+        Type::Struct(of) => DataType::Struct(fields(of.fields(), ids)),
+        Type::List(of) => DataType::List(field(&of.element_field, "element", ids)),
+        Type::Map(of) => {
+            let pair = [field(&of.key_field, "key", ids), field(&of.value_field, "value", ids)];
+            let entries = DataType::Struct(Fields::from_iter(pair));
+            DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
+        }
+    }
+}
+
+/// The field id that an Arrow field carries.
+pub fn field_id(field: &Field) -> Option<i32> {
+    field.metadata().get(FIELD_ID)?.parse().ok()
+}
+
+/// Whether a field is a UUID, which Arrow stores as sixteen bytes.
+pub fn is_uuid(field: &Field) -> bool {
+    field.metadata().get(EXTENSION).is_some_and(|it| it == "arrow.uuid")
+}
+
+/// An array in another shape of the same column: children matched by field id (by name where there
+/// are none), missing ones null, leaves cast. What agrees is not copied.
+pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let from = array.data_type();
+    if from == to {
+        return Ok(Arc::clone(array));
+    }
+    match (from, to) {
+        (DataType::Struct(from), DataType::Struct(to)) => {
+            let array = array.as_struct();
+            let children = to.iter().map(|wanted| match position(from, wanted) {
+                Some(place) => reshape(array.column(place), wanted.data_type()),
+                None => Ok(new_null_array(wanted.data_type(), array.len())),
+            });
+            let children = children.collect::<Result<Vec<_>, _>>()?;
+            let nulls = array.nulls().cloned();
+            let made =
+                StructArray::try_new_with_length(to.clone(), children, nulls, array.len())?;
+            Ok(Arc::new(made))
+        }
+        (DataType::List(_), DataType::List(to)) => {
+            let array = array.as_list::<i32>();
+            let values = reshape(array.values(), to.data_type())?;
+            let nulls = array.nulls().cloned();
+            Ok(Arc::new(ListArray::try_new(Arc::clone(to), array.offsets().clone(), values, nulls)?))
+        }
+        (DataType::LargeList(inner), DataType::List(_)) => {
+            let small = arrow::compute::cast(array, &DataType::List(Arc::clone(inner)))?;
+            reshape(&small, to)
+        }
+        (DataType::Map(_, _), DataType::Map(to, sorted)) => {
+            let array = array.as_map();
+            let DataType::Struct(fields) = to.data_type() else {
+                return Err(ArrowError::SchemaError("a map's entries are a struct".to_owned()));
+            };
+            let mut columns = Vec::with_capacity(2);
+            for (have, want) in [array.keys(), array.values()].into_iter().zip(fields) {
+                columns.push(reshape(have, want.data_type())?);
+            }
+            let entries = StructArray::try_new(fields.clone(), columns, None)?;
+            let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());
+            Ok(Arc::new(MapArray::try_new(Arc::clone(to), offsets, entries, nulls, *sorted)?))
+        }
+        _ => {
+            // A value that does not fit is an error, not a null.
+            let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
+            arrow::compute::cast_with_options(array, to, &strict)
+        }
+    }
+}
+
+fn position(of: &Fields, wanted: &Field) -> Option<usize> {
+    of.iter().position(|it| match (field_id(it), field_id(wanted)) {
+        (Some(have), Some(want)) => have == want,
+        _ => it.name() == wanted.name(),
+    })
+}
+
+/// A batch whose columns stand in the order of `to`, reshaped to it.
+pub fn reshape_batch(batch: &RecordBatch, to: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().zip(to.fields());
+    let columns = columns.map(|(array, field)| reshape(array, field.data_type()));
+    RecordBatch::try_new(Arc::clone(to), columns.collect::<Result<_, _>>()?)
+}

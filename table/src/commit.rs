@@ -1,0 +1,178 @@
+//! Changing a table: stage, swap, and on a lost race begin again.
+//!
+//! ```text
+//!   append ─▶ queue ─▶ load ─▶ stage ─▶ swap ─▶ done
+//!              │        ▲    stage.rs    │
+//!              │        └─── backoff ◀───┘ conflict, or answer lost
+//!              └ writers of one process take turns, and one commits for all that wait
+//! ```
+//!
+//! Each attempt works on the table as it stands then, with the same snapshot id (traps T-01, T-02):
+//! so if the answer to a swap is lost, finding that id in the table says that it landed. What is
+//! staged and then lost stays behind: deleting it could delete what a commit of unknown outcome has
+//! made live (traps T-05, T-114).
+
+mod backoff;
+mod merge;
+pub(crate) mod queue;
+mod stage;
+
+use std::collections::BTreeMap;
+
+use icefield_catalog::spec::{TableRequirement, TableUpdate};
+use icefield_catalog::{
+    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange,
+};
+
+use crate::manifest::DataFile;
+use crate::table::{Table, Tables};
+use backoff::Backoff;
+
+/// New rows for a table.
+#[derive(Debug, Clone, Default)]
+pub struct Append {
+    /// The files that hold them, written with the table's default partition spec.
+    pub files: Vec<DataFile>,
+    /// Who, why and with what: keys of the snapshot's summary. They never replace computed ones.
+    pub summary: BTreeMap<String, String>,
+    /// Names under which these rows may land only once, such as an idempotency key, or a loaded
+    /// file with its checksum. If *any* of them has landed, none of this lands.
+    pub keys: Vec<String>,
+    /// A change of schema that the rows need, in the same commit. Its requirements have to hold in
+    /// every attempt.
+    pub evolution: Option<Evolution>,
+}
+
+/// A change of a table's metadata.
+#[derive(Debug, Clone, Default)]
+pub struct Evolution {
+    /// What it was worked out from; if this no longer holds, it conflicts for good.
+    pub requirements: Vec<TableRequirement>,
+    /// The change.
+    pub updates: Vec<TableUpdate>,
+}
+
+/// An append that is in the table.
+#[derive(Debug, Clone)]
+pub struct Appended {
+    /// The snapshot that brought the rows.
+    pub snapshot_id: i64,
+    /// Whether it was there before, under one of the keys.
+    pub was_there: bool,
+    /// The table after it.
+    pub table: Table,
+}
+
+/// Appends files to a table. Appends conflict with nothing, so this tries until the table's
+/// `commit.retry.*` properties say to stop.
+///
+/// # Errors
+///
+/// [`ErrorKind::CatalogCommitConflicts`] if the table stays contended or its schema changed under an
+/// [`Evolution`]; [`ErrorKind::TableNotFound`] if it is gone; an error whose message says that the
+/// outcome is unknown, if it is.
+pub async fn append(table: &Table, append: Append) -> Result<Appended> {
+    if append.files.is_empty() && append.evolution.is_none() {
+        let snapshot_id = table.metadata().current_snapshot_id().unwrap_or(-1);
+        return Ok(Appended { snapshot_id, was_there: false, table: table.clone() });
+    }
+    table.tables().queues().append(table, append).await
+}
+
+/// Makes a staged table real, with its first rows if there are any: both or neither.
+pub async fn create(staged: &Table, first: Append) -> Result<Table> {
+    let ident = staged.ident().ok_or_else(nameless)?;
+    let tables = staged.tables();
+    let mut metadata = staged.metadata().clone();
+    if !first.files.is_empty() {
+        let snapshot_id = tables.warehouse().env.snapshot_id();
+        let mut pending = stage::Pending::new(snapshot_id, first);
+        let updates = stage::stage(staged, &mut pending, 0).await?;
+        let mut builder = metadata.into_builder(None);
+        for update in updates {
+            builder = update.apply(builder)?;
+        }
+        metadata = builder.build()?.metadata;
+    }
+    let loaded = tables.warehouse().catalog.create_table(ident, metadata).await?;
+    Ok(tables.table(Some(ident.clone()), loaded))
+}
+
+/// Changes a table's metadata. `evolve` works the change out from the table as it stands in each
+/// attempt; an empty one commits nothing.
+///
+/// # Errors
+///
+/// What `evolve` refuses, and as for [`append`].
+pub async fn evolve(
+    table: &Table,
+    evolve: impl Fn(&Table) -> Result<Evolution>,
+) -> Result<Table> {
+    let ident = table.ident().ok_or_else(nameless)?;
+    let catalog = &table.tables().warehouse().catalog;
+    let mut backoff = Backoff::new(table);
+    let mut current = table.refresh().await?;
+    loop {
+        refuse_other(table, &current)?;
+        let Evolution { mut requirements, updates } = evolve(&current)?;
+        if updates.is_empty() {
+            return Ok(current);
+        }
+        requirements.push(TableRequirement::UuidMatch { uuid: current.metadata().uuid() });
+        let change =
+            TableChange { table: ident.clone(), requirements, updates, ledger: Vec::new() };
+        match catalog.commit(&Commit { changes: vec![change] }).await? {
+            CommitOutcome::Committed(loaded) => {
+                return Ok(current.tables().table(Some(ident.clone()), one(loaded)?));
+            }
+            CommitOutcome::Conflict => backoff.wait("the table stays contended").await?,
+            // A change of metadata leaves no mark to look for; trying again could do it twice.
+            CommitOutcome::Unknown(error) => return Err(unknown(table, &error)),
+        }
+        current = table.refresh().await?;
+    }
+}
+
+/// The one table of a commit's answer.
+fn one(loaded: Vec<LoadedTable>) -> Result<LoadedTable> {
+    let missing = || Error::new(ErrorKind::Unexpected, "the catalog committed nothing");
+    loaded.into_iter().next().ok_or_else(missing)
+}
+
+/// Notices that the table was dropped and made anew under its name (trap T-21).
+fn refuse_other(begun: &Table, current: &Table) -> Result<()> {
+    if begun.metadata().uuid() == current.metadata().uuid() {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::CatalogCommitConflicts,
+        format!("table `{}` was dropped and made anew meanwhile", begun.name()),
+    ))
+}
+
+fn unknown(table: &Table, cause: &Error) -> Error {
+    Error::new(
+        ErrorKind::Unexpected,
+        format!(
+            "whether the commit to `{}` landed is unknown: {}; look at its history before trying \
+             again",
+            table.name(),
+            cause.message()
+        ),
+    )
+}
+
+fn nameless() -> Error {
+    Error::new(ErrorKind::FeatureUnsupported, "a table opened by its file can only be read")
+}
+
+impl Tables {
+    /// Which of `keys` have landed in a table and are part of its current state. A key whose
+    /// snapshot was rolled back may land again.
+    pub async fn landed(&self, table: &Table, keys: &[String]) -> Result<BTreeMap<String, i64>> {
+        let Some(ident) = table.ident() else { return Ok(BTreeMap::new()) };
+        let held = self.warehouse().catalog.ledger(ident, keys).await?;
+        let current = table.refresh().await?;
+        Ok(held.into_iter().filter(|(_, id)| stage::is_part_of(current.metadata(), *id)).collect())
+    }
+}

@@ -1,0 +1,311 @@
+//! Changing a table's columns and properties, as updates of its metadata.
+//!
+//! Each function works out an [`Evolution`] from the table as it stands; [`crate::commit::evolve`]
+//! commits it. Field ids are never reused (trap T-70), and what would make existing files unreadable
+//! is refused.
+
+use std::collections::HashMap;
+
+use icefield_catalog::spec::{
+    FormatVersion, ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema,
+    StructType, TableMetadata, TableRequirement, TableUpdate, Type,
+};
+use icefield_catalog::{Error, ErrorKind, Result};
+
+use crate::commit::Evolution;
+
+/// One change of columns.
+#[derive(Debug, Clone)]
+pub enum ColumnChange {
+    /// A new column at the end, or at the end of the struct `parent`; it may be null.
+    Add {
+        /// Dotted path of the struct it goes into; empty for the table itself.
+        parent: String,
+        /// Its name.
+        name: String,
+        /// Its type; ids in it are assigned afresh.
+        kind: Type,
+        /// A comment.
+        doc: Option<String>,
+    },
+    /// Another name for the column at a dotted path.
+    Rename {
+        /// The path.
+        path: String,
+        /// The last part of the new path.
+        to: String,
+    },
+    /// The column at a dotted path is gone.
+    Drop {
+        /// The path.
+        path: String,
+    },
+    /// A wider type for the column at a dotted path (trap T-72).
+    Widen {
+        /// The path.
+        path: String,
+        /// The wider type.
+        to: PrimitiveType,
+    },
+    /// The column at a dotted path may be null.
+    DropNotNull {
+        /// The path.
+        path: String,
+    },
+}
+
+/// The updates that make column changes, in order.
+///
+/// # Errors
+///
+/// A path that names nothing, a name that is taken, a type that is not wider, or a column that a
+/// partition, the sort order or an identifier needs.
+pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evolution> {
+    let current = metadata.current_schema();
+    let mut last_id = metadata.last_column_id();
+    let mut fields = current.as_struct().fields().to_vec();
+    for change in changes {
+        apply(metadata, &mut fields, change, &mut last_id)?;
+    }
+    let schema = Schema::builder()
+        .with_fields(fields)
+        .with_identifier_field_ids(current.identifier_field_ids())
+        .build()?;
+    if schema.as_struct() == current.as_struct() {
+        return Ok(Evolution::default());
+    }
+    Ok(Evolution {
+        requirements: vec![
+            TableRequirement::CurrentSchemaIdMatch { current_schema_id: current.schema_id() },
+            TableRequirement::LastAssignedFieldIdMatch {
+                last_assigned_field_id: metadata.last_column_id(),
+            },
+        ],
+        updates: vec![
+            TableUpdate::AddSchema { schema },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+        ],
+    })
+}
+
+/// The updates that set and remove properties.
+pub fn properties(set: HashMap<String, String>, remove: Vec<String>) -> Result<Evolution> {
+    let mut updates = Vec::new();
+    let mut set = set;
+    if let Some(version) = set.remove("format-version") {
+        let format_version = match version.as_str() {
+            "2" => FormatVersion::V2,
+            "3" => FormatVersion::V3,
+            other => return Err(invalid(format!("there is no format version `{other}` to write"))),
+        };
+        updates.push(TableUpdate::UpgradeFormatVersion { format_version });
+    }
+    if !set.is_empty() {
+        updates.push(TableUpdate::SetProperties { updates: set });
+    }
+    if !remove.is_empty() {
+        updates.push(TableUpdate::RemoveProperties { removals: remove });
+    }
+    Ok(Evolution { requirements: Vec::new(), updates })
+}
+
+/// A type with fresh field ids, all fields of a struct before what is below them.
+pub fn fresh_ids(kind: &Type, last_id: &mut i32) -> Type {
+    match kind {
+        Type::Primitive(_) => kind.clone(),
+        Type::Struct(of) => {
+            let ids: Vec<i32> = of.fields().iter().map(|_| next(last_id)).collect();
+            let fields = of.fields().iter().zip(ids).map(|(field, id)| {
+                let mut field = NestedField::clone(field);
+                field.id = id;
+                field.field_type = Box::new(fresh_ids(&field.field_type, last_id));
+                NestedFieldRef::new(field)
+            });
+            Type::Struct(StructType::new(fields.collect()))
+        }
+        Type::List(of) => {
+            let mut element = NestedField::clone(&of.element_field);
+            element.id = next(last_id);
+            element.field_type = Box::new(fresh_ids(&element.field_type, last_id));
+            Type::List(ListType::new(element.into()))
+        }
+        Type::Map(of) => {
+            let (mut key, mut value) =
+                (NestedField::clone(&of.key_field), NestedField::clone(&of.value_field));
+            key.id = next(last_id);
+            value.id = next(last_id);
+            key.field_type = Box::new(fresh_ids(&key.field_type, last_id));
+            value.field_type = Box::new(fresh_ids(&value.field_type, last_id));
+            Type::Map(MapType::new(key.into(), value.into()))
+        }
+    }
+}
+
+fn next(last_id: &mut i32) -> i32 {
+    *last_id += 1;
+    *last_id
+}
+
+fn apply(
+    metadata: &TableMetadata,
+    fields: &mut Vec<NestedFieldRef>,
+    change: &ColumnChange,
+    last_id: &mut i32,
+) -> Result<()> {
+    match change {
+        ColumnChange::Add { parent, name, kind, doc } => {
+            let id = next(last_id);
+            let kind = fresh_ids(kind, last_id);
+            let mut field = NestedField::optional(id, name, kind);
+            field.doc.clone_from(doc);
+            within(fields, parent, &mut |fields| {
+                refuse_taken(fields, name)?;
+                fields.push(field.clone().into());
+                Ok(())
+            })
+        }
+        ColumnChange::Rename { path, to } => at(fields, path, &mut |fields, place| {
+            refuse_taken(fields, to)?;
+            edit(fields, place, |field| field.name.clone_from(to))
+        }),
+        ColumnChange::DropNotNull { path } => at(fields, path, &mut |fields, place| {
+            edit(fields, place, |field| field.required = false)
+        }),
+        ColumnChange::Drop { path } => at(fields, path, &mut |fields, place| {
+            if let Some(field) = fields.get(place) {
+                refuse_needed(metadata, field.id, path)?;
+            }
+            fields.remove(place);
+            Ok(())
+        }),
+        ColumnChange::Widen { path, to } => at(fields, path, &mut |fields, place| {
+            let Some(field) = fields.get(place) else { return Ok(()) };
+            let from = field.field_type.as_primitive_type();
+            if from == Some(to) {
+                return Ok(());
+            }
+            if !from.is_some_and(|from| is_wider(from, to)) {
+                let from = &field.field_type;
+                return Err(invalid(format!(
+                    "column `{path}` is {from} and cannot become {to}; int can become long, float \
+                     double, and a decimal one of more digits and the same scale"
+                )));
+            }
+            edit(fields, place, |field| field.field_type = Box::new(Type::Primitive(to.clone())))
+        }),
+    }
+}
+
+fn is_wider(from: &PrimitiveType, to: &PrimitiveType) -> bool {
+    match (from, to) {
+        (PrimitiveType::Int, PrimitiveType::Long)
+        | (PrimitiveType::Float, PrimitiveType::Double) => true,
+        (
+            PrimitiveType::Decimal { precision: from, scale: old },
+            PrimitiveType::Decimal { precision: to, scale: new },
+        ) => old == new && to > from,
+        _ => false,
+    }
+}
+
+fn refuse_taken(fields: &[NestedFieldRef], name: &str) -> Result<()> {
+    if fields.iter().any(|it| it.name.eq_ignore_ascii_case(name)) {
+        return Err(invalid(format!("there is a column `{name}` already")));
+    }
+    Ok(())
+}
+
+fn refuse_needed(metadata: &TableMetadata, id: i32, path: &str) -> Result<()> {
+    let spec = metadata.default_partition_spec();
+    if spec.fields().iter().any(|it| it.source_id == id) {
+        return Err(invalid(format!("the table is partitioned by column `{path}`")));
+    }
+    if metadata.default_sort_order().fields.iter().any(|it| it.source_id == id) {
+        return Err(invalid(format!("the table is sorted by column `{path}`")));
+    }
+    if metadata.current_schema().identifier_field_ids().any(|it| it == id) {
+        return Err(invalid(format!("column `{path}` identifies rows")));
+    }
+    Ok(())
+}
+
+fn edit(
+    fields: &mut [NestedFieldRef],
+    place: usize,
+    change: impl FnOnce(&mut NestedField),
+) -> Result<()> {
+    if let Some(field) = fields.get_mut(place) {
+        let mut changed = NestedField::clone(field);
+        change(&mut changed);
+        *field = changed.into();
+    }
+    Ok(())
+}
+
+type Edit<'a> = &'a mut dyn FnMut(&mut Vec<NestedFieldRef>) -> Result<()>;
+
+/// Runs `work` on the fields of the struct at a dotted path.
+fn within(fields: &mut Vec<NestedFieldRef>, path: &str, work: Edit<'_>) -> Result<()> {
+    let Some((first, rest)) = path.split_once('.').or((!path.is_empty()).then_some((path, "")))
+    else {
+        return work(fields);
+    };
+    let no_struct = || invalid(format!("there is no struct column `{path}`"));
+    let place = fields.iter().position(|it| it.name == first).ok_or_else(no_struct)?;
+    let field = fields.get_mut(place).ok_or_else(no_struct)?;
+    let mut changed = NestedField::clone(field);
+    changed.field_type = Box::new(inside(&changed.field_type, rest, work)?.ok_or_else(no_struct)?);
+    *field = changed.into();
+    Ok(())
+}
+
+/// The type with the struct in it changed, through `element`, `key` and `value`.
+fn inside(kind: &Type, rest: &str, work: Edit<'_>) -> Result<Option<Type>> {
+    Ok(Some(match kind {
+        Type::Primitive(_) => return Ok(None),
+        Type::Struct(of) => {
+            let mut fields = of.fields().to_vec();
+            within(&mut fields, rest, work)?;
+            Type::Struct(StructType::new(fields))
+        }
+        Type::List(of) => {
+            let rest = rest.strip_prefix("element").unwrap_or(rest).trim_start_matches('.');
+            let mut element = NestedField::clone(&of.element_field);
+            match inside(&element.field_type, rest, work)? {
+                Some(changed) => element.field_type = Box::new(changed),
+                None => return Ok(None),
+            }
+            Type::List(ListType::new(element.into()))
+        }
+        Type::Map(of) => {
+            let rest = rest.strip_prefix("value").unwrap_or(rest).trim_start_matches('.');
+            let mut value = NestedField::clone(&of.value_field);
+            match inside(&value.field_type, rest, work)? {
+                Some(changed) => value.field_type = Box::new(changed),
+                None => return Ok(None),
+            }
+            Type::Map(MapType::new(of.key_field.clone(), value.into()))
+        }
+    }))
+}
+
+/// Runs `work` on the field at a dotted path, among its neighbours.
+fn at(
+    fields: &mut Vec<NestedFieldRef>,
+    path: &str,
+    work: &mut dyn FnMut(&mut Vec<NestedFieldRef>, usize) -> Result<()>,
+) -> Result<()> {
+    let (parent, name) = path.rsplit_once('.').unwrap_or(("", path));
+    within(fields, parent, &mut |fields| {
+        let place = fields.iter().position(|it| it.name == name);
+        let place = place.ok_or_else(|| {
+            let known: Vec<_> = fields.iter().map(|it| it.name.as_str()).collect();
+            invalid(format!("there is no column `{path}`; there are {}", known.join(", ")))
+        })?;
+        work(fields, place)
+    })
+}
+
+fn invalid(message: String) -> Error {
+    Error::new(ErrorKind::DataInvalid, message)
+}

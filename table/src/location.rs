@@ -1,0 +1,69 @@
+//! Where files go. No path is ever used twice.
+
+use icefield_catalog::spec::TableMetadata;
+use icefield_catalog::{Env, metadata};
+
+/// The folder of data files: `write.data.path`, or `data` below the table.
+pub fn data_folder(metadata: &TableMetadata) -> String {
+    let properties = metadata.properties();
+    let path = properties
+        .get("write.data.path")
+        .or_else(|| properties.get("write.folder-storage.path"));
+    match path {
+        Some(path) => path.trim_end_matches('/').to_owned(),
+        None => format!("{}/data", metadata.location().trim_end_matches('/')),
+    }
+}
+
+/// A new data file's location. `partition` is its folder, empty for none; `task` and `number` tell
+/// files of one write apart for people, `write` for good.
+pub fn data_file(
+    metadata: &TableMetadata,
+    partition: &str,
+    task: usize,
+    write: &str,
+    number: usize,
+) -> String {
+    let folder = data_folder(metadata);
+    let name = format!("{task:05}-{number:05}-{write}.parquet");
+    let spread = metadata
+        .properties()
+        .get("write.object-storage.enabled")
+        .is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    match (spread, partition) {
+        (false, "") => format!("{folder}/{name}"),
+        (false, partition) => format!("{folder}/{partition}/{name}"),
+        (true, partition) => {
+            let rest = match partition {
+                "" => name,
+                partition => format!("{partition}/{name}"),
+            };
+            format!("{folder}/{}/{rest}", entropy(&rest))
+        }
+    }
+}
+
+/// Folders from a hash of the path, so that object stores spread the load (trap T-88).
+fn entropy(path: &str) -> String {
+    let hash = path.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
+        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
+    });
+    let bits = format!("{:020b}", hash & 0xf_ffff);
+    let part = |start: usize, end: usize| bits.get(start..end).unwrap_or_default();
+    format!("{}/{}/{}/{}", part(0, 4), part(4, 8), part(8, 12), part(12, 20))
+}
+
+/// A new manifest's location.
+pub fn manifest(table: &TableMetadata, env: &Env) -> String {
+    format!("{}/{}-m0.avro", metadata::folder(table), env.uuid())
+}
+
+/// A new manifest list's location (trap T-01: a new one each attempt).
+pub fn manifest_list(
+    table: &TableMetadata,
+    env: &Env,
+    snapshot_id: i64,
+    attempt: u32,
+) -> String {
+    format!("{}/snap-{snapshot_id}-{attempt}-{}.avro", metadata::folder(table), env.uuid())
+}

@@ -1,0 +1,134 @@
+//! Single values: their binary form, their order, and how bounds are cut short.
+//!
+//! The [binary form] is what manifests store as bounds: little-endian numbers, UTF-8, and decimals
+//! as the shortest big-endian two's complement.
+//!
+//! [binary form]: https://iceberg.apache.org/spec/#binary-single-value-serialization
+
+use icefield_catalog::spec::PrimitiveLiteral;
+
+/// The binary form of a value.
+pub fn to_bytes(value: &PrimitiveLiteral) -> Vec<u8> {
+    match value {
+        PrimitiveLiteral::Boolean(value) => vec![u8::from(*value)],
+        PrimitiveLiteral::Int(value) => value.to_le_bytes().to_vec(),
+        PrimitiveLiteral::Long(value) => value.to_le_bytes().to_vec(),
+        PrimitiveLiteral::Float(value) => value.to_le_bytes().to_vec(),
+        PrimitiveLiteral::Double(value) => value.to_le_bytes().to_vec(),
+        PrimitiveLiteral::String(value) => value.as_bytes().to_vec(),
+        PrimitiveLiteral::Binary(value) => value.clone(),
+        PrimitiveLiteral::UInt128(value) => value.to_be_bytes().to_vec(),
+        PrimitiveLiteral::Int128(value) => decimal_to_bytes(*value),
+        PrimitiveLiteral::AboveMax | PrimitiveLiteral::BelowMin => Vec::new(),
+    }
+}
+
+/// The shortest two's complement of an unscaled decimal, most significant byte first.
+pub fn decimal_to_bytes(unscaled: i128) -> Vec<u8> {
+    let raw = unscaled.to_be_bytes();
+    let sign = if unscaled < 0 { 0xff } else { 0 };
+    let redundant = raw
+        .windows(2)
+        .take_while(|pair| pair[0] == sign && (pair[1] ^ sign) & 0x80 == 0)
+        .count();
+    raw.get(redundant..).unwrap_or(&raw).to_vec()
+}
+
+/// Whether a value is a NaN.
+pub fn is_nan(value: &PrimitiveLiteral) -> bool {
+    match value {
+        PrimitiveLiteral::Float(value) => value.is_nan(),
+        PrimitiveLiteral::Double(value) => value.is_nan(),
+        _ => false,
+    }
+}
+
+/// The first `width` code points of a text: a lower bound of it.
+pub fn truncate_text(text: &str, width: usize) -> &str {
+    match text.char_indices().nth(width) {
+        Some((end, _)) => text.get(..end).unwrap_or(text),
+        None => text,
+    }
+}
+
+/// A text of at most `width` code points that is no less than any text starting like `text`
+/// (trap T-91); `None` if there is none.
+pub fn truncate_text_up(text: &str, width: usize) -> Option<String> {
+    let short = truncate_text(text, width);
+    if short.len() == text.len() {
+        return Some(text.to_owned());
+    }
+    increment_text(short)
+}
+
+/// The least text greater than every text that starts with `prefix`.
+pub fn increment_text(prefix: &str) -> Option<String> {
+    let mut letters: Vec<char> = prefix.chars().collect();
+    while let Some(last) = letters.pop() {
+        let next = match u32::from(last) {
+            // The code points between are surrogates, which are no characters.
+            0xd7ff => Some('\u{e000}'),
+            code => char::from_u32(code + 1),
+        };
+        if let Some(next) = next {
+            letters.push(next);
+            return Some(letters.into_iter().collect());
+        }
+    }
+    None
+}
+
+/// Like [`truncate_text_up`], for bytes.
+pub fn truncate_bytes_up(bytes: &[u8], width: usize) -> Option<Vec<u8>> {
+    match bytes.get(..width) {
+        Some(prefix) if bytes.len() > width => increment_bytes(prefix),
+        _ => Some(bytes.to_vec()),
+    }
+}
+
+/// The least byte string greater than every one that starts with `prefix`.
+pub fn increment_bytes(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = prefix.to_vec();
+    while let Some(last) = bytes.pop() {
+        if let Some(next) = last.checked_add(1) {
+            bytes.push(next);
+            return Some(bytes);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decimals_are_as_short_as_they_can_be() {
+        for (value, bytes) in [
+            (0, vec![0]),
+            (1, vec![1]),
+            (-1, vec![0xff]),
+            (127, vec![0x7f]),
+            (128, vec![0, 0x80]),
+            (-128, vec![0x80]),
+            (-129, vec![0xff, 0x7f]),
+            (1420, vec![0x05, 0x8c]),
+        ] {
+            assert_eq!(decimal_to_bytes(value), bytes, "{value}");
+            assert_eq!(crate::manifest::read::signed_be(&bytes), Some(value));
+        }
+        assert_eq!(decimal_to_bytes(i128::MIN).len(), 16);
+    }
+
+    #[test]
+    fn t91_upper_bounds_are_incremented() {
+        assert_eq!(truncate_text_up("abc", 16).as_deref(), Some("abc"));
+        assert_eq!(truncate_text_up("abcdef", 3).as_deref(), Some("abd"));
+        assert_eq!(truncate_text_up("ab\u{10ffff}x", 3).as_deref(), Some("ac"));
+        assert_eq!(truncate_text_up("a\u{d7ff}zz", 2).as_deref(), Some("a\u{e000}"));
+        assert_eq!(truncate_text_up("\u{10ffff}\u{10ffff}x", 2), None);
+        assert_eq!(truncate_bytes_up(&[1, 0xff, 3], 2), Some(vec![2]));
+        assert_eq!(truncate_bytes_up(&[0xff, 0xff, 3], 2), None);
+        assert_eq!(truncate_bytes_up(&[1, 2], 2), Some(vec![1, 2]));
+    }
+}

@@ -1,0 +1,197 @@
+//! Writing rows: from batches to data files, in bounded memory.
+//!
+//! ```text
+//!   batch ─▶ fanout ─▶ one FileWriter a partition ─▶ Parquet, rolled at the target size
+//!               │         (few at a time)               │ statistics
+//!               └─ too many partitions: spill, then one by one    ▼
+//!                                                      DataFiles for a commit
+//! ```
+//!
+//! Begin at [`TableWriter`]. Files it has written are part of nothing until a commit names them.
+
+mod fanout;
+mod file;
+pub mod metrics;
+mod settings;
+mod spill;
+mod split;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use icefield_catalog::spec::{PartitionSpec, Schema, TableMetadata};
+use icefield_catalog::{Env, Error, ErrorKind, Result, Storage};
+
+use crate::manifest::DataFile;
+use crate::manifest::read::PartitionField;
+use crate::table::Table;
+use crate::{arrow as shapes, location, partition};
+use fanout::Fanout;
+use file::FileWriter;
+use settings::Settings;
+
+/// How much memory one [`TableWriter`] may use for rows it has not written yet, if not told.
+pub const MEMORY_BYTES: usize = 256 << 20;
+
+/// What all files of one write share. Made once, shared by its parallel tasks.
+#[derive(Debug)]
+pub struct WriteContext {
+    metadata: Arc<TableMetadata>,
+    schema: Arc<Schema>,
+    storage: Arc<Storage>,
+    file_schema: SchemaRef,
+    spec: PartitionSpec,
+    types: Vec<PartitionField>,
+    settings: Settings,
+    /// Makes the names of this write's files differ from all others.
+    write_id: String,
+    files: AtomicUsize,
+}
+
+impl WriteContext {
+    /// A write into `table` with its current schema and partition spec.
+    ///
+    /// # Errors
+    ///
+    /// A table whose spec has a transform that is not known: its files could not be placed.
+    pub fn new(table: &Table) -> Result<Arc<Self>> {
+        Self::with_schema(table, table.metadata().current_schema())
+    }
+
+    /// A write with a schema that the commit of these files will make current.
+    pub fn with_schema(table: &Table, schema: &Arc<Schema>) -> Result<Arc<Self>> {
+        let metadata = Arc::clone(&table.loaded().metadata);
+        let spec = metadata.default_partition_spec().as_ref().clone();
+        if let Some(field) = spec
+            .fields()
+            .iter()
+            .find(|it| it.transform == icefield_catalog::spec::Transform::Unknown)
+        {
+            return Err(Error::new(
+                ErrorKind::FeatureUnsupported,
+                format!("partition field `{}` has a transform that is not known", field.name),
+            ));
+        }
+        let types = partition::field_types(&metadata, &spec)?;
+        let env: &Env = &table.tables().warehouse().env;
+        Ok(Arc::new(Self {
+            settings: Settings::new(&metadata, schema)?,
+            file_schema: shapes::with_ids(schema),
+            schema: Arc::clone(schema),
+            storage: Arc::clone(table.storage()),
+            write_id: env.uuid().simple().to_string(),
+            files: AtomicUsize::new(0),
+            metadata,
+            spec,
+            types,
+        }))
+    }
+
+    /// The columns that batches must have, in this order.
+    pub fn schema(&self) -> SchemaRef {
+        shapes::schema(&self.schema)
+    }
+
+    fn next_location(&self, task: usize, partition: &str) -> String {
+        let number = self.files.fetch_add(1, Ordering::Relaxed);
+        location::data_file(&self.metadata, partition, task, &self.write_id, number)
+    }
+}
+
+/// Writes batches into data files of one table. One for each parallel task.
+pub struct TableWriter {
+    context: Arc<WriteContext>,
+    kind: Kind,
+    rows: u64,
+}
+
+enum Kind {
+    Unpartitioned { task: usize, writer: Option<Box<FileWriter>>, done: Vec<DataFile> },
+    Partitioned(Box<Fanout>),
+}
+
+impl TableWriter {
+    /// The writer of task number `task`, which may hold about `memory_bytes` of rows.
+    pub fn new(context: Arc<WriteContext>, task: usize, memory_bytes: usize) -> Result<Self> {
+        let kind = if context.spec.is_unpartitioned() {
+            Kind::Unpartitioned { task, writer: None, done: Vec::new() }
+        } else {
+            Kind::Partitioned(Box::new(Fanout::new(Arc::clone(&context), task, memory_bytes)?))
+        };
+        Ok(Self { context, kind, rows: 0 })
+    }
+
+    /// Writes a batch whose columns stand in the order of [`WriteContext::schema`]. A required
+    /// column with a null is an error.
+    pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        self.refuse_nulls(batch)?;
+        let batch = shapes::reshape_batch(batch, &self.context.file_schema)?;
+        self.rows += batch.num_rows() as u64;
+        match &mut self.kind {
+            Kind::Partitioned(fanout) => fanout.write(&batch).await,
+            Kind::Unpartitioned { task, writer, done } => {
+                let open = match writer {
+                    Some(open) => open,
+                    None => {
+                        let context = Arc::clone(&self.context);
+                        let spec_values = Vec::new();
+                        let new = FileWriter::new(context, *task, String::new(), spec_values)?;
+                        writer.insert(Box::new(new))
+                    }
+                };
+                open.write(&batch).await?;
+                if open.is_full()
+                    && let Some(full) = writer.take()
+                {
+                    done.push(full.close().await?);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Rows written so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        match &self.kind {
+            Kind::Unpartitioned { writer, .. } => {
+                writer.as_ref().map_or(0, |it| it.memory_bytes())
+            }
+            Kind::Partitioned(fanout) => fanout.memory_bytes(),
+        }
+    }
+
+    /// Ends all files and describes them.
+    pub async fn close(self) -> Result<Vec<DataFile>> {
+        match self.kind {
+            Kind::Unpartitioned { writer, mut done, .. } => {
+                if let Some(writer) = writer {
+                    done.push(writer.close().await?);
+                }
+                Ok(done)
+            }
+            Kind::Partitioned(fanout) => fanout.close().await,
+        }
+    }
+
+    fn refuse_nulls(&self, batch: &RecordBatch) -> Result<()> {
+        let fields = self.context.schema.as_struct().fields();
+        let columns = fields.iter().zip(batch.columns());
+        match columns.into_iter().find(|(field, array)| field.required && array.null_count() > 0) {
+            None => Ok(()),
+            Some((field, _)) => Err(Error::new(
+                ErrorKind::DataInvalid,
+                format!("column `{}` is NOT NULL, and a row has null in it", field.name),
+            )),
+        }
+    }
+}
