@@ -98,11 +98,11 @@ async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
     let (t, u) = (ident("n.t"), ident("n.u"));
     let missing = catalog.load_table(&t).await.unwrap_err();
     assert_eq!(missing.kind(), ErrorKind::TableNotFound);
-    let no_home = catalog.create_table(&ident("m.t"), metadata(format!("{root}/m"))).await;
+    let no_home = catalog.create_table(&ident("m.t"), metadata(format!("{root}/m")), &[]).await;
     assert_eq!(no_home.unwrap_err().kind(), ErrorKind::NamespaceNotFound);
 
-    let made = catalog.create_table(&t, metadata(format!("{root}/t"))).await.unwrap();
-    let again = catalog.create_table(&t, metadata(format!("{root}/t2"))).await.unwrap_err();
+    let made = catalog.create_table(&t, metadata(format!("{root}/t")), &[]).await.unwrap();
+    let again = catalog.create_table(&t, metadata(format!("{root}/t2")), &[]).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::TableAlreadyExists);
     let loaded = catalog.load_table(&t).await.unwrap();
     assert_eq!(loaded.metadata_location, made.metadata_location);
@@ -123,7 +123,7 @@ async fn a_commit_moves_the_pointer_only_from_where_it_was_read(
     root: &str,
 ) {
     let t = ident("n.cas");
-    catalog.create_table(&t, metadata(format!("{root}/cas"))).await.unwrap();
+    catalog.create_table(&t, metadata(format!("{root}/cas")), &[]).await.unwrap();
     assert!(committed(catalog, vec![change(&t, "k", "1")]).await);
     assert_eq!(property(catalog, &t, "k").await.as_deref(), Some("1"));
 
@@ -141,8 +141,8 @@ async fn a_commit_moves_the_pointer_only_from_where_it_was_read(
 
 async fn several_tables_change_together_or_not_at_all(catalog: &dyn Catalog, root: &str) {
     let (a, b) = (ident("n.a"), ident("n.b"));
-    catalog.create_table(&a, metadata(format!("{root}/a"))).await.unwrap();
-    catalog.create_table(&b, metadata(format!("{root}/b"))).await.unwrap();
+    catalog.create_table(&a, metadata(format!("{root}/a")), &[]).await.unwrap();
+    catalog.create_table(&b, metadata(format!("{root}/b")), &[]).await.unwrap();
     assert!(committed(catalog, vec![change(&b, "k", "1"), change(&a, "k", "1")]).await);
     let mut fails = change(&b, "k", "2");
     fails.requirements =
@@ -155,7 +155,7 @@ async fn several_tables_change_together_or_not_at_all(catalog: &dyn Catalog, roo
 
 async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
     let t = ident("n.ledger");
-    catalog.create_table(&t, metadata(format!("{root}/ledger"))).await.unwrap();
+    catalog.create_table(&t, metadata(format!("{root}/ledger")), &[]).await.unwrap();
     let with_key = |value: &str, snapshot_id, replaces| {
         let mut change = change(&t, "k", value);
         change.ledger = vec![LedgerEntry { key: "file-1".to_owned(), snapshot_id, replaces }];
@@ -172,7 +172,7 @@ async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
 
 async fn racing_commits_lose_nothing(catalog: Arc<dyn Catalog>, root: &str) {
     let t = ident("n.race");
-    catalog.create_table(&t, metadata(format!("{root}/race"))).await.unwrap();
+    catalog.create_table(&t, metadata(format!("{root}/race")), &[]).await.unwrap();
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..8 {
         let (catalog, t) = (Arc::clone(&catalog), t.clone());

@@ -84,11 +84,13 @@ pub trait Catalog: Debug + Send + Sync {
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable>;
 
     /// Makes `metadata` the first state of a new table, written at `metadata.location()`.
-    /// [`ErrorKind::TableAlreadyExists`] if the name is taken, also by a process racing with this.
+    /// The keys of `ledger` land with it. [`ErrorKind::TableAlreadyExists`] if the name is taken,
+    /// also by a process racing with this.
     async fn create_table(
         &self,
         table: &TableIdent,
         metadata: TableMetadata,
+        ledger: &[LedgerEntry],
     ) -> Result<LoadedTable>;
 
     /// Gives a name to a table that exists as files, from its metadata's location.

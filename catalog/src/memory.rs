@@ -9,7 +9,8 @@ use tokio::sync::Mutex;
 use crate::commit::{check_distinct, prune_metadata, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata,
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
+    Storage, metadata,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -112,11 +113,17 @@ impl Catalog for MemoryCatalog {
         &self,
         table: &TableIdent,
         metadata: TableMetadata,
+        ledger: &[LedgerEntry],
     ) -> Result<LoadedTable> {
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
         let loaded =
             LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
-        self.state.lock().await.insert(table, &loaded)?;
+        let mut state = self.state.lock().await;
+        state.insert(table, &loaded)?;
+        for entry in ledger {
+            let key = (loaded.metadata.uuid(), entry.key.clone());
+            state.ledger.insert(key, entry.snapshot_id);
+        }
         Ok(loaded)
     }
 

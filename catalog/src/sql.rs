@@ -26,7 +26,8 @@ use crate::commit::{Staged, check_distinct, prune_metadata, stage};
 use crate::memory::{no_namespace, no_table, table_exists};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, LoadedTable, Result, Storage, TableChange, metadata,
+    Catalog, Commit, CommitOutcome, Env, LedgerEntry, LoadedTable, Result, Storage, TableChange,
+    metadata,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -100,7 +101,15 @@ impl SqlCatalog {
         seen.get(table).filter(|it| it.metadata_location == location).cloned()
     }
 
-    async fn insert(&self, table: &TableIdent, loaded: &LoadedTable) -> Result<()> {
+    /// The transaction that gives a new table its name.
+    async fn insert(
+        &self,
+        table: &TableIdent,
+        loaded: &LoadedTable,
+        ledger: &[LedgerEntry],
+    ) -> Result<()> {
+        let failed = |e| self.database.failed("create a table", e);
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         let done = sqlx::query(
             "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
              metadata_location, previous_metadata_location, iceberg_type) \
@@ -110,16 +119,45 @@ impl SqlCatalog {
         .bind(joined(table.namespace()))
         .bind(table.name())
         .bind(loaded.metadata_location.as_str())
-        .execute(&self.database.pool)
+        .execute(&mut *transaction)
         .await;
         match done {
-            Ok(_) => {
-                self.remember(table, loaded);
-                Ok(())
-            }
-            Err(error) if database::is_duplicate(&error) => Err(table_exists(table)),
-            Err(error) => Err(self.database.failed("create a table", error)),
+            Ok(_) => {}
+            Err(error) if database::is_duplicate(&error) => return Err(table_exists(table)),
+            Err(error) => return Err(failed(error)),
         }
+        let uuid = loaded.metadata.uuid().to_string();
+        for entry in ledger {
+            self.record(&mut transaction, &uuid, entry).await.map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)?;
+        self.remember(table, loaded);
+        Ok(())
+    }
+
+    /// Writes a key into the ledger; false if it is taken.
+    async fn record(
+        &self,
+        transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+        uuid: &str,
+        entry: &LedgerEntry,
+    ) -> std::result::Result<bool, sqlx::Error> {
+        let written = sqlx::query(
+            "INSERT INTO icefield_ledger (catalog_name, table_uuid, ledger_key, snapshot_id, \
+             committed_at_ms) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (catalog_name, table_uuid, ledger_key) \
+             DO UPDATE SET snapshot_id = $4, committed_at_ms = $5 \
+             WHERE icefield_ledger.snapshot_id = $6",
+        )
+        .bind(self.name())
+        .bind(uuid)
+        .bind(entry.key.as_str())
+        .bind(entry.snapshot_id)
+        .bind(self.env.now_ms())
+        .bind(entry.replaces.unwrap_or(-1))
+        .execute(&mut **transaction)
+        .await?;
+        Ok(written.rows_affected() == 1)
     }
 
     /// The transaction that moves the pointers. `Ok(false)` if somebody moved first.
@@ -145,23 +183,7 @@ impl SqlCatalog {
             }
             let uuid = staged.next.metadata.uuid().to_string();
             for entry in &change.ledger {
-                let written = sqlx::query(
-                    "INSERT INTO icefield_ledger (catalog_name, table_uuid, ledger_key, \
-                     snapshot_id, committed_at_ms) VALUES ($1, $2, $3, $4, $5) \
-                     ON CONFLICT (catalog_name, table_uuid, ledger_key) \
-                     DO UPDATE SET snapshot_id = $4, committed_at_ms = $5 \
-                     WHERE icefield_ledger.snapshot_id = $6",
-                )
-                .bind(self.name())
-                .bind(uuid.as_str())
-                .bind(entry.key.as_str())
-                .bind(entry.snapshot_id)
-                .bind(self.env.now_ms())
-                .bind(entry.replaces.unwrap_or(-1))
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-                if written.rows_affected() != 1 {
+                if !self.record(&mut transaction, &uuid, entry).await.map_err(failed)? {
                     return Ok(Swap::Lost);
                 }
             }
@@ -244,6 +266,7 @@ impl Catalog for SqlCatalog {
         &self,
         table: &TableIdent,
         metadata: TableMetadata,
+        ledger: &[LedgerEntry],
     ) -> Result<LoadedTable> {
         if !self.namespace_exists(table.namespace()).await? {
             return Err(no_namespace(table.namespace()));
@@ -251,7 +274,7 @@ impl Catalog for SqlCatalog {
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
         let loaded =
             LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
-        self.insert(table, &loaded).await?;
+        self.insert(table, &loaded, ledger).await?;
         Ok(loaded)
     }
 
@@ -264,7 +287,7 @@ impl Catalog for SqlCatalog {
             return Err(no_namespace(table.namespace()));
         }
         let loaded = metadata::read(&self.storage, metadata_location).await?;
-        self.insert(table, &loaded).await?;
+        self.insert(table, &loaded, &[]).await?;
         Ok(loaded)
     }
 

@@ -1,2 +1,38 @@
-//! placeholder
-fn main() {}
+//! The `icefield` command.
+//!
+//! Exit codes: 0 done, 1 it failed, 2 the command line was wrong, 3 it may work if tried again.
+
+mod args;
+mod command;
+mod config;
+mod print;
+mod report;
+mod shell;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = match args::Args::try_parse() {
+        Ok(args) => args,
+        Err(error) => {
+            // Help goes to stdout and is no error; clap knows which is which.
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        // Deep plans need deep stacks.
+        .thread_stack_size(8 << 20)
+        .build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(command::run(args)),
+        Err(error) => Err(report::Failure::new(format!("cannot start: {error}"))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}

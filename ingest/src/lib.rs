@@ -1,1 +1,15 @@
-//! placeholder
+//! Files into tables: read, decoded, checked, committed; each file once.
+//!
+//! ```text
+//!   patterns ─▶ source: files, sizes, checksums ─▶ those not in the table's ledger
+//!                                                     │ decode: batches, bad records
+//!   one snapshot, with the files in its ledger ◀── write
+//! ```
+//!
+//! Begin at [`job::run`]. A call is one commit: all of its files become visible together, or none.
+
+pub mod decode;
+pub mod job;
+pub mod source;
+
+pub use job::{Job, Loaded, Progress, plan, run};

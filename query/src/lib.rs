@@ -1,1 +1,27 @@
-//! placeholder
+//! SQL over Iceberg tables.
+//!
+//! ```text
+//!   text ─▶ parser ─▶ statement ─┬─▶ ours: CREATE, ALTER, DROP, SHOW, USE      (statement)
+//!                                └─▶ DataFusion: SELECT, INSERT, EXPLAIN
+//!                                       names ─▶ provider ─▶ scan │ insert
+//! ```
+//!
+//! Statements are ours before they are DataFusion's: what DataFusion would ignore or run against its
+//! own catalog (time travel, DDL, row changes) never reaches it.
+//!
+//! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
+
+mod error;
+mod insert;
+mod names;
+mod parser;
+mod provider;
+mod scan;
+mod session;
+mod statement;
+pub mod types;
+
+pub use error::{Error, ErrorKind, Place, Result};
+pub use insert::{Purpose, write_rows};
+pub use parser::{is_complete, keywords, split};
+pub use session::{Answer, Done, Rows, Session, Settings};

@@ -84,17 +84,19 @@ pub async fn create(staged: &Table, first: Append) -> Result<Table> {
     let ident = staged.ident().ok_or_else(nameless)?;
     let tables = staged.tables();
     let mut metadata = staged.metadata().clone();
+    let mut ledger = Vec::new();
     if !first.files.is_empty() {
         let snapshot_id = tables.warehouse().env.snapshot_id();
         let mut pending = stage::Pending::new(snapshot_id, first);
         let updates = stage::stage(staged, &mut pending, 0).await?;
+        ledger = pending.ledger(&std::collections::HashMap::new());
         let mut builder = metadata.into_builder(None);
         for update in updates {
             builder = update.apply(builder)?;
         }
         metadata = builder.build()?.metadata;
     }
-    let loaded = tables.warehouse().catalog.create_table(ident, metadata).await?;
+    let loaded = tables.warehouse().catalog.create_table(ident, metadata, &ledger).await?;
     Ok(tables.table(Some(ident.clone()), loaded))
 }
 

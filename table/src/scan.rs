@@ -150,8 +150,9 @@ async fn read_all(
     table: &Table,
     lines: &[ManifestFile],
 ) -> Result<Vec<(Arc<Manifest>, ManifestFile)>> {
-    let reads = lines.iter().map(|line| async move {
-        Ok((table.manifest(line).await?, line.clone()))
+    let reads = lines.iter().cloned().map(|line| {
+        let table = table.clone();
+        async move { Ok((table.manifest(&line).await?, line)) }
     });
     futures::stream::iter(reads).buffered(FETCHES_MAX).try_collect().await
 }

@@ -99,7 +99,7 @@ impl Tables {
     pub async fn create(&self, ident: &TableIdent, new: NewTable) -> Result<Table> {
         let staged = self.stage(ident, new).await?;
         let metadata = staged.metadata().clone();
-        let loaded = self.0.warehouse.catalog.create_table(ident, metadata).await?;
+        let loaded = self.0.warehouse.catalog.create_table(ident, metadata, &[]).await?;
         Ok(self.table(Some(ident.clone()), loaded))
     }
 

@@ -191,6 +191,12 @@ impl Manifest {
         }
     }
 
+    /// Whether entry `index` has bounds of its own for a column, not only implied ones.
+    pub fn has_bounds(&self, index: usize, field_id: i32) -> bool {
+        self.bound(index, Metric::Lower, field_id).is_some()
+            && self.bound(index, Metric::Upper, field_id).is_some()
+    }
+
     /// One metric of one column for entry `index`, as bytes; numbers as varints' values.
     pub(crate) fn bound(&self, index: usize, metric: Metric, field: i32) -> Option<&[u8]> {
         let at = *self.entries.get(index)?.metrics.get(metric as usize)?;

@@ -1,0 +1,121 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+
+/// The Apache Iceberg lakehouse in one binary.
+///
+/// Exit codes: 0 done, 1 failed, 2 wrong command line, 3 try again.
+#[derive(Debug, Parser)]
+#[command(name = "icefield", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) options: Options,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command. Flags win over `ICEFIELD_*` variables, and those over icefield.toml.
+#[derive(Debug, Clone, Default, ClapArgs)]
+pub(crate) struct Options {
+    /// Folder or URL below which tables lie [default: ./warehouse]
+    #[arg(long, global = true, env = "ICEFIELD_WAREHOUSE", value_name = "DIR|URL")]
+    pub(crate) warehouse: Option<String>,
+    /// Catalog: sqlite:PATH or postgres://USER@HOST/DB [default: SQLite inside the warehouse]
+    #[arg(long, global = true, env = "ICEFIELD_CATALOG", value_name = "URL", hide_env_values = true)]
+    pub(crate) catalog: Option<String>,
+    /// Memory for queries before they spill to disk, such as 2GB [default: unlimited]
+    #[arg(long, global = true, env = "ICEFIELD_MEMORY_LIMIT", value_name = "SIZE")]
+    pub(crate) memory_limit: Option<String>,
+    /// Cores for queries [default: all]
+    #[arg(long, global = true, env = "ICEFIELD_THREADS", value_name = "N")]
+    pub(crate) threads: Option<usize>,
+    /// Who works, for the history of tables [default: the user's name]
+    #[arg(long, global = true, env = "ICEFIELD_PRINCIPAL", value_name = "NAME")]
+    pub(crate) principal: Option<String>,
+    /// For which job, for the history of tables
+    #[arg(long, global = true, env = "ICEFIELD_JOB", value_name = "NAME")]
+    pub(crate) job: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Query with SQL: a shell, or the statements given
+    Sql(Sql),
+    /// Load files into a table, each file once
+    Ingest(Ingest),
+    /// Show who changed a table, when and how
+    History(History),
+    /// See it work, on real data in a temporary folder
+    Demo(Demo),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Sql {
+    /// A statement to run; may be repeated
+    #[arg(short, long = "command", value_name = "SQL")]
+    pub(crate) command: Vec<String>,
+    /// A file of statements to run; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+    /// How results are written
+    #[arg(long, value_enum, env = "ICEFIELD_FORMAT")]
+    pub(crate) format: Option<Format>,
+}
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// Aligned columns for people
+    Table,
+    /// One JSON array of objects; maps are arrays of pairs, bytes 0x…
+    Json,
+    /// One JSON object a line
+    Ndjson,
+    /// Comma-separated values with a header
+    Csv,
+    /// A Markdown table
+    Markdown,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Ingest {
+    /// Files, patterns in quotes, URLs; `-` is standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) inputs: Vec<String>,
+    /// The table, such as raw.flights; it is made if it is missing
+    #[arg(long, value_name = "TABLE")]
+    pub(crate) into: String,
+    /// Add columns that the table lacks, and widen those that are too narrow
+    #[arg(long)]
+    pub(crate) evolve: bool,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Set records that do not fit aside in this file, and load the rest
+    #[arg(long, value_name = "FILE")]
+    pub(crate) bad_records: Option<PathBuf>,
+    /// csv, tsv, json, parquet or avro, where names do not tell
+    #[arg(long, value_name = "FORMAT")]
+    pub(crate) input_format: Option<String>,
+    /// How the result is written
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct History {
+    /// The table, such as raw.flights
+    pub(crate) table: String,
+    /// How it is written
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Demo {
+    /// Keep the warehouse in this folder, which must not exist
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+}

@@ -1,0 +1,21 @@
+//! One file a command.
+
+mod demo;
+mod history;
+mod ingest;
+pub(crate) mod sql;
+
+use crate::args::{Args, Command};
+use crate::config;
+use crate::report::Failure;
+
+/// Runs what was typed.
+pub(crate) async fn run(args: Args) -> Result<(), Failure> {
+    let options = config::settle(args.options)?;
+    match args.command {
+        Command::Sql(sql) => sql::run(&options, sql).await,
+        Command::Ingest(ingest) => ingest::run(&options, ingest).await,
+        Command::History(history) => history::run(&options, history).await,
+        Command::Demo(demo) => demo::run(&options, demo).await,
+    }
+}

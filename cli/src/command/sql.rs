@@ -1,0 +1,174 @@
+//! `icefield sql`: statements from the command line, a file, standard input, or the shell.
+
+use std::io::{IsTerminal, Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use futures::StreamExt;
+use icefield_query::{Answer, Rows, Session, split};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::args::{Format, Options, Sql};
+use crate::print::{self, Printer};
+use crate::report::Failure;
+use crate::{config, shell};
+
+/// Runs the command.
+pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
+    let session = config::open(options).await?;
+    let stdin_is_terminal = std::io::stdin().is_terminal();
+    if sql.command.is_empty() && sql.file.is_empty() && stdin_is_terminal {
+        return shell::run(session, sql.format.unwrap_or(Format::Table)).await;
+    }
+    let mut texts = sql.command;
+    for file in &sql.file {
+        texts.push(read(file)?);
+    }
+    if texts.is_empty() {
+        texts.push(read(Path::new("-"))?);
+    }
+    let format = sql.format.unwrap_or(Format::Table);
+    for text in texts {
+        // The first error ends it: what follows may build on what failed.
+        let statements = split(&text).map_err(|error| Failure::of(error, &text))?;
+        for statement in statements {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            execute(&session, &statement, &mut out, format, width(), false).await?;
+        }
+    }
+    Ok(())
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let read = if file == Path::new("-") {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))
+}
+
+/// How wide tables may be: as the terminal, or as they like.
+pub(crate) fn width() -> Option<usize> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    terminal_size::terminal_size().map(|(width, _)| usize::from(width.0))
+}
+
+/// Runs one statement and writes its answer; Ctrl-C ends it.
+pub(crate) async fn execute(
+    session: &Session,
+    statement: &str,
+    out: &mut dyn Write,
+    format: Format,
+    width: Option<usize>,
+    expanded: bool,
+) -> Result<(), Failure> {
+    let progress = Spinner::new();
+    let running = session.run(statement);
+    let answer = tokio::select! {
+        answer = progress.while_running(running) => answer,
+        _ = tokio::signal::ctrl_c() => return Err(Failure::new("cancelled".to_owned())),
+    };
+    match answer.map_err(|error| Failure::of(error, statement))? {
+        Answer::Done(done) => {
+            progress.clear();
+            print::done(out, &done, format)
+        }
+        Answer::Rows(rows) => write(rows, statement, out, format, width, expanded, &progress).await,
+    }
+}
+
+async fn write(
+    mut rows: Rows,
+    statement: &str,
+    out: &mut dyn Write,
+    format: Format,
+    width: Option<usize>,
+    expanded: bool,
+    progress: &Spinner,
+) -> Result<(), Failure> {
+    let mut printer = Printer::new(out, rows.schema.clone(), format, width, expanded)?;
+    let mut tick = tokio::time::interval(Duration::from_millis(200));
+    loop {
+        tokio::select! {
+            biased;
+            _ = tokio::signal::ctrl_c() => return Err(Failure::new("cancelled".to_owned())),
+            batch = rows.stream.next() => match batch {
+                None => break,
+                Some(Ok(batch)) => {
+                    progress.clear();
+                    printer.batch(&batch)?;
+                }
+                Some(Err(error)) => {
+                    progress.clear();
+                    return Err(Failure::of(error.into(), statement));
+                }
+            },
+            _ = tick.tick() => progress.say(rows.rows_read()),
+        }
+    }
+    progress.clear();
+    printer.finish()?;
+    Ok(())
+}
+
+/// Tells on a terminal that a query is still running, once it runs for a second.
+struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    fn new() -> Self {
+        if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
+            return Self(None);
+        }
+        let bar = ProgressBar::no_length();
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
+            bar.set_style(style);
+        }
+        Self(Some(bar))
+    }
+
+    async fn while_running<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut tick = tokio::time::interval(Duration::from_millis(200));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                _ = tick.tick() => self.say(0),
+            }
+        }
+    }
+
+    fn say(&self, rows: u64) {
+        if let Some(bar) = &self.0
+            && bar.elapsed() > Duration::from_secs(1)
+        {
+            if rows > 0 {
+                bar.set_message(format!("{} rows read", grouped(rows)));
+            }
+            bar.tick();
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// A number with its thousands apart.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,112 @@
+//! Settings: flags over `ICEFIELD_*` over `icefield.toml`.
+//!
+//! The file is looked for in the current folder, then in the user's configuration folder (XDG). Its
+//! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `threads`, `principal`, `job`.
+
+use std::path::PathBuf;
+
+use icefield_catalog::Warehouse;
+use icefield_query::{Session, Settings};
+use icefield_table::Tables;
+use serde::Deserialize;
+
+use crate::args::Options;
+use crate::report::Failure;
+
+const FILE: &str = "icefield.toml";
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct File {
+    warehouse: Option<String>,
+    catalog: Option<String>,
+    memory_limit: Option<String>,
+    threads: Option<usize>,
+    principal: Option<String>,
+    job: Option<String>,
+}
+
+/// Fills what flags and variables left open from the file.
+pub(crate) fn settle(options: Options) -> Result<Options, Failure> {
+    let file = read_file()?;
+    Ok(Options {
+        warehouse: options.warehouse.or(file.warehouse),
+        catalog: options.catalog.or(file.catalog),
+        memory_limit: options.memory_limit.or(file.memory_limit),
+        threads: options.threads.or(file.threads),
+        principal: options.principal.or(file.principal).or_else(|| std::env::var("USER").ok()),
+        job: options.job.or(file.job),
+    })
+}
+
+fn read_file() -> Result<File, Failure> {
+    let home = || std::env::var_os("HOME").map(|it| PathBuf::from(it).join(".config"));
+    let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);
+    let places = [Some(PathBuf::from(FILE)), user.map(|it| it.join("icefield").join(FILE))];
+    for place in places.into_iter().flatten() {
+        match std::fs::read_to_string(&place) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                return Err(Failure::new(format!("cannot read `{}`: {error}", place.display())));
+            }
+            Ok(text) => {
+                return toml::from_str(&text).map_err(|error| {
+                    Failure::usage(format!("`{}`: {}", place.display(), error.message()))
+                });
+            }
+        }
+    }
+    Ok(File::default())
+}
+
+/// Opens the warehouse and begins a session.
+pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
+    let root = options.warehouse.as_deref().unwrap_or("./warehouse");
+    let memory_bytes = match &options.memory_limit {
+        None => None,
+        Some(text) => Some(bytes(text).ok_or_else(|| {
+            Failure::usage(format!("`{text}` is no size; write it as 512MB or 2GB"))
+        })?),
+    };
+    let warehouse = Warehouse::open(root, options.catalog.as_deref())
+        .await
+        .map_err(icefield_query::Error::from)?;
+    let settings = Settings {
+        memory_bytes,
+        threads: options.threads,
+        principal: options.principal.clone(),
+        job: options.job.clone(),
+    };
+    Ok(Session::new(Tables::new(warehouse), settings)?)
+}
+
+/// A size such as `512MB`, `2G` or `1000`.
+fn bytes(text: &str) -> Option<usize> {
+    let text = text.trim().to_ascii_uppercase();
+    let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic()).trim();
+    let unit = text.get(digits.len()..)?.trim();
+    let factor: f64 = match unit {
+        "" | "B" => 1.0,
+        "K" | "KB" | "KIB" => 1024.0,
+        "M" | "MB" | "MIB" => 1024.0 * 1024.0,
+        "G" | "GB" | "GIB" => 1024.0 * 1024.0 * 1024.0,
+        "T" | "TB" | "TIB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
+        _ => return None,
+    };
+    let value = digits.parse::<f64>().ok().filter(|it| *it > 0.0)?;
+    Some((value * factor) as usize)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(bytes("512MB"), Some(512 << 20));
+        assert_eq!(bytes("1.5g"), Some(3 << 29));
+        assert_eq!(bytes("1000"), Some(1000));
+        assert_eq!(bytes("lots"), None);
+        assert_eq!(bytes("-1GB"), None);
+    }
+}

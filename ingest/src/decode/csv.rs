@@ -1,0 +1,190 @@
+//! CSV and TSV: records as text, then whole columns as their types.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::csv::reader::Format as CsvFormat;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use icefield_query::{Error, Result};
+
+use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find};
+use crate::source::{Format, Source};
+
+fn delimiter(source: &Source) -> u8 {
+    if source.format == Format::Tsv { b'\t' } else { b',' }
+}
+
+pub(super) fn schema(source: &Source) -> Result<Schema> {
+    let format = CsvFormat::default()
+        .with_header(true)
+        .with_delimiter(delimiter(source))
+        .with_truncated_rows(true);
+    let (schema, _) = format
+        .infer_schema(source.open()?, Some(SAMPLE_RECORDS))
+        .map_err(|error| source.unreadable(&Error::from(error)))?;
+    let fields = schema.fields().iter().map(|field| {
+        let field = Field::clone(field);
+        let name = field.name().trim().trim_start_matches('\u{feff}').to_owned();
+        field.with_name(name)
+    });
+    Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+pub(super) fn batches(
+    source: &Source,
+    wanted: &SchemaRef,
+    bad: &BadRecords,
+    take: &mut dyn FnMut(RecordBatch) -> bool,
+) -> Result<()> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter(source))
+        .flexible(true)
+        .from_reader(source.open()?);
+    let header = reader.headers().map_err(|error| source.unreadable(&error))?;
+    let names = header.iter().map(|it| it.trim().trim_start_matches('\u{feff}'));
+    let fields: Vec<_> = names.map(|it| Field::new(it, DataType::Utf8, true)).collect();
+    let columns = Columns::new(&Schema::new(fields), wanted);
+    let mut chunk = Chunk::new(columns.count);
+    let mut record = csv::StringRecord::new();
+    loop {
+        let more = match reader.read_record(&mut record) {
+            Ok(more) => more,
+            Err(error) => {
+                let line = error.position().map_or(0, csv::Position::line);
+                bad.take(source, line, &why(&error), "")?;
+                continue;
+            }
+        };
+        if more {
+            let line = record.position().map_or(0, csv::Position::line);
+            if record.len() == columns.count {
+                chunk.push(&record, line);
+            } else {
+                let why = format!("it has {} fields, not {}", record.len(), columns.count);
+                bad.take(source, line, &why, &text(&record))?;
+            }
+        }
+        if chunk.lines.len() >= BATCH_ROWS || (!more && !chunk.lines.is_empty()) {
+            let batch = columns.convert(source, wanted, &mut chunk, bad)?;
+            if !take(batch) {
+                return Ok(());
+            }
+        }
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+fn why(error: &csv::Error) -> String {
+    match error.kind() {
+        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
+        csv::ErrorKind::Io(error) => error.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+fn text(record: &csv::StringRecord) -> String {
+    record.iter().collect::<Vec<_>>().join(",")
+}
+
+/// Which field of a record each wanted column is.
+struct Columns {
+    count: usize,
+    places: Vec<Option<usize>>,
+}
+
+/// Records as columns of text.
+struct Chunk {
+    builders: Vec<StringBuilder>,
+    lines: Vec<u64>,
+}
+
+impl Chunk {
+    fn new(count: usize) -> Self {
+        Self { builders: (0..count).map(|_| StringBuilder::new()).collect(), lines: Vec::new() }
+    }
+
+    fn push(&mut self, record: &csv::StringRecord, line: u64) {
+        self.lines.push(line);
+        for (builder, value) in self.builders.iter_mut().zip(record) {
+            // CSV has no way to write null but nothing.
+            builder.append_option((!value.is_empty()).then_some(value));
+        }
+    }
+}
+
+impl Columns {
+    fn new(file: &Schema, wanted: &SchemaRef) -> Self {
+        let places = wanted.fields().iter().map(|it| find(file, it.name())).collect();
+        Self { count: file.fields().len(), places }
+    }
+
+    fn convert(
+        &self,
+        source: &Source,
+        wanted: &SchemaRef,
+        chunk: &mut Chunk,
+        bad: &BadRecords,
+    ) -> Result<RecordBatch> {
+        let texts: Vec<StringArray> = chunk.builders.iter_mut().map(StringBuilder::finish).collect();
+        let lines = std::mem::take(&mut chunk.lines);
+        let mut keep = vec![true; lines.len()];
+        let mut columns: Vec<ArrayRef> = Vec::with_capacity(wanted.fields().len());
+        for (field, place) in wanted.fields().iter().zip(&self.places) {
+            let Some(text) = place.and_then(|it| texts.get(it)) else {
+                columns.push(arrow::array::new_null_array(field.data_type(), lines.len()));
+                continue;
+            };
+            let safe = CastOptions { safe: true, ..CastOptions::default() };
+            let text_array: ArrayRef = Arc::new(text.clone());
+            let array = cast_with_options(&text_array, field.data_type(), &safe).map_err(|_| {
+                Error::unsupported(format!(
+                    "column `{}` is {}, which CSV cannot hold",
+                    field.name(),
+                    field.data_type()
+                ))
+            })?;
+            let broken = (0..lines.len()).filter(|row| array.is_null(*row) && text.is_valid(*row));
+            for row in broken {
+                if let (Some(keep), Some(line)) = (keep.get_mut(row), lines.get(row))
+                    && std::mem::replace(keep, false)
+                {
+                    let why = format!(
+                        "column `{}` is {}, not `{}`",
+                        field.name(),
+                        sql_name(field.data_type()),
+                        text.value(row)
+                    );
+                    let whole: Vec<&str> = texts
+                        .iter()
+                        .map(|it| if it.is_null(row) { "" } else { it.value(row) })
+                        .collect();
+                    bad.take(source, *line, &why, &whole.join(","))?;
+                }
+            }
+            columns.push(array);
+        }
+        let batch = RecordBatch::try_new(Arc::clone(wanted), columns)?;
+        if keep.iter().all(|it| *it) {
+            return Ok(batch);
+        }
+        Ok(filter_record_batch(&batch, &BooleanArray::from(keep))?)
+    }
+}
+
+/// An Arrow type as SQL calls it, for messages.
+pub(super) fn sql_name(kind: &DataType) -> String {
+    match kind {
+        DataType::Int32 => "int".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float32 => "float".to_owned(),
+        DataType::Float64 => "double".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Timestamp(_, None) => "timestamp".to_owned(),
+        DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
+        other => other.to_string().to_lowercase(),
+    }
+}

@@ -1,0 +1,431 @@
+//! The job: find, skip what is there, work out columns, decode, write, commit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use datafusion::common::DataFusionError;
+use datafusion::execution::TaskContext;
+use datafusion::physical_plan::stream::RecordBatchReceiverStream;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
+use icefield_catalog::spec::{
+    NestedField, NestedFieldRef, PrimitiveType, Schema, SortOrder, StructType, TableMetadata, Type,
+    UnboundPartitionSpec,
+};
+use icefield_query::{Error, ErrorKind, Purpose, Result, Session, types, write_rows};
+use icefield_table::commit::Evolution;
+use icefield_table::evolve::{self, ColumnChange, fresh_ids};
+use icefield_table::{NewTable, Table, arrow as shapes};
+
+use crate::decode::{self, BadRecords};
+use crate::source::{self, Format, Source};
+
+/// Times a job begins again because another process loaded some of its files meanwhile.
+const RACES_MAX: u32 = 5;
+
+/// What to load, and where.
+#[derive(Debug, Clone, Default)]
+pub struct Job {
+    /// Files, patterns, URLs; `-` is standard input.
+    pub inputs: Vec<String>,
+    /// The table, by its dotted name.
+    pub into: String,
+    /// The files' format, where their names do not tell.
+    pub format: Option<Format>,
+    /// Whether columns that the table lacks are added to it.
+    pub evolve: bool,
+}
+
+/// What a job did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Files loaded.
+    pub files: usize,
+    /// Files that had been loaded before.
+    pub skipped: usize,
+    /// Rows that are new in the table.
+    pub rows: u64,
+    /// Records set aside.
+    pub bad_records: u64,
+    /// The snapshot, if there is a new one.
+    pub snapshot_id: Option<i64>,
+    /// Whether the table is new.
+    pub created: bool,
+}
+
+/// How far a job is; shared with whoever draws it.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Bytes of files to load.
+    pub bytes_all: AtomicU64,
+    /// Bytes of files that were read to their end.
+    pub bytes_done: AtomicU64,
+    /// Rows decoded.
+    pub rows: AtomicU64,
+}
+
+/// What a job would do.
+#[derive(Debug)]
+pub struct Plan {
+    /// The files to load.
+    pub files: Vec<Source>,
+    /// Files that have been loaded before.
+    pub skipped: Vec<Source>,
+    /// The table's columns, as they will be.
+    pub columns: Vec<NestedFieldRef>,
+    /// Names of columns among them that are new.
+    pub new_columns: Vec<String>,
+    /// Whether the table is to be made.
+    pub creates: bool,
+    target: Target,
+}
+
+#[derive(Debug)]
+enum Target {
+    New(Box<NewTable>),
+    Known { table: Table, evolution: Option<(Evolution, Arc<Schema>)> },
+}
+
+/// Works out what a job would do; changes nothing.
+///
+/// # Errors
+///
+/// Files that cannot be read, or columns that the table lacks and may not get.
+pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
+    let storage = Arc::clone(&session.tables().warehouse().storage);
+    let found = source::find(&job.inputs, job.format, &storage).await?;
+    let table = match session.table(&job.into).await {
+        Ok(table) => Some(table),
+        Err(error) if error.kind == ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    let (files, skipped) = match &table {
+        Some(table) => unloaded(table, found).await?,
+        None => (found, Vec::new()),
+    };
+    let schemas = files.iter().map(|it| Ok((it.clone(), decode::schema(it)?)));
+    let schemas = schemas.collect::<Result<Vec<_>>>()?;
+    match table {
+        None => {
+            let columns = merged(&schemas)?;
+            let new = NewTable {
+                schema: Schema::builder().with_fields(columns.clone()).build()?,
+                spec: UnboundPartitionSpec::builder().build(),
+                order: SortOrder::unsorted_order(),
+                properties: Default::default(),
+                location: None,
+            };
+            let new_columns = columns.iter().map(|it| it.name.clone()).collect();
+            let target = Target::New(Box::new(new));
+            Ok(Plan { files, skipped, columns, new_columns, creates: true, target })
+        }
+        Some(table) => {
+            let (evolution, new_columns) = evolution(&table, &schemas, job.evolve)?;
+            let schema = match &evolution {
+                Some((_, schema)) => Arc::clone(schema),
+                None => Arc::clone(table.metadata().current_schema()),
+            };
+            let columns = schema.as_struct().fields().to_vec();
+            let target = Target::Known { table, evolution };
+            Ok(Plan { files, skipped, columns, new_columns, creates: false, target })
+        }
+    }
+}
+
+/// Runs a job.
+///
+/// # Errors
+///
+/// As [`plan`], or a record that does not fit; nothing is committed then.
+pub async fn run(
+    session: &Session,
+    job: &Job,
+    bad: Arc<BadRecords>,
+    progress: Arc<Progress>,
+) -> Result<Loaded> {
+    for _ in 0..RACES_MAX {
+        let planned = plan(session, job).await?;
+        match load(session, job, planned, &bad, &progress).await? {
+            Some(loaded) => return Ok(loaded),
+            None => progress.rows.store(0, Ordering::Relaxed),
+        }
+    }
+    Err(Error::new(ErrorKind::Conflict, "other processes keep loading the same files"))
+}
+
+/// One try; `None` if another process was faster and it has to begin again.
+async fn load(
+    session: &Session,
+    job: &Job,
+    plan: Plan,
+    bad: &Arc<BadRecords>,
+    progress: &Arc<Progress>,
+) -> Result<Option<Loaded>> {
+    let mut loaded = Loaded { skipped: plan.skipped.len(), ..Loaded::default() };
+    if plan.files.is_empty() {
+        return Ok(Some(loaded));
+    }
+    let bytes: u64 = plan.files.iter().map(|it| it.bytes).sum();
+    progress.bytes_all.store(bytes, Ordering::Relaxed);
+    progress.bytes_done.store(0, Ordering::Relaxed);
+    let mut purpose = Purpose {
+        keys: plan.files.iter().filter_map(Source::key).collect(),
+        summary: summary(&plan.files),
+        creates: plan.creates,
+        ..Purpose::default()
+    };
+    let table = match plan.target {
+        Target::New(new) => {
+            let ident = ident(&job.into)?;
+            session.tables().stage(&ident, *new).await?
+        }
+        Target::Known { table, evolution } => {
+            purpose.evolution = evolution;
+            table
+        }
+    };
+    let schema = match &purpose.evolution {
+        Some((_, schema)) => shapes::schema(schema),
+        None => shapes::schema(table.metadata().current_schema()),
+    };
+    let cores = session.state().config().target_partitions();
+    let input = reading(plan.files.clone(), schema, cores, bad, progress)?;
+    let done = match write_rows(session, input, &table, purpose).await {
+        Ok(done) => done,
+        Err(error) if plan.creates && error.kind == ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    if done.was_there {
+        return Ok(None);
+    }
+    loaded.files = plan.files.len();
+    loaded.rows = done.rows.unwrap_or(0);
+    loaded.snapshot_id = done.snapshot_id;
+    loaded.created = plan.creates;
+    loaded.bad_records = bad.finish()?;
+    Ok(Some(loaded))
+}
+
+fn ident(name: &str) -> Result<icefield_catalog::spec::TableIdent> {
+    let name = name.strip_prefix("lake.").unwrap_or(name);
+    let parts: Vec<&str> = name.split('.').collect();
+    if parts.len() < 2 || parts.iter().any(|it| it.is_empty()) {
+        return Err(Error::invalid(format!("`{name}` names no table in a namespace"))
+            .with_hint(format!("write --into raw.{name}")));
+    }
+    Ok(icefield_catalog::spec::TableIdent::from_strs(parts)?)
+}
+
+/// Files that the table's ledger does not have, and those that it has.
+async fn unloaded(table: &Table, found: Vec<Source>) -> Result<(Vec<Source>, Vec<Source>)> {
+    let keys: Vec<String> = found.iter().filter_map(Source::key).collect();
+    let landed = table.tables().landed(table, &keys).await?;
+    Ok(found.into_iter().partition(|it| it.key().is_none_or(|key| !landed.contains_key(&key))))
+}
+
+/// The columns of all files together, in the order they appear.
+fn merged(schemas: &[(Source, ArrowSchema)]) -> Result<Vec<NestedFieldRef>> {
+    let mut columns: Vec<Field> = Vec::new();
+    for (source, schema) in schemas {
+        for field in schema.fields() {
+            let name = field.name();
+            match columns.iter_mut().find(|it| it.name().eq_ignore_ascii_case(name)) {
+                None => columns.push(Field::clone(field)),
+                Some(known) => {
+                    let kind = wider(known.data_type(), field.data_type()).ok_or_else(|| {
+                        source.unreadable(&format!(
+                            "column `{name}` is {} in it and {} in a file before",
+                            field.data_type(),
+                            known.data_type()
+                        ))
+                    })?;
+                    *known = known.clone().with_data_type(kind);
+                }
+            }
+        }
+    }
+    let fields = columns.iter().map(|field| {
+        let kind = types::from_arrow(field)?;
+        Ok(NestedFieldRef::new(NestedField::optional(0, field.name(), kind)))
+    });
+    let fields = fields.collect::<Result<Vec<_>>>()?;
+    let mut last_id = 0;
+    match fresh_ids(&Type::Struct(StructType::new(fields)), &mut last_id) {
+        Type::Struct(numbered) => Ok(numbered.fields().to_vec()),
+        _ => Err(Error::invalid("a table is a struct of columns")),
+    }
+}
+
+/// A type that holds the values of both.
+fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
+    if a == b {
+        return Some(a.clone());
+    }
+    let text = |it: &DataType| matches!(it, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    match (a, b) {
+        (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
+        _ if text(a) && text(b) => Some(DataType::Utf8),
+        _ if a.is_integer() && b.is_integer() => Some(DataType::Int64),
+        _ if a.is_numeric() && b.is_numeric() && (a.is_floating() || b.is_floating()) => {
+            Some(DataType::Float64)
+        }
+        (DataType::Timestamp(_, zone), DataType::Timestamp(_, other))
+            if zone.is_some() == other.is_some() =>
+        {
+            Some(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone()))
+        }
+        (DataType::Timestamp(_, None), DataType::Date32)
+        | (DataType::Date32, DataType::Timestamp(_, None)) => {
+            Some(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))
+        }
+        _ => None,
+    }
+}
+
+type Evolved = (Option<(Evolution, Arc<Schema>)>, Vec<String>);
+
+/// What the table's columns need, to hold the files.
+fn evolution(table: &Table, schemas: &[(Source, ArrowSchema)], allowed: bool) -> Result<Evolved> {
+    let current = table.metadata().current_schema();
+    let known = shapes::schema(current);
+    let (mut changes, mut names) = (Vec::new(), Vec::new());
+    for (source, schema) in schemas {
+        for field in schema.fields() {
+            match decode::find(&known, field.name()) {
+                Some(place) => {
+                    if let Some(change) = widening(current, place, field).filter(|_| allowed) {
+                        changes.push(change);
+                    }
+                }
+                None if names.contains(field.name()) => {}
+                None if allowed => {
+                    names.push(field.name().clone());
+                    changes.push(ColumnChange::Add {
+                        parent: String::new(),
+                        name: field.name().clone(),
+                        kind: types::from_arrow(field)?,
+                        doc: None,
+                    });
+                }
+                None => {
+                    return Err(Error::invalid(format!(
+                        "`{}` has a column `{}`, which `{}` has not",
+                        source.name,
+                        field.name(),
+                        table.name()
+                    ))
+                    .with_hint("add --evolve to add the column to the table"));
+                }
+            }
+        }
+    }
+    if changes.is_empty() {
+        return Ok((None, names));
+    }
+    let evolution = evolve::columns(table.metadata(), &changes)?;
+    let schema = after(table.metadata(), &evolution)?;
+    Ok((Some((evolution, schema)), names))
+}
+
+/// The change that makes a column wide enough for a file's, if there is one.
+fn widening(schema: &Schema, place: usize, field: &Field) -> Option<ColumnChange> {
+    let column = schema.as_struct().fields().get(place)?;
+    let to = match (column.field_type.as_primitive_type()?, field.data_type()) {
+        (PrimitiveType::Int, DataType::Int64 | DataType::UInt32) => PrimitiveType::Long,
+        (PrimitiveType::Float, DataType::Float64) => PrimitiveType::Double,
+        _ => return None,
+    };
+    Some(ColumnChange::Widen { path: column.name.clone(), to })
+}
+
+fn after(metadata: &TableMetadata, evolution: &Evolution) -> Result<Arc<Schema>> {
+    let mut builder = metadata.clone().into_builder(None);
+    for update in evolution.updates.iter().cloned() {
+        builder = update.apply(builder)?;
+    }
+    Ok(Arc::clone(builder.build()?.metadata.current_schema()))
+}
+
+/// What the snapshot says of the files: how many, and the names of the first few.
+fn summary(files: &[Source]) -> BTreeMap<String, String> {
+    let names: Vec<&str> = files.iter().take(10).map(|it| it.name.as_str()).collect();
+    BTreeMap::from([
+        ("icefield.ingest.files-count".to_owned(), files.len().to_string()),
+        ("icefield.ingest.files".to_owned(), names.join(",")),
+    ])
+}
+
+/// A plan that reads the files: in as many streams as there are cores and files.
+fn reading(
+    files: Vec<Source>,
+    schema: SchemaRef,
+    cores: usize,
+    bad: &Arc<BadRecords>,
+    progress: &Arc<Progress>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let count = cores.min(files.len()).max(1);
+    let mut shares: Vec<Vec<Source>> = vec![Vec::new(); count];
+    for (place, file) in files.into_iter().enumerate() {
+        if let Some(share) = shares.get_mut(place % count) {
+            share.push(file);
+        }
+    }
+    let streams = shares.into_iter().map(|files| -> Arc<dyn PartitionStream> {
+        Arc::new(Files {
+            files,
+            schema: Arc::clone(&schema),
+            bad: Arc::clone(bad),
+            progress: Arc::clone(progress),
+        })
+    });
+    let streams = streams.collect();
+    let plan = StreamingTableExec::try_new(Arc::clone(&schema), streams, None, [], false, None)?;
+    Ok(Arc::new(plan))
+}
+
+/// Some of the files, one after the other.
+struct Files {
+    files: Vec<Source>,
+    schema: SchemaRef,
+    bad: Arc<BadRecords>,
+    progress: Arc<Progress>,
+}
+
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Files").field("count", &self.files.len()).finish_non_exhaustive()
+    }
+}
+
+impl PartitionStream for Files {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), 4);
+        let sender = builder.tx();
+        let (files, schema) = (self.files.clone(), Arc::clone(&self.schema));
+        let (bad, progress) = (Arc::clone(&self.bad), Arc::clone(&self.progress));
+        builder.spawn_blocking(move || {
+            for file in files {
+                let mut heard = true;
+                let read = decode::batches(&file, &schema, &bad, &mut |batch| {
+                    progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+                    heard = sender.blocking_send(Ok(batch)).is_ok();
+                    heard
+                });
+                read.map_err(DataFusionError::from)?;
+                progress.bytes_done.fetch_add(file.bytes, Ordering::Relaxed);
+                if !heard {
+                    break;
+                }
+            }
+            Ok(())
+        });
+        builder.build()
+    }
+}

@@ -1,0 +1,469 @@
+//! Rows into a table: plan nodes that write files in parallel, and one that commits them.
+//!
+//! ```text
+//!   input ─▶ [hash by partition] ─▶ [sort by the table's order] ─▶ WriteExec × N ─▶ CommitExec
+//!                                                                   DataFiles        one snapshot
+//! ```
+//!
+//! The files go from the writers to the commit as they are, through a shared list; the rows that
+//! flow between the nodes are only counts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arrow::array::{Array, RecordBatch, UInt64Array};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::catalog::Session;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
+use datafusion::execution::memory_pool::MemoryConsumer;
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{
+    EquivalenceProperties, LexOrdering, OrderingRequirements, PhysicalExpr, PhysicalSortExpr,
+};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, Distribution, ExecutionPlan, ExecutionPlanProperties,
+    Partitioning, PlanProperties, SendableRecordBatchStream,
+};
+use futures::{StreamExt, stream};
+use icefield_catalog::spec::{NullOrder, SortDirection, TableMetadata, Transform};
+use icefield_table::Table;
+use icefield_table::commit::{self, Append, Evolution};
+use icefield_table::manifest::DataFile;
+use icefield_table::write::{MEMORY_BYTES, TableWriter, WriteContext};
+
+use crate::error::external;
+
+/// What is done with the files that were written.
+#[derive(Debug, Clone, Default)]
+pub struct Purpose {
+    /// Whether the table is staged and becomes real with these rows.
+    pub creates: bool,
+    /// Names under which the rows may land only once.
+    pub keys: Vec<String>,
+    /// Keys of the snapshot's summary.
+    pub summary: BTreeMap<String, String>,
+    /// A change of columns that lands with the rows, and the schema it leads to.
+    pub evolution: Option<(Evolution, Arc<icefield_catalog::spec::Schema>)>,
+}
+
+impl Purpose {
+    pub(crate) fn append() -> Self {
+        Self::default()
+    }
+
+    pub(crate) fn create() -> Self {
+        Self { creates: true, ..Self::default() }
+    }
+}
+
+/// What a statement tells its inserts, and what they tell it.
+#[derive(Debug, Default)]
+pub(crate) struct StatementContext {
+    /// Who, and with which statement: for the snapshot's summary.
+    pub(crate) summary: BTreeMap<String, String>,
+    /// Snapshots that were made.
+    pub(crate) receipts: Mutex<Vec<Receipt>>,
+}
+
+/// A commit that a statement made.
+#[derive(Debug, Clone)]
+pub(crate) struct Receipt {
+    pub(crate) snapshot_id: Option<i64>,
+    pub(crate) was_there: bool,
+}
+
+/// The plan that writes `input` into `table` and commits. Its one row is the count.
+pub(crate) fn insert_plan(
+    state: &dyn Session,
+    input: Arc<dyn ExecutionPlan>,
+    table: &Table,
+    purpose: Purpose,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let schema = match &purpose.evolution {
+        Some((_, schema)) => Arc::clone(schema),
+        None => Arc::clone(table.metadata().current_schema()),
+    };
+    let context = WriteContext::with_schema(table, &schema).map_err(external)?;
+    let files = Arc::new(Mutex::new(Vec::new()));
+    let said = state.config().get_extension::<StatementContext>().unwrap_or_default();
+    let write = WriteExec {
+        order: sort_order(table.metadata(), &schema, &input.schema())?,
+        hash: partition_exprs(table.metadata(), &schema, &input.schema())?,
+        properties: counts_properties(input.output_partitioning().partition_count()),
+        input,
+        context,
+        files: Arc::clone(&files),
+    };
+    Ok(Arc::new(CommitExec {
+        input: Arc::new(write),
+        properties: counts_properties(1),
+        table: table.clone(),
+        purpose,
+        said,
+        files,
+    }))
+}
+
+/// Runs [`insert_plan`] for a caller outside SQL, such as an ingest job.
+///
+/// # Errors
+///
+/// Whatever keeps the rows from being read, written or committed; the table is then as before.
+pub async fn write_rows(
+    session: &crate::Session,
+    input: Arc<dyn ExecutionPlan>,
+    table: &Table,
+    purpose: Purpose,
+) -> crate::Result<crate::Done> {
+    session.write(input, table, purpose).await
+}
+
+fn count_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
+}
+
+fn counts_properties(partitions: usize) -> Arc<PlanProperties> {
+    Arc::new(PlanProperties::new(
+        EquivalenceProperties::new(count_schema()),
+        Partitioning::UnknownPartitioning(partitions),
+        EmissionType::Final,
+        Boundedness::Bounded,
+    ))
+}
+
+fn one_count(count: u64) -> Result<RecordBatch> {
+    let array = Arc::new(UInt64Array::from(vec![count]));
+    Ok(RecordBatch::try_new(count_schema(), vec![array])?)
+}
+
+/// The order that the table wants its files in.
+fn sort_order(
+    metadata: &TableMetadata,
+    schema: &icefield_catalog::spec::Schema,
+    input: &SchemaRef,
+) -> Result<Option<LexOrdering>> {
+    let mut exprs = Vec::new();
+    for field in &metadata.default_sort_order().fields {
+        let Some(expr) = source(schema, input, field.source_id, &field.transform) else {
+            break;
+        };
+        let options = arrow::compute::SortOptions {
+            descending: field.direction == SortDirection::Descending,
+            nulls_first: field.null_order == NullOrder::First,
+        };
+        exprs.push(PhysicalSortExpr::new(expr, options));
+    }
+    Ok(LexOrdering::new(exprs))
+}
+
+/// The table's partition values, to bring rows of one partition to one writer.
+fn partition_exprs(
+    metadata: &TableMetadata,
+    schema: &icefield_catalog::spec::Schema,
+    input: &SchemaRef,
+) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
+    let fields = metadata.default_partition_spec().fields();
+    let exprs = fields.iter().map(|it| source(schema, input, it.source_id, &it.transform));
+    Ok(exprs.flatten().collect())
+}
+
+/// A transform of a top-level column; `None` for what is nested or has no value.
+fn source(
+    schema: &icefield_catalog::spec::Schema,
+    input: &SchemaRef,
+    id: i32,
+    transform: &Transform,
+) -> Option<Arc<dyn PhysicalExpr>> {
+    let place = schema.as_struct().fields().iter().position(|it| it.id == id)?;
+    let field = input.fields().get(place)?;
+    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), place));
+    match transform {
+        Transform::Identity => Some(column),
+        Transform::Void | Transform::Unknown => None,
+        other => Some(Arc::new(TransformExpr { child: column, transform: *other })),
+    }
+}
+
+/// A partition transform as an expression.
+#[derive(Debug, Clone)]
+struct TransformExpr {
+    child: Arc<dyn PhysicalExpr>,
+    transform: Transform,
+}
+
+impl PartialEq for TransformExpr {
+    fn eq(&self, other: &Self) -> bool {
+        self.child.eq(&other.child) && self.transform == other.transform
+    }
+}
+
+impl Eq for TransformExpr {}
+
+impl Hash for TransformExpr {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.child.hash(state);
+        self.transform.to_string().hash(state);
+    }
+}
+
+impl fmt::Display for TransformExpr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}({})", self.transform, self.child)
+    }
+}
+
+impl TransformExpr {
+    fn apply(&self, array: &arrow::array::ArrayRef) -> Result<arrow::array::ArrayRef> {
+        let plain = match array.data_type() {
+            DataType::Utf8View => cast(array, &DataType::Utf8)?,
+            DataType::BinaryView => cast(array, &DataType::Binary)?,
+            _ => Arc::clone(array),
+        };
+        let function = iceberg::transform::create_transform_function(&self.transform);
+        let made = function.and_then(|it| it.transform(plain));
+        made.map_err(external)
+    }
+}
+
+impl PhysicalExpr for TransformExpr {
+    fn data_type(&self, schema: &Schema) -> Result<DataType> {
+        let empty = arrow::array::new_empty_array(&self.child.data_type(schema)?);
+        Ok(self.apply(&empty)?.data_type().clone())
+    }
+
+    fn nullable(&self, schema: &Schema) -> Result<bool> {
+        self.child.nullable(schema)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
+        Ok(ColumnarValue::Array(self.apply(&array)?))
+    }
+
+    fn return_field(&self, schema: &Schema) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(self.to_string(), self.data_type(schema)?, self.nullable(schema)?)))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.child]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let child = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.child));
+        Ok(Arc::new(Self { child, transform: self.transform }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// Writes each of its partitions into files of its own.
+struct WriteExec {
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    context: Arc<WriteContext>,
+    order: Option<LexOrdering>,
+    hash: Vec<Arc<dyn PhysicalExpr>>,
+    files: Arc<Mutex<Vec<DataFile>>>,
+}
+
+impl fmt::Debug for WriteExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteExec").finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for WriteExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IcebergWriteExec")
+    }
+}
+
+impl ExecutionPlan for WriteExec {
+    fn name(&self) -> &str {
+        "IcebergWriteExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        match self.hash.is_empty() {
+            true => vec![Distribution::UnspecifiedDistribution],
+            false => vec![Distribution::HashPartitioned(self.hash.clone())],
+        }
+    }
+
+    fn required_input_ordering(&self) -> Vec<Option<OrderingRequirements>> {
+        vec![self.order.clone().map(OrderingRequirements::from)]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self {
+            properties: counts_properties(input.output_partitioning().partition_count()),
+            input,
+            context: Arc::clone(&self.context),
+            order: self.order.clone(),
+            hash: self.hash.clone(),
+            files: Arc::clone(&self.files),
+        }))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        task: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut input = self.input.execute(partition, Arc::clone(&task))?;
+        let (context, files) = (Arc::clone(&self.context), Arc::clone(&self.files));
+        let reservation = MemoryConsumer::new(format!("IcebergWriteExec[{partition}]"))
+            .register(task.memory_pool());
+        let work = async move {
+            let mut writer =
+                TableWriter::new(context, partition, MEMORY_BYTES).map_err(external)?;
+            while let Some(batch) = input.next().await {
+                writer.write(&batch?).await.map_err(external)?;
+                reservation.resize(writer.memory_bytes());
+            }
+            let rows = writer.rows();
+            let made = writer.close().await.map_err(external)?;
+            files.lock().unwrap_or_else(PoisonError::into_inner).extend(made);
+            one_count(rows)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(count_schema(), stream::once(work))))
+    }
+}
+
+/// Commits what the writers wrote.
+struct CommitExec {
+    input: Arc<dyn ExecutionPlan>,
+    properties: Arc<PlanProperties>,
+    table: Table,
+    purpose: Purpose,
+    said: Arc<StatementContext>,
+    files: Arc<Mutex<Vec<DataFile>>>,
+}
+
+impl fmt::Debug for CommitExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CommitExec").field("table", &self.table.name()).finish_non_exhaustive()
+    }
+}
+
+impl DisplayAs for CommitExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "IcebergCommitExec: table={}", self.table.name())
+    }
+}
+
+impl ExecutionPlan for CommitExec {
+    fn name(&self) -> &str {
+        "IcebergCommitExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn required_input_distribution(&self) -> Vec<Distribution> {
+        vec![Distribution::SinglePartition]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.input));
+        Ok(Arc::new(Self {
+            input,
+            properties: Arc::clone(&self.properties),
+            table: self.table.clone(),
+            purpose: self.purpose.clone(),
+            said: Arc::clone(&self.said),
+            files: Arc::clone(&self.files),
+        }))
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        task: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let mut input = self.input.execute(partition, task)?;
+        let (table, purpose) = (self.table.clone(), self.purpose.clone());
+        let (said, files) = (Arc::clone(&self.said), Arc::clone(&self.files));
+        let work = async move {
+            let mut rows = 0;
+            while let Some(batch) = input.next().await {
+                rows += count(&batch?)?;
+            }
+            let files = std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner));
+            let receipt = commit_files(&table, purpose, &said, files).await.map_err(external)?;
+            if receipt.was_there {
+                rows = 0;
+            }
+            said.receipts.lock().unwrap_or_else(PoisonError::into_inner).push(receipt);
+            one_count(rows)
+        };
+        Ok(Box::pin(RecordBatchStreamAdapter::new(count_schema(), stream::once(work))))
+    }
+}
+
+async fn commit_files(
+    table: &Table,
+    purpose: Purpose,
+    said: &StatementContext,
+    files: Vec<DataFile>,
+) -> icefield_table::Result<Receipt> {
+    let mut summary = said.summary.clone();
+    summary.extend(purpose.summary);
+    let keys = purpose.keys;
+    let evolution = purpose.evolution.map(|(evolution, _)| evolution);
+    let append = Append { files, summary, keys, evolution };
+
+    if purpose.creates {
+        let made = commit::create(table, append).await?;
+        let snapshot_id = made.metadata().current_snapshot_id();
+        return Ok(Receipt { snapshot_id, was_there: false });
+    }
+    let is_empty = append.files.is_empty() && append.evolution.is_none();
+    let appended = commit::append(table, append).await?;
+    let snapshot_id = (!is_empty).then_some(appended.snapshot_id);
+    Ok(Receipt { snapshot_id, was_there: appended.was_there })
+}
+
+/// The count in a batch of counts.
+pub(crate) fn count(batch: &RecordBatch) -> Result<u64> {
+    let wrong = || DataFusionError::Internal("a count is not a count".to_owned());
+    let column = batch.columns().first().ok_or_else(wrong)?;
+    let counts = column.as_any().downcast_ref::<UInt64Array>().ok_or_else(wrong)?;
+    Ok(counts.values().iter().sum())
+}

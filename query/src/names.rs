@@ -1,0 +1,305 @@
+//! Names of tables, as people write them and as providers are asked for them.
+//!
+//! `raw.flights`, `lake.raw.flights`, `flights`, `raw.flights.snapshots` and nested namespaces all
+//! become three parts, catalog, namespace and table, in which the last may say more:
+//! `flights$snapshots` is a metadata table, `flights@v:5` a version.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
+    Value, VisitMut, VisitorMut,
+};
+use icefield_catalog::warehouse::CATALOG_NAME;
+
+use crate::{Error, Result};
+
+/// The namespace of names that have none.
+pub(crate) const SEARCH: &str = "default";
+/// The namespace of tables read by their path.
+pub(crate) const BY_PATH: &str = "$path";
+/// DataFusion's own description of everything.
+const INFORMATION: &str = "information_schema";
+
+/// The metadata tables.
+pub(crate) const METADATA_TABLES: [&str; 9] = [
+    "snapshots", "history", "files", "data_files", "delete_files", "manifests", "refs",
+    "partitions", "metadata_log_entries",
+];
+
+/// A table's last part taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TableName {
+    pub(crate) table: String,
+    /// One of [`METADATA_TABLES`].
+    pub(crate) metadata: Option<String>,
+    /// `v:` and an id or name, or `t:` and milliseconds.
+    pub(crate) version: Option<String>,
+}
+
+impl TableName {
+    pub(crate) fn parse(text: &str) -> Self {
+        let (text, version) = match text.split_once('@') {
+            Some((text, version)) => (text, Some(version.to_owned())),
+            None => (text, None),
+        };
+        let (table, metadata) = match text.rsplit_once('$') {
+            Some((table, kind)) if METADATA_TABLES.contains(&kind) => {
+                (table, Some(kind.to_owned()))
+            }
+            _ => (text, None),
+        };
+        Self { table: table.to_owned(), metadata, version }
+    }
+}
+
+/// The parts of a name, folded to lower case where they are not quoted.
+pub(crate) fn parts(name: &ObjectName) -> Vec<String> {
+    let part = |it: &ObjectNamePart| match it {
+        ObjectNamePart::Identifier(ident) => folded(ident),
+        ObjectNamePart::Function(function) => function.name.value.to_lowercase(),
+    };
+    name.0.iter().map(part).collect()
+}
+
+pub(crate) fn folded(ident: &Ident) -> String {
+    match ident.quote_style {
+        Some(_) => ident.value.clone(),
+        None => ident.value.to_lowercase(),
+    }
+}
+
+/// Namespace and table of a name that has to be a table's: for CREATE, DROP and the like.
+pub(crate) fn table_parts(name: &ObjectName, current: &str) -> Result<(Vec<String>, String)> {
+    let mut parts = parts(name);
+    if parts.len() > 2 && parts.first().is_some_and(|it| it == CATALOG_NAME) {
+        parts.remove(0);
+    }
+    let table = parts.pop().ok_or_else(|| Error::invalid("a table needs a name"))?;
+    if parts.is_empty() {
+        if current == SEARCH {
+            return Err(Error::invalid(format!("table `{table}` needs a namespace"))
+                .with_hint(format!("write raw.{table}, or say USE raw first")));
+        }
+        parts = current.split('.').map(str::to_owned).collect();
+    }
+    Ok((parts, table))
+}
+
+/// Rewrites the names of tables in a statement.
+pub(crate) fn normalize(statement: &mut impl VisitMut, current: &str) -> Result<()> {
+    let mut visitor = Names { current, failed: None };
+    let _ = statement.visit(&mut visitor);
+    match visitor.failed {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+struct Names<'a> {
+    current: &'a str,
+    failed: Option<Error>,
+}
+
+impl VisitorMut for Names<'_> {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
+        if let Some(made) = three_parts(&parts(name), self.current) {
+            *name = made;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        let TableFactor::Table { name, alias, args, .. } = factor else {
+            return ControlFlow::Continue(());
+        };
+        let known = parts(name);
+        if let (Some(arguments), [function]) = (args.as_ref(), known.as_slice())
+            && function == "iceberg_scan"
+        {
+            match scan_arguments(&arguments.args) {
+                Ok(text) => {
+                    *name = quoted(&[CATALOG_NAME, BY_PATH, &text]);
+                    *args = None;
+                    alias.get_or_insert_with(|| alias_of("iceberg_scan"));
+                }
+                Err(error) => {
+                    self.failed = Some(error);
+                    return ControlFlow::Break(());
+                }
+            }
+            return ControlFlow::Continue(());
+        }
+        if args.is_none()
+            && let Some(made) = three_parts(&known, self.current)
+        {
+            // A metadata table or a version goes by the name that was written.
+            let last = known.last().map(String::as_str).unwrap_or_default();
+            let bare = last.split('@').next().unwrap_or(last);
+            if made.0.last().map(ToString::to_string) != Some(format!("\"{bare}\"")) {
+                alias.get_or_insert_with(|| alias_of(bare));
+            }
+            *name = made;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// A name of several parts as catalog, namespace and table; `None` for one to leave alone.
+fn three_parts(parts: &[String], current: &str) -> Option<ObjectName> {
+    let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    if parts.contains(&INFORMATION) || parts.contains(&BY_PATH) || parts.len() < 2 {
+        return None;
+    }
+    if parts.first() == Some(&CATALOG_NAME) && parts.len() > 2 {
+        parts.remove(0);
+    }
+    let last = parts.pop()?;
+    let (bare, version) = match last.split_once('@') {
+        Some((bare, version)) => (bare, format!("@{version}")),
+        None => (last, String::new()),
+    };
+    let table = match parts.len() {
+        // `flights.snapshots`: a tier is never called like a table of it would be.
+        1 if METADATA_TABLES.contains(&bare) && !is_tier(parts.first()?) => {
+            let table = parts.pop()?;
+            parts.push(current);
+            format!("{table}${bare}{version}")
+        }
+        2.. if METADATA_TABLES.contains(&bare) => {
+            let table = parts.pop()?;
+            format!("{table}${bare}{version}")
+        }
+        _ => format!("{bare}{version}"),
+    };
+    Some(quoted(&[CATALOG_NAME, &parts.join("."), &table]))
+}
+
+fn is_tier(name: &str) -> bool {
+    icefield_catalog::warehouse::TIERS.contains(&name)
+}
+
+fn quoted(parts: &[&str]) -> ObjectName {
+    let part = |it: &&str| ObjectNamePart::Identifier(Ident::with_quote('"', *it));
+    ObjectName(parts.iter().map(part).collect())
+}
+
+fn alias_of(name: &str) -> TableAlias {
+    TableAlias {
+        explicit: true,
+        name: Ident::with_quote('"', name),
+        columns: Vec::new(),
+        at: None,
+    }
+}
+
+/// The arguments of `iceberg_scan` as JSON, which is the table's name at [`BY_PATH`].
+fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
+    let mut out = serde_json::Map::new();
+    for argument in arguments {
+        let (name, value) = match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) => ("path".to_owned(), value),
+            FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => {
+                (name.value.to_lowercase(), value)
+            }
+            other => return Err(Error::invalid(format!("iceberg_scan: `{other}` is not an argument"))),
+        };
+        let value = match value {
+            Expr::Value(value) => match &value.value {
+                Value::Number(number, _) => serde_json::Value::String(number.clone()),
+                Value::SingleQuotedString(text) => serde_json::Value::String(text.clone()),
+                Value::Boolean(flag) => serde_json::Value::Bool(*flag),
+                other => return Err(Error::invalid(format!("iceberg_scan: {other} is no value"))),
+            },
+            other => {
+                return Err(Error::invalid(format!("iceberg_scan: `{other}` is not a constant")));
+            }
+        };
+        if !matches!(name.as_str(), "path" | "snapshot_id" | "allow_moved_paths") {
+            return Err(Error::invalid(format!("iceberg_scan: there is no argument `{name}`"))
+                .with_hint("arguments are a path, snapshot_id => N and allow_moved_paths => true"));
+        }
+        if out.insert(name.clone(), value).is_some() {
+            return Err(Error::invalid(format!("iceberg_scan: `{name}` is given twice")));
+        }
+    }
+    if !out.contains_key("path") {
+        return Err(Error::invalid("iceberg_scan needs the path of a table or of its metadata file"));
+    }
+    Ok(serde_json::Value::Object(out).to_string())
+}
+
+/// Lets columns be written in any case: an unquoted name that is no column as it stands, but is one
+/// in another case, becomes that one.
+pub(crate) fn fold_columns(statement: &mut impl VisitMut, columns: &HashMap<String, Option<String>>) {
+    if !columns.is_empty() {
+        let _ = statement.visit(&mut Columns(columns));
+    }
+}
+
+struct Columns<'a>(&'a HashMap<String, Option<String>>);
+
+impl Columns<'_> {
+    fn fold(&self, ident: &mut Ident) {
+        if ident.quote_style.is_none()
+            && let Some(Some(exact)) = self.0.get(&ident.value.to_lowercase())
+        {
+            *ident = Ident::with_quote('"', exact);
+        }
+    }
+}
+
+impl VisitorMut for Columns<'_> {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        match expr {
+            Expr::Identifier(ident) => self.fold(ident),
+            Expr::CompoundIdentifier(idents) => {
+                if let Some(last) = idents.last_mut() {
+                    self.fold(last);
+                }
+            }
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three(name: &str) -> Option<String> {
+        let parts: Vec<String> = name.split('.').map(str::to_owned).collect();
+        three_parts(&parts, SEARCH).map(|it| it.to_string())
+    }
+
+    #[test]
+    fn names_become_three_parts() {
+        for (name, wanted) in [
+            ("flights", None),
+            ("raw.flights", Some(r#""lake"."raw"."flights""#)),
+            ("lake.raw.flights", Some(r#""lake"."raw"."flights""#)),
+            ("raw.flights.snapshots", Some(r#""lake"."raw"."flights$snapshots""#)),
+            ("lake.raw.flights.files@v:5", Some(r#""lake"."raw"."flights$files@v:5""#)),
+            ("flights.snapshots", Some(r#""lake"."default"."flights$snapshots""#)),
+            ("raw.snapshots", Some(r#""lake"."raw"."snapshots""#)),
+            ("a.b.t", Some(r#""lake"."a.b"."t""#)),
+            ("information_schema.tables", None),
+        ] {
+            assert_eq!(three(name).as_deref(), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn last_parts_come_apart() {
+        let name = TableName::parse("flights$files@v:main");
+        assert_eq!(name.table, "flights");
+        assert_eq!(name.metadata.as_deref(), Some("files"));
+        assert_eq!(name.version.as_deref(), Some("v:main"));
+    }
+}

@@ -1,0 +1,120 @@
+//! Tables as DataFusion finds them: catalog, namespace, table, version.
+
+pub(crate) mod catalog;
+pub(crate) mod metadata;
+pub(crate) mod table;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use icefield_catalog::spec::{NamespaceIdent, TableIdent};
+use icefield_catalog::warehouse::TIERS;
+use icefield_table::{ErrorKind, Table, Tables};
+
+use crate::names::SEARCH;
+use crate::scan::source::FooterCaches;
+use crate::{Error, Result};
+
+/// What all providers of a session share.
+#[derive(Debug)]
+pub(crate) struct Lake {
+    pub(crate) tables: Tables,
+    pub(crate) footers: Arc<FooterCaches>,
+    current: Mutex<String>,
+}
+
+impl Lake {
+    pub(crate) fn new(tables: Tables) -> Self {
+        Self { tables, footers: Arc::default(), current: Mutex::new(SEARCH.to_owned()) }
+    }
+
+    /// The namespace of names that have none; [`SEARCH`] until a USE.
+    pub(crate) fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn set_current(&self, namespace: &str) {
+        namespace.clone_into(&mut self.current.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// A table by namespace and name. If there is none in this case, one in another case will do;
+    /// without a namespace, the current one or any tier with a table of that name will.
+    pub(crate) async fn find(&self, namespace: &str, name: &str) -> Result<Option<Table>> {
+        if namespace != SEARCH {
+            return self.load(namespace, name).await;
+        }
+        let current = self.current();
+        if current != SEARCH {
+            return self.load(&current, name).await;
+        }
+        let mut found = Vec::new();
+        for tier in TIERS {
+            if let Some(table) = self.load(tier, name).await? {
+                found.push(table);
+            }
+        }
+        if found.len() > 1 {
+            let names: Vec<_> = found.iter().map(Table::name).collect();
+            return Err(Error::invalid(format!("table `{name}` is in several namespaces"))
+                .with_hint(format!("write one of {}", names.join(", "))));
+        }
+        Ok(found.pop())
+    }
+
+    async fn load(&self, namespace: &str, name: &str) -> Result<Option<Table>> {
+        let ident = ident(namespace, name)?;
+        match self.tables.load(&ident).await {
+            Ok(table) => return Ok(Some(table)),
+            Err(error)
+                if matches!(error.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let names = self.names(namespace).await?;
+        let mut alike = names.iter().filter(|it| it.eq_ignore_ascii_case(name));
+        match (alike.next(), alike.next()) {
+            (Some(one), None) => {
+                let ident = TableIdent::new(ident.namespace().clone(), one.clone());
+                Ok(Some(self.tables.load(&ident).await?))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The names of the tables in a namespace; none if there is no such namespace.
+    pub(crate) async fn names(&self, namespace: &str) -> Result<Vec<String>> {
+        let namespace = NamespaceIdent::from_strs(namespace.split('.'))?;
+        match self.tables.warehouse().catalog.list_tables(&namespace).await {
+            Ok(tables) => Ok(tables.into_iter().map(|it| it.name().to_owned()).collect()),
+            Err(error) if error.kind() == ErrorKind::NamespaceNotFound => Ok(Vec::new()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// All namespaces, nested ones too, as dotted names.
+    pub(crate) async fn namespaces(&self) -> Result<Vec<String>> {
+        let catalog = &self.tables.warehouse().catalog;
+        let mut all = Vec::new();
+        let mut open = catalog.list_namespaces(None).await?;
+        while let Some(namespace) = open.pop() {
+            open.extend(catalog.list_namespaces(Some(&namespace)).await?);
+            all.push(namespace.as_ref().join("."));
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    /// All tables, as dotted names.
+    pub(crate) async fn all_names(&self) -> Result<Vec<String>> {
+        let mut all = Vec::new();
+        for namespace in self.namespaces().await? {
+            for name in self.names(&namespace).await? {
+                all.push(format!("{namespace}.{name}"));
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// A table's identifier from a dotted namespace and a name.
+pub(crate) fn ident(namespace: &str, name: &str) -> Result<TableIdent> {
+    Ok(TableIdent::new(NamespaceIdent::from_strs(namespace.split('.'))?, name.to_owned()))
+}

@@ -1,0 +1,82 @@
+//! A table, at a version, as DataFusion scans it and inserts into it.
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::TableType;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::physical_plan::ExecutionPlan;
+use icefield_table::{At, Table, snapshot};
+
+use super::Lake;
+use crate::Error;
+use crate::error::external;
+use crate::insert::{Purpose, insert_plan};
+use crate::scan::{Scan, query_schema};
+
+/// One version of one table. Made once for a query, so that the query sees one snapshot of it.
+#[derive(Debug)]
+pub(crate) struct IcebergTable {
+    scan: Scan,
+    at: At,
+}
+
+impl IcebergTable {
+    pub(crate) fn new(lake: &Lake, table: Table, at: At) -> Result<Self> {
+        let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
+        let schema = query_schema(&version);
+        let footers = Arc::clone(&lake.footers);
+        Ok(Self { scan: Scan { table, version, schema, footers }, at })
+    }
+}
+
+#[async_trait]
+impl TableProvider for IcebergTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.scan.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    fn supports_filters_pushdown(
+        &self,
+        filters: &[&Expr],
+    ) -> Result<Vec<TableProviderFilterPushDown>> {
+        // Files are pruned by them; rows are still to be checked.
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.scan.plan(state, projection, filters, limit).await
+    }
+
+    async fn insert_into(
+        &self,
+        state: &dyn Session,
+        input: Arc<dyn ExecutionPlan>,
+        operation: InsertOp,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if operation != InsertOp::Append {
+            return Err(Error::unsupported("INSERT OVERWRITE and REPLACE are not supported").into());
+        }
+        if self.at != At::Now {
+            return Err(Error::invalid("only the current version of a table can be written").into());
+        }
+        if self.scan.table.ident().is_none() {
+            return Err(Error::invalid("a table read by its path cannot be written").into());
+        }
+        insert_plan(state, input, &self.scan.table, Purpose::append())
+    }
+}

@@ -1,0 +1,441 @@
+//! Columns are found in files by field id, never by name (trap T-115).
+//!
+//! DataFusion asks, for each file, how the scan's columns are made from the file's own: this answers
+//! from the ids in the file's schema, from the table's name mapping if the file has none, and else
+//! with a constant: the partition's value, the column's initial default, or null (trap T-75).
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::PhysicalExpr;
+use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
+use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
+use icefield_catalog::spec::{self, PrimitiveType, TableMetadata, Transform, Type};
+use icefield_table::manifest::columns::bounds_array;
+use icefield_table::scan::ScanTask;
+use icefield_table::{Table, arrow as shapes, value};
+
+use crate::error::external;
+
+/// Table property with names for files without ids.
+const NAME_MAPPING: &str = "schema.name-mapping.default";
+
+/// How the columns of a scan are found.
+#[derive(Debug)]
+pub(crate) struct ColumnMap {
+    /// The columns as the scan has them.
+    pub(crate) file_schema: SchemaRef,
+    /// Whether the scan's names differ from the query's.
+    pub(crate) renamed: bool,
+    pub(crate) ids: Arc<Ids>,
+    has_constants: bool,
+}
+
+/// What is known of the columns, by id.
+#[derive(Debug, Default)]
+pub(crate) struct Ids {
+    /// The id of each column of the scan, by its name there.
+    by_name: HashMap<String, i32>,
+    /// The columns with ids at every level, to reshape nested ones by.
+    with_ids: HashMap<i32, FieldRef>,
+    /// Initial defaults (format v3), by id.
+    defaults: HashMap<i32, ScalarValue>,
+    /// For files without ids: names to ids.
+    mapping: Option<Names>,
+}
+
+/// A name mapping: names at one level, each with its id and what is below.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Names(HashMap<String, (Option<i32>, Names)>);
+
+/// Values of columns that a file may lack because its partition tells them.
+#[derive(Debug, Clone)]
+pub(crate) struct Constants(pub(crate) Arc<HashMap<i32, ScalarValue>>);
+
+impl ColumnMap {
+    pub(crate) fn new(
+        metadata: &TableMetadata,
+        schema: &spec::Schema,
+        shown: &SchemaRef,
+    ) -> Result<Self> {
+        let fields = schema.as_struct().fields();
+        let renamed = has_reused_names(metadata, schema);
+        let name = |field: &spec::NestedField| match renamed {
+            true => format!("#{}", field.id),
+            false => field.name.clone(),
+        };
+        let mut ids = Ids::default();
+        let mut scan_fields = Vec::with_capacity(fields.len());
+        let with_ids = shapes::with_ids(schema);
+        for ((field, shown), full) in fields.iter().zip(shown.fields()).zip(with_ids.fields()) {
+            ids.by_name.insert(name(field), field.id);
+            ids.with_ids.insert(field.id, Arc::clone(full));
+            if let Some(default) = &field.initial_default {
+                let value = default_value(default, &field.field_type, shown.data_type())?;
+                ids.defaults.insert(field.id, value);
+            }
+            scan_fields.push(Field::clone(shown).with_name(name(field)));
+        }
+        if let Some(text) = metadata.properties().get(NAME_MAPPING) {
+            ids.mapping = Some(Names::parse(text)?);
+        }
+        let identity = |it: &spec::PartitionField| it.transform == Transform::Identity;
+        let has_constants = metadata
+            .partition_specs_iter()
+            .any(|spec| spec.fields().iter().any(identity));
+        Ok(Self {
+            file_schema: Arc::new(Schema::new(scan_fields)),
+            renamed,
+            ids: Arc::new(ids),
+            has_constants,
+        })
+    }
+
+    /// The values that a file's identity partitions give its columns.
+    pub(crate) fn constants(&self, table: &Table, task: &ScanTask) -> Result<Option<Constants>> {
+        if !self.has_constants {
+            return Ok(None);
+        }
+        let (spec_id, values) = task.partition(table).map_err(external)?;
+        let spec = icefield_table::partition::spec(table.metadata(), spec_id).map_err(external)?;
+        let mut constants = HashMap::new();
+        for (field, value) in spec.fields().iter().zip(values) {
+            let Some(full) = self.ids.with_ids.get(&field.source_id) else { continue };
+            if field.transform != Transform::Identity {
+                continue;
+            }
+            let kind = table.metadata().schemas_iter().find_map(|schema| {
+                schema.field_by_id(field.source_id)?.field_type.as_primitive_type().cloned()
+            });
+            let Some(kind) = kind else { continue };
+            let scalar = match value {
+                None => ScalarValue::try_new_null(full.data_type())?,
+                Some(value) => scalar(&value::to_bytes(&value), &kind)?,
+            };
+            constants.insert(field.source_id, scalar.cast_to(full.data_type())?);
+        }
+        Ok((!constants.is_empty()).then(|| Constants(Arc::new(constants))))
+    }
+}
+
+/// Whether some name meant another column once. DataFusion adjusts string and binary types by name
+/// before it asks anyone about ids, so such a table is scanned under names no file can have.
+fn has_reused_names(metadata: &TableMetadata, schema: &spec::Schema) -> bool {
+    let now: HashMap<&str, i32> =
+        schema.as_struct().fields().iter().map(|it| (it.name.as_str(), it.id)).collect();
+    let differs = |it: &spec::NestedFieldRef| now.get(it.name.as_str()).is_some_and(|id| *id != it.id);
+    metadata.schemas_iter().any(|old| old.as_struct().fields().iter().any(differs))
+        || metadata.properties().contains_key(NAME_MAPPING)
+}
+
+/// A value in binary form as a scalar of the type's Arrow type.
+pub(crate) fn scalar(raw: &[u8], kind: &PrimitiveType) -> Result<ScalarValue> {
+    let array = bounds_array(kind, &[Some(raw.into())], true);
+    ScalarValue::try_from_array(&array, 0)
+}
+
+fn default_value(default: &spec::Literal, kind: &Type, to: &DataType) -> Result<ScalarValue> {
+    match (default, kind) {
+        (spec::Literal::Primitive(value), Type::Primitive(kind)) => {
+            scalar(&value::to_bytes(value), kind)?.cast_to(to)
+        }
+        _ => ScalarValue::try_new_null(to),
+    }
+}
+
+impl Names {
+    fn parse(text: &str) -> Result<Self> {
+        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
+            crate::Error::corrupt(format!("table property `{NAME_MAPPING}` is not JSON: {error}"))
+        })?;
+        Ok(Self::level(&value))
+    }
+
+    fn level(value: &serde_json::Value) -> Self {
+        let mut names = HashMap::new();
+        for field in value.as_array().into_iter().flatten() {
+            let id = field.get("field-id").and_then(serde_json::Value::as_i64);
+            let id = id.and_then(|it| i32::try_from(it).ok());
+            let below = field.get("fields").map(Self::level).unwrap_or_default();
+            let all = field.get("names").and_then(serde_json::Value::as_array);
+            for name in all.into_iter().flatten().filter_map(serde_json::Value::as_str) {
+                names.insert(name.to_owned(), (id, below.clone()));
+            }
+        }
+        Self(names)
+    }
+
+    /// A file's field with ids put in by name, at every level.
+    fn apply(&self, field: &Field) -> Field {
+        let Some((id, below)) = self.0.get(field.name()) else { return field.clone() };
+        let kind = below.apply_type(field.data_type());
+        let mut metadata = field.metadata().clone();
+        if let Some(id) = id {
+            metadata.insert(shapes::FIELD_ID.to_owned(), id.to_string());
+        }
+        field.clone().with_data_type(kind).with_metadata(metadata)
+    }
+
+    fn apply_type(&self, kind: &DataType) -> DataType {
+        let named = |field: &FieldRef, name: &str| {
+            let renamed = field.as_ref().clone().with_name(name);
+            Arc::new(self.apply(&renamed).with_name(field.name()))
+        };
+        match kind {
+            DataType::Struct(fields) => {
+                DataType::Struct(fields.iter().map(|it| Arc::new(self.apply(it))).collect())
+            }
+            DataType::List(element) => DataType::List(named(element, "element")),
+            DataType::Map(entries, sorted) => match entries.data_type() {
+                DataType::Struct(pair) => {
+                    let names = ["key", "value"];
+                    let pair = pair.iter().zip(names).map(|(field, name)| named(field, name));
+                    let kind = DataType::Struct(pair.collect());
+                    let entries = entries.as_ref().clone().with_data_type(kind);
+                    DataType::Map(Arc::new(entries), *sorted)
+                }
+                _ => kind.clone(),
+            },
+            other => other.clone(),
+        }
+    }
+}
+
+/// Makes an adapter for each file.
+#[derive(Debug)]
+pub(crate) struct FieldIds {
+    ids: Arc<Ids>,
+    constants: Option<Constants>,
+}
+
+impl FieldIds {
+    pub(crate) fn new(ids: Arc<Ids>) -> Self {
+        Self { ids, constants: None }
+    }
+
+    pub(crate) fn with_constants(ids: Arc<Ids>, constants: Constants) -> Self {
+        Self { ids, constants: Some(constants) }
+    }
+}
+
+impl PhysicalExprAdapterFactory for FieldIds {
+    fn create(
+        &self,
+        logical: SchemaRef,
+        physical: SchemaRef,
+    ) -> Result<Arc<dyn PhysicalExprAdapter>> {
+        // A mapping is for files without any ids, not for columns without one (trap T-76).
+        let has_ids = physical.fields().iter().any(|it| has_id(it));
+        let fields: Vec<Field> = match (&self.ids.mapping, has_ids) {
+            (Some(names), false) => physical.fields().iter().map(|it| names.apply(it)).collect(),
+            (None, false) => by_position(&self.ids, &logical, &physical),
+            _ => physical.fields().iter().map(|it| Field::clone(it)).collect(),
+        };
+        let by_id = fields.iter().enumerate();
+        let by_id = by_id.filter_map(|(place, it)| Some((shapes::field_id(it)?, place))).collect();
+        Ok(Arc::new(FileColumns {
+            ids: Arc::clone(&self.ids),
+            constants: self.constants.clone(),
+            logical,
+            fields,
+            by_id,
+        }))
+    }
+}
+
+fn has_id(field: &Field) -> bool {
+    shapes::field_id(field).is_some()
+}
+
+/// Files without ids in a table without a mapping: names are all there is.
+fn by_position(ids: &Ids, logical: &SchemaRef, physical: &SchemaRef) -> Vec<Field> {
+    let known: BTreeMap<&str, i32> = ids
+        .with_ids
+        .iter()
+        .map(|(id, field)| (field.name().as_str(), *id))
+        .filter(|_| !logical.fields().is_empty())
+        .collect();
+    let fields = physical.fields().iter().map(|field| {
+        let mut metadata = field.metadata().clone();
+        if let Some(id) = known.get(field.name().as_str()) {
+            metadata.insert(shapes::FIELD_ID.to_owned(), id.to_string());
+        }
+        Field::clone(field).with_metadata(metadata)
+    });
+    fields.collect()
+}
+
+/// The columns of one file.
+#[derive(Debug)]
+struct FileColumns {
+    ids: Arc<Ids>,
+    constants: Option<Constants>,
+    logical: SchemaRef,
+    /// The file's columns, with ids.
+    fields: Vec<Field>,
+    by_id: HashMap<i32, usize>,
+}
+
+impl PhysicalExprAdapter for FileColumns {
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        expr.transform_up(|expr| {
+            let Some(column) = expr.downcast_ref::<Column>() else {
+                return Ok(Transformed::no(expr));
+            };
+            match self.column(column)? {
+                Some(made) => Ok(Transformed::yes(made)),
+                None => Ok(Transformed::no(expr)),
+            }
+        })
+        .data()
+    }
+}
+
+impl FileColumns {
+    /// How a column of the scan is made from this file.
+    fn column(&self, column: &Column) -> Result<Option<Arc<dyn PhysicalExpr>>> {
+        let Ok(logical) = self.logical.field_with_name(column.name()) else { return Ok(None) };
+        let Some(id) = self.ids.by_name.get(column.name()) else { return Ok(None) };
+        let Some((place, physical)) =
+            self.by_id.get(id).and_then(|place| Some((*place, self.fields.get(*place)?)))
+        else {
+            return Ok(Some(Arc::new(Literal::new(self.missing(*id, logical.data_type())?))));
+        };
+        let found: Arc<dyn PhysicalExpr> = Arc::new(Column::new(physical.name(), place));
+        let to = logical.data_type();
+        if physical.data_type() == to {
+            return Ok(Some(found));
+        }
+        if to.is_nested() {
+            let full = self.ids.with_ids.get(id).map_or_else(|| to.clone(), |it| it.data_type().clone());
+            let from = physical.data_type().clone();
+            let reshaped = Reshape { child: found, from, full, to: Arc::new(logical.clone()) };
+            return Ok(Some(Arc::new(reshaped)));
+        }
+        Ok(Some(Arc::new(CastExpr::new(found, to.clone(), None))))
+    }
+
+    /// What stands for a column that the file does not have.
+    fn missing(&self, id: i32, kind: &DataType) -> Result<ScalarValue> {
+        let constant = self.constants.as_ref().and_then(|it| it.0.get(&id));
+        match constant.or_else(|| self.ids.defaults.get(&id)) {
+            Some(value) => value.cast_to(kind),
+            None => ScalarValue::try_new_null(kind),
+        }
+    }
+}
+
+/// A nested column of a file in the shape of the table: children by id at every level.
+#[derive(Debug, Clone)]
+pub(crate) struct Reshape {
+    child: Arc<dyn PhysicalExpr>,
+    /// The file's type, with ids (perhaps from a mapping).
+    from: DataType,
+    /// The table's type, with ids.
+    full: DataType,
+    /// The column as the query sees it.
+    to: FieldRef,
+}
+
+impl PartialEq for Reshape {
+    fn eq(&self, other: &Self) -> bool {
+        self.child.eq(&other.child) && self.to == other.to && self.full == other.full
+    }
+}
+
+impl Eq for Reshape {}
+
+impl Hash for Reshape {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.child.hash(state);
+        self.to.hash(state);
+    }
+}
+
+impl fmt::Display for Reshape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "reshape({})", self.child)
+    }
+}
+
+impl PhysicalExpr for Reshape {
+    fn data_type(&self, _: &Schema) -> Result<DataType> {
+        Ok(self.to.data_type().clone())
+    }
+
+    fn nullable(&self, schema: &Schema) -> Result<bool> {
+        self.child.nullable(schema)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
+        // The ids are in the types, so the array is first given the type with ids.
+        let typed = if self.from == *array.data_type() || !same_shape(&self.from, array.data_type()) {
+            array
+        } else {
+            relabel(&array, &self.from)?
+        };
+        let full = shapes::reshape(&typed, &self.full)?;
+        Ok(ColumnarValue::Array(relabel(&full, self.to.data_type())?))
+    }
+
+    fn return_field(&self, _: &Schema) -> Result<FieldRef> {
+        Ok(Arc::clone(&self.to))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.child]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let child = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.child));
+        Ok(Arc::new(Self { child, ..self.as_ref().clone() }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+fn same_shape(a: &DataType, b: &DataType) -> bool {
+    a.equals_datatype(b)
+}
+
+/// The same values under a type that differs only in what fields carry.
+fn relabel(array: &arrow::array::ArrayRef, to: &DataType) -> Result<arrow::array::ArrayRef> {
+    if array.data_type() == to {
+        return Ok(Arc::clone(array));
+    }
+    let data = array.to_data().into_builder().data_type(to.clone());
+    let data = relabel_children(data, array, to)?;
+    Ok(arrow::array::make_array(data.build()?))
+}
+
+fn relabel_children(
+    data: arrow::array::ArrayDataBuilder,
+    array: &arrow::array::ArrayRef,
+    to: &DataType,
+) -> Result<arrow::array::ArrayDataBuilder> {
+    let children = array.to_data();
+    let wanted: Vec<&DataType> = match to {
+        DataType::Struct(fields) => fields.iter().map(|it| it.data_type()).collect(),
+        DataType::List(field) | DataType::Map(field, _) => vec![field.data_type()],
+        _ => return Ok(data),
+    };
+    let mut relabelled = Vec::new();
+    for (child, kind) in children.child_data().iter().zip(wanted) {
+        let child = arrow::array::make_array(child.clone());
+        relabelled.push(relabel(&child, kind)?.to_data());
+    }
+    Ok(data.child_data(relabelled))
+}

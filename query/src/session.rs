@@ -1,0 +1,597 @@
+//! A session: one connection's settings, and the way from a text to its answer.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, PoisonError};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::common::{DataFusionError, TableReference};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{LogicalPlan, WriteOp};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::execution::FunctionRegistry;
+use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+use futures::{StreamExt, TryStreamExt, stream};
+use icefield_catalog::Storage;
+use icefield_table::{Table, Tables};
+use object_store::ObjectStore;
+use url::Url;
+
+use crate::error::nearest;
+use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
+use crate::names::{self, SEARCH};
+use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
+use crate::provider::Lake;
+use crate::provider::catalog::{LakeCatalog, NAME};
+use crate::statement::{self, uuid};
+use crate::{Error, Result};
+
+/// Least memory a session works in.
+const MEMORY_BYTES_MIN: usize = 64 << 20;
+
+/// What a session is told when it begins.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// Bytes that queries may use before they spill; unlimited if `None`.
+    pub memory_bytes: Option<usize>,
+    /// Cores that queries use; all if `None`.
+    pub threads: Option<usize>,
+    /// Who works, for the history of tables.
+    pub principal: Option<String>,
+    /// For which job, for the history of tables.
+    pub job: Option<String>,
+}
+
+/// What a statement answers.
+pub enum Answer {
+    /// Rows.
+    Rows(Rows),
+    /// Something was done.
+    Done(Done),
+}
+
+/// Rows of a query, as they come.
+pub struct Rows {
+    /// Their columns.
+    pub schema: SchemaRef,
+    /// The rows; dropping it ends the query.
+    pub stream: SendableRecordBatchStream,
+    plan: Option<Arc<dyn ExecutionPlan>>,
+}
+
+impl Rows {
+    /// Rows that the scans have read so far.
+    pub fn rows_read(&self) -> u64 {
+        fn leaves(plan: &Arc<dyn ExecutionPlan>) -> u64 {
+            let children = plan.children();
+            if children.is_empty() {
+                let rows = plan.metrics().and_then(|it| it.output_rows());
+                return rows.map_or(0, |it| it as u64);
+            }
+            children.into_iter().map(leaves).sum()
+        }
+        self.plan.as_ref().map_or(0, leaves)
+    }
+}
+
+/// What was done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    /// As PostgreSQL would say it: `INSERT`, `CREATE TABLE`.
+    pub tag: String,
+    /// The rows it concerned, for statements that change rows.
+    pub rows: Option<u64>,
+    /// The snapshot it made, if it made one.
+    pub snapshot_id: Option<i64>,
+    /// Whether it had been done before, under the same key.
+    pub was_there: bool,
+}
+
+impl Done {
+    pub(crate) fn new(tag: &str) -> Self {
+        Self { tag: tag.to_owned(), rows: None, snapshot_id: None, was_there: false }
+    }
+}
+
+/// A session.
+pub struct Session {
+    context: SessionContext,
+    pub(crate) lake: Arc<Lake>,
+    settings: Settings,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// Begins a session on the tables of a warehouse.
+    pub fn new(tables: Tables, settings: Settings) -> Result<Self> {
+        let storage = Arc::clone(&tables.warehouse().storage);
+        let lake = Arc::new(Lake::new(tables));
+        let runtime = runtime(storage, settings.memory_bytes)?;
+        let catalogs = MemoryCatalogProviderList::new();
+        let catalog = LakeCatalog::new(Arc::clone(&lake));
+        catalogs.register_catalog(NAME.to_owned(), Arc::new(catalog));
+        let state = SessionStateBuilder::new_with_default_features()
+            .with_config(config(&settings))
+            .with_runtime_env(runtime)
+            .with_catalog_list(Arc::new(catalogs))
+            .with_type_planner(Arc::new(statement::types::Types))
+            .with_analyzer_rule(Arc::new(uuid::UuidCasts))
+            .build();
+        let mut context = SessionContext::new_with_state(state);
+        SessionContext::register_udf(&context, uuid::function());
+        context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
+        Ok(Self { context, lake, settings })
+    }
+
+    /// The tables it works on.
+    pub fn tables(&self) -> &Tables {
+        &self.lake.tables
+    }
+
+    /// DataFusion's state, for callers that bring plans of their own.
+    pub fn state(&self) -> SessionState {
+        self.context.state()
+    }
+
+    /// Dotted names of all tables, for completion.
+    pub async fn table_names(&self) -> Result<Vec<String>> {
+        self.lake.all_names().await
+    }
+
+    /// A table by the name people write.
+    pub async fn table(&self, name: &str) -> Result<Table> {
+        let (namespace, table) = match name.strip_prefix("lake.").unwrap_or(name).rsplit_once('.') {
+            Some((namespace, table)) => (namespace.to_owned(), table),
+            None => (SEARCH.to_owned(), name),
+        };
+        match self.lake.find(&namespace, table).await? {
+            Some(table) => Ok(table),
+            None => Err(self.no_table(name).await),
+        }
+    }
+
+    /// Runs one statement.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is wrong with it; tables are then as before.
+    pub async fn run(&self, text: &str) -> Result<Answer> {
+        let mut statements = parser::tokens(text)?;
+        let tokens = match statements.len() {
+            1 => statements.remove(0),
+            0 => return Err(Error::invalid("there is no statement")),
+            _ => return Err(Error::invalid("there are several statements; run them one by one")),
+        };
+        let result = self.run_tokens(text, tokens.clone()).await;
+        match result {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.explain(error, &tokens).await),
+        }
+    }
+
+    async fn run_tokens(&self, text: &str, tokens: Tokens) -> Result<Answer> {
+        if let Some(ours) = statement::parse(&tokens)? {
+            return statement::run(self, ours, text).await;
+        }
+        let (mut tokens, found) = parser::time_travel(tokens)?;
+        self.resolve_versions(&mut tokens, found).await?;
+        let statement = self.parse(tokens)?;
+        self.run_datafusion(text, statement).await
+    }
+
+    /// Puts the versions that clauses ask for into the names of their tables.
+    pub(crate) async fn resolve_versions(&self, tokens: &mut Tokens, found: Vec<TimeTravel>) -> Result<()> {
+        // From the end, so that inserted aliases do not move what is before them.
+        for TimeTravel { name, wanted, needs_alias } in found.into_iter().rev() {
+            let version = match wanted {
+                Wanted::Version(version) => format!("v:{version}"),
+                Wanted::Time(expression) => format!("t:{}", self.time(&expression).await?),
+            };
+            let Some(token) = tokens.get_mut(name) else { continue };
+            let Token::Word(word) = &mut token.token else { continue };
+            let bare = match word.quote_style {
+                Some(_) => word.value.clone(),
+                None => word.value.to_lowercase(),
+            };
+            let quoted = |value: String| {
+                let keyword = datafusion::sql::sqlparser::keywords::Keyword::NoKeyword;
+                Token::Word(Word { value, quote_style: Some('"'), keyword })
+            };
+            token.token = quoted(format!("{bare}@{version}"));
+            let span = token.span;
+            if needs_alias {
+                let alias = datafusion::sql::sqlparser::tokenizer::TokenWithSpan::new(
+                    quoted(bare),
+                    span,
+                );
+                tokens.insert(name + 1, alias);
+            }
+        }
+        Ok(())
+    }
+
+    /// The moment that an expression gives, in milliseconds. Numbers are seconds, as in Spark.
+    async fn time(&self, expression: &str) -> Result<i64> {
+        let value = self.value(&format!("SELECT {expression}")).await?;
+        let kind = value.column(0).data_type().clone();
+        if kind.is_integer() {
+            let seconds = arrow::compute::cast(value.column(0), &arrow::datatypes::DataType::Int64)?;
+            use arrow::array::AsArray;
+            let seconds = seconds.as_primitive::<arrow::datatypes::Int64Type>();
+            return Ok(seconds.values().first().copied().unwrap_or(0).saturating_mul(1000));
+        }
+        let text = format!("SELECT CAST(CAST(({expression}) AS TIMESTAMPTZ) AS BIGINT)");
+        let value = self.value(&text).await?;
+        use arrow::array::{Array, AsArray};
+        let micros = value.column(0).as_primitive::<arrow::datatypes::Int64Type>();
+        if micros.is_empty() || micros.is_null(0) {
+            return Err(Error::invalid(format!("`{expression}` is no time")));
+        }
+        Ok(micros.value(0).div_euclid(1000))
+    }
+
+    /// The one row of a query that we wrote.
+    async fn value(&self, text: &str) -> Result<RecordBatch> {
+        let statement = self.parse(parser::tokens(text)?.pop().unwrap_or_default())?;
+        let state = self.context.state();
+        let plan = state.statement_to_plan(statement).await?;
+        let plan = state.create_physical_plan(&plan).await?;
+        let batches = datafusion::physical_plan::collect(plan, state.task_ctx()).await?;
+        let row = batches.into_iter().find(|it| it.num_rows() > 0);
+        row.ok_or_else(|| Error::invalid("the expression has no value"))
+    }
+
+    pub(crate) fn parse(&self, tokens: Tokens) -> Result<Statement> {
+        let dialect = Sql::default();
+        let mut parser =
+            DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(200).build()?;
+        let mut statements = parser.parse_statements()?;
+        let mut statement = statements
+            .pop_front()
+            .ok_or_else(|| Error::invalid("there is no statement"))?;
+        normalize(&mut statement, &self.lake.current())?;
+        Ok(statement)
+    }
+
+    async fn run_datafusion(&self, text: &str, statement: Statement) -> Result<Answer> {
+        refuse(&statement)?;
+        if let Statement::Statement(inner) = &statement
+            && matches!(**inner, datafusion::sql::sqlparser::ast::Statement::Set(_))
+        {
+            let plan = self.context.state().statement_to_plan(statement).await?;
+            self.context.execute_logical_plan(plan).await?;
+            return Ok(Answer::Done(Done::new("SET")));
+        }
+        let said = Arc::new(self.context_of(text));
+        let state = self.state_with(&said, text).await?;
+        let plan = self.plan(&state, statement).await?;
+        datafusion::execution::context::SQLOptions::new()
+            .with_allow_ddl(false)
+            .with_allow_statements(false)
+            .verify_plan(&plan)?;
+        if let LogicalPlan::Dml(dml) = &plan {
+            return match dml.op {
+                WriteOp::Insert(_) => {
+                    let physical = state.create_physical_plan(&plan).await?;
+                    self.write_plan(physical, &state, &said).await.map(Answer::Done)
+                }
+                _ => Err(Error::unsupported(format!("{} is not supported yet", dml.op))),
+            };
+        }
+        let physical = state.create_physical_plan(&plan).await?;
+        let rows = start(&state, &plan, physical).await?;
+        Ok(Answer::Rows(rows))
+    }
+
+    /// Plans a statement; if it names a column in another case than the table has, in that case.
+    pub(crate) async fn plan(
+        &self,
+        state: &SessionState,
+        statement: Statement,
+    ) -> Result<LogicalPlan> {
+        let error = match state.statement_to_plan(statement.clone()).await {
+            Ok(plan) => return Ok(plan),
+            Err(error) => error,
+        };
+        if !error.to_string().contains("No field named") {
+            return Err(error.into());
+        }
+        let mut columns: HashMap<String, Option<String>> = HashMap::new();
+        for reference in state.resolve_table_references(&statement)? {
+            for name in self.columns(state, &reference).await {
+                let lower = name.to_lowercase();
+                if lower == name {
+                    columns.insert(lower, None);
+                } else {
+                    let entry = columns.entry(lower).or_insert_with(|| Some(name.clone()));
+                    if entry.as_ref() != Some(&name) {
+                        *entry = None;
+                    }
+                }
+            }
+        }
+        let mut folded = statement;
+        if let Statement::Statement(inner) = &mut folded {
+            names::fold_columns(inner.as_mut(), &columns);
+        }
+        match state.statement_to_plan(folded).await {
+            Ok(plan) => Ok(plan),
+            Err(_) => Err(error.into()),
+        }
+    }
+
+    async fn columns(&self, state: &SessionState, reference: &TableReference) -> Vec<String> {
+        let resolved = reference.clone().resolve(NAME, SEARCH);
+        let Some(catalog) = state.catalog_list().catalog(&resolved.catalog) else {
+            return Vec::new();
+        };
+        let Some(schema) = catalog.schema(&resolved.schema) else { return Vec::new() };
+        match schema.table(&resolved.table).await {
+            Ok(Some(table)) => {
+                table.schema().fields().iter().map(|it| it.name().clone()).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// What a statement says of itself in the snapshots it makes.
+    pub(crate) fn context_of(&self, text: &str) -> StatementContext {
+        let mut summary = BTreeMap::new();
+        let mut put = |key: &str, value: &Option<String>| {
+            if let Some(value) = value {
+                summary.insert(key.to_owned(), value.clone());
+            }
+        };
+        put("icefield.principal", &self.settings.principal);
+        put("icefield.job", &self.settings.job);
+        let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        let short: String = text.chars().take(200).collect();
+        put("icefield.statement", &(!short.is_empty()).then_some(short));
+        StatementContext { summary, ..StatementContext::default() }
+    }
+
+    /// The state for one statement.
+    pub(crate) async fn state_with(
+        &self,
+        said: &Arc<StatementContext>,
+        text: &str,
+    ) -> Result<SessionState> {
+        let mut state = self.context.state();
+        state.config_mut().set_extension(Arc::clone(said));
+        if text.to_lowercase().contains("information_schema") {
+            let listed = LakeCatalog::listed(Arc::clone(&self.lake)).await?;
+            let catalogs = MemoryCatalogProviderList::new();
+            catalogs.register_catalog(NAME.to_owned(), Arc::new(listed));
+            state = SessionStateBuilder::new_from_existing(state)
+                .with_catalog_list(Arc::new(catalogs))
+                .build();
+        }
+        Ok(state)
+    }
+
+    /// Writes rows that do not come from SQL.
+    pub(crate) async fn write(
+        &self,
+        input: Arc<dyn ExecutionPlan>,
+        table: &Table,
+        purpose: Purpose,
+    ) -> Result<Done> {
+        let said = Arc::new(self.context_of(""));
+        let state = self.state_with(&said, "").await?;
+        let plan = insert_plan(&state, input, table, purpose)?;
+        let plan = optimize(&state, plan)?;
+        self.write_plan(plan, &state, &said).await
+    }
+
+    pub(crate) async fn write_plan(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        state: &SessionState,
+        said: &StatementContext,
+    ) -> Result<Done> {
+        let batches = datafusion::physical_plan::collect(plan, state.task_ctx()).await?;
+        let mut rows = 0;
+        for batch in &batches {
+            rows += count(batch)?;
+        }
+        let receipts = said.receipts.lock().unwrap_or_else(PoisonError::into_inner);
+        let receipt: Option<&Receipt> = receipts.last();
+        Ok(Done {
+            tag: "INSERT".to_owned(),
+            rows: Some(rows),
+            snapshot_id: receipt.and_then(|it| it.snapshot_id),
+            was_there: receipt.is_some_and(|it| it.was_there),
+        })
+    }
+
+    /// Adds to an error where it is and what may have been meant.
+    async fn explain(&self, mut error: Error, tokens: &Tokens) -> Error {
+        let name = quoted_name(&error.message).map(str::to_owned);
+        if error.message.starts_with("no table ")
+            && let Some(name) = &name
+        {
+            let better = self.no_table(name).await;
+            error.message = better.message;
+            error.hint = error.hint.or(better.hint);
+        }
+        let place = name.as_deref().and_then(|name| {
+            parser::find_name(tokens, name.rsplit('.').next().unwrap_or(name))
+        });
+        error.with_place(place)
+    }
+
+    /// "No table x", with the name that may have been meant.
+    pub(crate) async fn no_table(&self, name: &str) -> Error {
+        let shown = name.split(['@', '$']).next().unwrap_or(name);
+        let error = Error::not_found(format!("no table `{shown}`"));
+        let Ok(all) = self.lake.all_names().await else { return error };
+        let known: Vec<&str> = all.iter().map(String::as_str).collect();
+        let bare: Vec<&str> =
+            known.iter().map(|it| it.rsplit('.').next().unwrap_or(it)).collect();
+        let last = shown.rsplit('.').next().unwrap_or(shown);
+        let by_bare = nearest(last, &bare)
+            .and_then(|bare| known.iter().find(|it| it.ends_with(&format!(".{bare}"))).copied());
+        match nearest(shown, &known).or(by_bare) {
+            Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+            None if known.is_empty() => error.with_hint(
+                "the warehouse has no tables; `icefield ingest FILE --into raw.NAME` makes one",
+            ),
+            None => error.with_hint("SHOW TABLES lists what there is"),
+        }
+    }
+}
+
+/// The first name in backticks.
+fn quoted_name(message: &str) -> Option<&str> {
+    message.split('`').nth(1)
+}
+
+/// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
+/// query is planned again with joins that do.
+async fn start(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    physical: Arc<dyn ExecutionPlan>,
+) -> Result<Rows> {
+    let mut running = Arc::clone(&physical);
+    let mut stream = execute_stream(physical, state.task_ctx())?;
+    let mut first = stream.next().await;
+    if matches!(&first, Some(Err(error)) if is_full_hash_join(error)) {
+        drop(stream);
+        let mut spilling = state.clone();
+        spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
+        running = spilling.create_physical_plan(plan).await?;
+        stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
+        first = stream.next().await;
+    }
+    let schema = stream.schema();
+    let first = first.transpose()?;
+    let all = stream::iter(first.map(Ok)).chain(stream);
+    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
+        Arc::clone(&schema),
+        all,
+    );
+    Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
+}
+
+fn is_full_hash_join(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(message)
+        if message.contains("HashJoin"))
+}
+
+/// Rows that are there already.
+pub(crate) fn rows_of(batch: RecordBatch) -> Rows {
+    let schema = batch.schema();
+    let stream = stream::iter([Ok(batch)]).map_err(|it: DataFusionError| it);
+    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
+        Arc::clone(&schema),
+        stream,
+    );
+    Rows { schema, stream: Box::pin(stream), plan: None }
+}
+
+/// The physical rules that place sorts and exchanges, for plans made without a logical one.
+pub(crate) fn optimize(
+    state: &SessionState,
+    mut plan: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    for rule in state.physical_optimizers() {
+        plan = rule.optimize(plan, state.config_options())?;
+    }
+    Ok(plan)
+}
+
+fn normalize(statement: &mut Statement, current: &str) -> Result<()> {
+    match statement {
+        Statement::Statement(inner) => names::normalize(inner.as_mut(), current),
+        Statement::Explain(explain) => normalize(&mut explain.statement, current),
+        _ => Ok(()),
+    }
+}
+
+/// What DataFusion would do to its own catalog, or half, is refused here.
+fn refuse(statement: &Statement) -> Result<()> {
+    use datafusion::sql::sqlparser::ast::Statement as Ast;
+    match statement {
+        Statement::Explain(explain) => refuse(&explain.statement),
+        Statement::Statement(inner) => match inner.as_ref() {
+            Ast::Query(_) | Ast::Insert(_) | Ast::Set(_) | Ast::ShowVariable { .. } => Ok(()),
+            Ast::Explain { statement, .. } => match statement.as_ref() {
+                Ast::Query(_) | Ast::Insert(_) => Ok(()),
+                _ => Err(Error::unsupported("EXPLAIN is for queries and INSERT")),
+            },
+            Ast::Delete(_) | Ast::Update(_) | Ast::Merge(_) | Ast::Truncate(_) => {
+                Err(Error::unsupported("DELETE, UPDATE, MERGE and TRUNCATE are not supported yet"))
+            }
+            other => {
+                let text = other.to_string();
+                let words: Vec<_> = text.split_whitespace().take(2).collect();
+                Err(Error::unsupported(format!("{} is not supported", words.join(" "))))
+            }
+        },
+        Statement::CreateExternalTable(_) => {
+            Err(Error::unsupported("CREATE EXTERNAL TABLE is not supported")
+                .with_hint("read a table by its path: SELECT * FROM iceberg_scan('path')"))
+        }
+        Statement::CopyTo(_) => Err(Error::unsupported("COPY is not supported")
+            .with_hint("icefield sql -c 'SELECT …' --format csv > file")),
+        Statement::Reset(_) => Ok(()),
+    }
+}
+
+fn config(settings: &Settings) -> SessionConfig {
+    let mut config = SessionConfig::new()
+        .with_information_schema(true)
+        .with_default_catalog_and_schema(NAME, SEARCH)
+        .with_create_default_catalog_and_schema(false);
+    if let Some(threads) = settings.threads {
+        config = config.with_target_partitions(threads.max(1));
+    }
+    let options = config.options_mut();
+    options.execution.time_zone = Some("+00:00".to_owned());
+    options.execution.parquet.pushdown_filters = false;
+    options.execution.spill_compression = datafusion::common::config::SpillCompression::Lz4Frame;
+    config
+}
+
+fn runtime(storage: Arc<Storage>, memory_bytes: Option<usize>) -> Result<Arc<RuntimeEnv>> {
+    let mut builder =
+        RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores(storage)));
+    if let Some(bytes) = memory_bytes {
+        let pool = FairSpillPool::new(bytes.max(MEMORY_BYTES_MIN));
+        let top = std::num::NonZeroUsize::MIN.saturating_add(2);
+        builder = builder.with_memory_pool(Arc::new(TrackConsumersPool::new(pool, top)));
+    }
+    Ok(builder.build_arc()?)
+}
+
+/// DataFusion's stores are ours.
+#[derive(Debug)]
+struct Stores(Arc<Storage>);
+
+impl ObjectStoreRegistry for Stores {
+    fn register_store(
+        &self,
+        _url: &Url,
+        _store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> datafusion::common::Result<Arc<dyn ObjectStore>> {
+        let host = url.host_str().unwrap_or_default();
+        let root = format!("{}://{host}/", url.scheme());
+        self.0.store(&root).map_err(crate::error::external)
+    }
+}

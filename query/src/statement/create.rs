@@ -1,0 +1,441 @@
+//! CREATE TABLE, with everything an Iceberg table has: nested types, partitioning by transforms,
+//! order, properties, place, and rows to begin with.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Ast};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use icefield_catalog::spec::{
+    ListType, MapType, NestedField, NestedFieldRef, NullOrder, Schema, SortDirection, SortField,
+    SortOrder, StructType, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+};
+use icefield_table::NewTable;
+use icefield_table::evolve::{ColumnChange, fresh_ids};
+
+use super::{sql, word};
+use crate::insert::{Purpose, insert_plan};
+use crate::names::{folded, parts, table_parts};
+use crate::parser::Tokens;
+use crate::provider::ident;
+use crate::session::{Answer, Done, Session, optimize};
+use crate::{Error, Result, types};
+
+/// A parsed CREATE TABLE.
+#[derive(Debug)]
+pub(crate) struct CreateTable {
+    name: ObjectName,
+    if_not_exists: bool,
+    columns: Vec<NestedFieldRef>,
+    partition: Vec<(String, Transform)>,
+    order: Vec<Order>,
+    properties: HashMap<String, String>,
+    location: Option<String>,
+    /// The query that gives the first rows, as tokens.
+    query: Option<Tokens>,
+}
+
+#[derive(Debug)]
+struct Order {
+    column: String,
+    transform: Transform,
+    direction: SortDirection,
+    nulls: NullOrder,
+}
+
+/// `>>` closes two brackets of types; in the head of a statement it is never a shift.
+pub(super) fn split_brackets(tokens: &Tokens) -> Tokens {
+    let mut out = Tokens::with_capacity(tokens.len());
+    let mut in_head = true;
+    for token in tokens {
+        in_head &= !matches!(&token.token, Token::Word(word) if word.keyword == Keyword::SELECT);
+        if in_head && token.token == Token::ShiftRight {
+            out.push(TokenWithSpan::new(Token::Gt, token.span));
+            out.push(TokenWithSpan::new(Token::Gt, token.span));
+        } else {
+            out.push(token.clone());
+        }
+    }
+    out
+}
+
+/// Parses what follows CREATE TABLE.
+pub(super) fn parse(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<CreateTable> {
+    let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let name = parser.parse_object_name(false).map_err(sql)?;
+    let mut create = CreateTable {
+        name,
+        if_not_exists,
+        columns: Vec::new(),
+        partition: Vec::new(),
+        order: Vec::new(),
+        properties: HashMap::new(),
+        location: None,
+        query: None,
+    };
+    if parser.consume_token(&Token::LParen) {
+        loop {
+            create.columns.push(column(parser)?);
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        parser.expect_token(&Token::RParen).map_err(sql)?;
+    }
+    while clause(parser, &mut create)? {}
+    if parser.parse_keyword(Keyword::AS) {
+        let start = parser.index();
+        create.query = Some(tokens.iter().skip(start).cloned().collect());
+        // The query is parsed on its own, when the statement is run.
+        while parser.peek_token().token != Token::EOF {
+            parser.next_token();
+        }
+    }
+    if create.columns.is_empty() && create.query.is_none() {
+        return Err(Error::invalid("a table needs columns")
+            .with_hint("CREATE TABLE t (id BIGINT, …) or CREATE TABLE t AS SELECT …"));
+    }
+    Ok(create)
+}
+
+/// One clause after the columns; false if there is none.
+fn clause(parser: &mut Parser<'_>, create: &mut CreateTable) -> Result<bool> {
+    if parser.parse_keyword(Keyword::USING) {
+        let format = folded(&parser.parse_identifier().map_err(sql)?);
+        if format != "iceberg" {
+            return Err(Error::unsupported(format!("tables are Iceberg tables, not `{format}`")));
+        }
+    } else if parser.parse_keyword(Keyword::COMMENT) {
+        let _ = parser.consume_token(&Token::Eq);
+        let text = parser.parse_literal_string().map_err(sql)?;
+        create.properties.insert("comment".to_owned(), text);
+    } else if parser.parse_keywords(&[Keyword::PARTITIONED, Keyword::BY])
+        || parser.parse_keywords(&[Keyword::PARTITION, Keyword::BY])
+    {
+        parser.expect_token(&Token::LParen).map_err(sql)?;
+        loop {
+            create.partition.push(transformed(parser)?);
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        parser.expect_token(&Token::RParen).map_err(sql)?;
+    } else if is_order(parser) {
+        let open = parser.consume_token(&Token::LParen);
+        loop {
+            create.order.push(order(parser)?);
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        if open {
+            parser.expect_token(&Token::RParen).map_err(sql)?;
+        }
+    } else if parser.parse_keyword(Keyword::LOCATION) {
+        create.location = Some(parser.parse_literal_string().map_err(sql)?);
+    } else if word(parser, "TBLPROPERTIES") || parser.parse_keyword(Keyword::WITH) {
+        create.properties.extend(properties(parser)?);
+    } else {
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+fn is_order(parser: &mut Parser<'_>) -> bool {
+    if word(parser, "WRITE") {
+        return word(parser, "ORDERED") && parser.parse_keyword(Keyword::BY);
+    }
+    (word(parser, "ORDERED") || word(parser, "SORTED")) && parser.parse_keyword(Keyword::BY)
+}
+
+/// `('key' = 'value', …)`; keys may also be bare or dotted.
+pub(super) fn properties(parser: &mut Parser<'_>) -> Result<HashMap<String, String>> {
+    parser.expect_token(&Token::LParen).map_err(sql)?;
+    let mut out = HashMap::new();
+    loop {
+        let key = match parser.peek_token().token {
+            Token::SingleQuotedString(_) => parser.parse_literal_string().map_err(sql)?,
+            _ => parts(&parser.parse_object_name(false).map_err(sql)?).join("."),
+        };
+        parser.expect_token(&Token::Eq).map_err(sql)?;
+        let value = match parser.next_token().token {
+            Token::SingleQuotedString(text) | Token::Number(text, _) => text,
+            Token::Word(word) => word.value,
+            other => return Err(Error::invalid(format!("expected a property's value, found {other}"))),
+        };
+        out.insert(key, value);
+        if !parser.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    parser.expect_token(&Token::RParen).map_err(sql)?;
+    Ok(out)
+}
+
+fn column(parser: &mut Parser<'_>) -> Result<NestedFieldRef> {
+    let name = folded(&parser.parse_identifier().map_err(sql)?);
+    let kind = column_type(parser)?;
+    let mut field = NestedField::optional(0, name, kind);
+    loop {
+        if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
+            field.required = true;
+        } else if parser.parse_keyword(Keyword::COMMENT) {
+            field.doc = Some(parser.parse_literal_string().map_err(sql)?);
+        } else if parser.parse_keyword(Keyword::DEFAULT) {
+            return Err(Error::unsupported(format!(
+                "column `{}`: column defaults are not supported yet",
+                field.name
+            )));
+        } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY])
+            || parser.parse_keyword(Keyword::UNIQUE)
+        {
+            return Err(Error::unsupported("Iceberg tables have no PRIMARY KEY or UNIQUE"));
+        } else if !parser.parse_keyword(Keyword::NULL) {
+            return Ok(field.into());
+        }
+    }
+}
+
+/// `name type [COMMENT '…']` of ALTER TABLE ADD COLUMN; the name may go into a struct.
+pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<ColumnChange> {
+    let mut path = parts(&parser.parse_object_name(false).map_err(sql)?);
+    let name = path.pop().unwrap_or_default();
+    let kind = column_type(parser)?;
+    if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
+        return Err(Error::invalid(format!("column `{name}` is new, so older rows are null in it"))
+            .with_hint("leave out NOT NULL"));
+    }
+    let doc = match parser.parse_keyword(Keyword::COMMENT) {
+        true => Some(parser.parse_literal_string().map_err(sql)?),
+        false => None,
+    };
+    Ok(ColumnChange::Add { parent: path.join("."), name, kind, doc })
+}
+
+/// A type, with what is inside of it. Ids in it are provisional.
+pub(super) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
+    let optional = |name: &str, kind: Type| NestedFieldRef::new(NestedField::optional(0, name, kind));
+    let mut kind = if word(parser, "ARRAY") || word(parser, "LIST") {
+        parser.expect_token(&Token::Lt).map_err(sql)?;
+        let element = column_type(parser)?;
+        parser.expect_token(&Token::Gt).map_err(sql)?;
+        list(element)
+    } else if word(parser, "MAP") {
+        parser.expect_token(&Token::Lt).map_err(sql)?;
+        let key = column_type(parser)?;
+        parser.expect_token(&Token::Comma).map_err(sql)?;
+        let value = column_type(parser)?;
+        parser.expect_token(&Token::Gt).map_err(sql)?;
+        let key = NestedField::map_key_element(0, key);
+        let value = NestedField::map_value_element(0, value, false);
+        Type::Map(MapType::new(key.into(), value.into()))
+    } else if word(parser, "STRUCT") {
+        parser.expect_token(&Token::Lt).map_err(sql)?;
+        let mut fields = Vec::new();
+        loop {
+            let name = folded(&parser.parse_identifier().map_err(sql)?);
+            let _ = parser.consume_token(&Token::Colon);
+            fields.push(optional(&name, column_type(parser)?));
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        parser.expect_token(&Token::Gt).map_err(sql)?;
+        Type::Struct(StructType::new(fields))
+    } else {
+        types::from_sql(&parser.parse_data_type().map_err(sql)?)?
+    };
+    while parser.consume_token(&Token::LBracket) {
+        parser.expect_token(&Token::RBracket).map_err(sql)?;
+        kind = list(kind);
+    }
+    Ok(kind)
+}
+
+fn list(element: Type) -> Type {
+    Type::List(ListType::new(NestedField::list_element(0, element, false).into()))
+}
+
+/// `column` or `transform(…)`, arguments in Spark's or in Trino's order.
+fn transformed(parser: &mut Parser<'_>) -> Result<(String, Transform)> {
+    let name = parts(&parser.parse_object_name(false).map_err(sql)?).join(".");
+    if !parser.consume_token(&Token::LParen) {
+        return Ok((name, Transform::Identity));
+    }
+    let (mut column, mut width) = (None, None);
+    loop {
+        match parser.peek_token().token {
+            Token::Number(_, _) => width = Some(parser.parse_literal_uint().map_err(sql)?),
+            _ => column = Some(parts(&parser.parse_object_name(false).map_err(sql)?).join(".")),
+        }
+        if !parser.consume_token(&Token::Comma) {
+            break;
+        }
+    }
+    parser.expect_token(&Token::RParen).map_err(sql)?;
+    let column = column.ok_or_else(|| Error::invalid(format!("{name}(…) needs a column")))?;
+    let width = width.map(u32::try_from).transpose();
+    let width = width.map_err(|_| Error::invalid("the number is too large"))?;
+    let transform = match (name.as_str(), width) {
+        ("year" | "years", None) => Transform::Year,
+        ("month" | "months", None) => Transform::Month,
+        ("day" | "days" | "date", None) => Transform::Day,
+        ("hour" | "hours" | "date_hour", None) => Transform::Hour,
+        ("bucket", Some(width)) if width > 0 => Transform::Bucket(width),
+        ("truncate", Some(width)) if width > 0 => Transform::Truncate(width),
+        ("identity", None) => Transform::Identity,
+        _ => {
+            return Err(Error::invalid(format!("`{name}` is no partition transform")).with_hint(
+                "use a column, year(c), month(c), day(c), hour(c), bucket(n, c) or truncate(n, c)",
+            ));
+        }
+    };
+    Ok((column, transform))
+}
+
+fn order(parser: &mut Parser<'_>) -> Result<Order> {
+    let (column, transform) = transformed(parser)?;
+    let direction = match parser.parse_one_of_keywords(&[Keyword::ASC, Keyword::DESC]) {
+        Some(Keyword::DESC) => SortDirection::Descending,
+        _ => SortDirection::Ascending,
+    };
+    // Spark's default: nulls are the least.
+    let mut nulls = match direction {
+        SortDirection::Ascending => NullOrder::First,
+        SortDirection::Descending => NullOrder::Last,
+    };
+    if parser.parse_keyword(Keyword::NULLS) {
+        nulls = match parser.parse_one_of_keywords(&[Keyword::FIRST, Keyword::LAST]) {
+            Some(Keyword::FIRST) => NullOrder::First,
+            Some(_) => NullOrder::Last,
+            None => return Err(Error::invalid("expected FIRST or LAST after NULLS")),
+        };
+    }
+    Ok(Order { column, transform, direction, nulls })
+}
+
+/// Runs CREATE TABLE.
+pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> Result<Answer> {
+    let (namespace, name) = table_parts(&create.name, &session.lake.current())?;
+    let ident = ident(&namespace.join("."), &name)?;
+    if create.if_not_exists
+        && session.tables().warehouse().catalog.load_table(&ident).await.is_ok()
+    {
+        return Ok(Answer::Done(Done::new("CREATE TABLE")));
+    }
+    let Some(query) = create.query.clone() else {
+        let new = new_table(&create, create.columns.clone())?;
+        session.tables().create(&ident, new).await?;
+        return Ok(Answer::Done(Done::new("CREATE TABLE")));
+    };
+    let (query, found) = crate::parser::time_travel(query)?;
+    let mut query = query;
+    session.resolve_versions(&mut query, found).await?;
+    let statement = session.parse(query)?;
+    let is_query = matches!(&statement, Statement::Statement(inner)
+        if matches!(**inner, Ast::Query(_)));
+    if !is_query {
+        return Err(Error::invalid("expected a query after AS"));
+    }
+    let said = Arc::new(session.context_of(text));
+    let state = session.state_with(&said, text).await?;
+    let plan = session.plan(&state, statement).await?;
+    let input = state.create_physical_plan(&plan).await?;
+    let columns = match create.columns.is_empty() {
+        true => from_query(&input.schema())?,
+        false => return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query")),
+    };
+    let staged = session.tables().stage(&ident, new_table(&create, columns)?).await?;
+    let plan = insert_plan(&state, input, &staged, Purpose::create())?;
+    let mut done = session.write_plan(optimize(&state, plan)?, &state, &said).await?;
+    "CREATE TABLE AS".clone_into(&mut done.tag);
+    Ok(Answer::Done(done))
+}
+
+fn from_query(schema: &arrow::datatypes::Schema) -> Result<Vec<NestedFieldRef>> {
+    let columns = schema.fields().iter().map(|field| {
+        let kind = types::from_arrow(field)?;
+        Ok(NestedFieldRef::new(NestedField::optional(0, field.name(), kind)))
+    });
+    columns.collect()
+}
+
+/// What the table is to be, with columns numbered.
+fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTable> {
+    let mut last_id = 0;
+    let numbered = fresh_ids(&Type::Struct(StructType::new(columns)), &mut last_id);
+    let Type::Struct(numbered) = numbered else {
+        return Err(Error::invalid("a table is a struct of columns"));
+    };
+    let schema = Schema::builder().with_fields(numbered.fields().to_vec()).build()?;
+    let source = |name: &str| {
+        schema.field_by_name(name).map(|it| it.id).ok_or_else(|| {
+            let known: Vec<_> = schema.as_struct().fields().iter().map(|it| it.name.as_str()).collect();
+            let error = Error::not_found(format!("no column `{name}`"));
+            match crate::error::nearest(name, &known) {
+                Some(near) => error.with_hint(format!("did you mean {near}?")),
+                None => error.with_hint(format!("there are {}", known.join(", "))),
+            }
+        })
+    };
+    let mut spec = UnboundPartitionSpec::builder();
+    for (column, transform) in &create.partition {
+        let id = source(column)?;
+        refuse_misfit(&schema, id, column, transform)?;
+        spec = spec.add_partition_fields([UnboundPartitionField {
+            source_id: id,
+            field_id: None,
+            name: partition_name(column, transform),
+            transform: *transform,
+        }])?;
+    }
+    let mut order = SortOrder::builder();
+    for it in &create.order {
+        let source_id = source(&it.column)?;
+        refuse_misfit(&schema, source_id, &it.column, &it.transform)?;
+        order.with_sort_field(SortField {
+            source_id,
+            transform: it.transform,
+            direction: it.direction,
+            null_order: it.nulls,
+        });
+    }
+    let order = match create.order.is_empty() {
+        true => SortOrder::unsorted_order(),
+        false => order.build(&schema)?,
+    };
+    Ok(NewTable {
+        spec: spec.build(),
+        order,
+        properties: create.properties.clone(),
+        location: create.location.clone(),
+        schema,
+    })
+}
+
+fn refuse_misfit(schema: &Schema, id: i32, column: &str, transform: &Transform) -> Result<()> {
+    let Some(field) = schema.field_by_id(id) else { return Ok(()) };
+    match transform.result_type(&field.field_type) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(Error::invalid(format!(
+            "column `{column}` is {}, which {transform} does not work on",
+            field.field_type
+        ))),
+    }
+}
+
+/// As Spark and PyIceberg name partition fields.
+fn partition_name(column: &str, transform: &Transform) -> String {
+    match transform {
+        Transform::Bucket(_) => format!("{column}_bucket"),
+        Transform::Truncate(_) => format!("{column}_trunc"),
+        Transform::Year => format!("{column}_year"),
+        Transform::Month => format!("{column}_month"),
+        Transform::Day => format!("{column}_day"),
+        Transform::Hour => format!("{column}_hour"),
+        _ => column.to_owned(),
+    }
+}

@@ -1,0 +1,233 @@
+//! SHOW and DESCRIBE: what there is, and what a table is made of.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
+use datafusion::sql::sqlparser::ast::ObjectName;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use icefield_catalog::spec::{NullOrder, SortDirection, Transform, Type};
+use icefield_table::Table;
+
+use super::{sql, word};
+use crate::names::parts;
+use crate::session::{Answer, Session, rows_of};
+use crate::{Error, Result};
+
+/// What is to be shown.
+#[derive(Debug)]
+pub(crate) enum Show {
+    Tables(Option<ObjectName>),
+    Namespaces,
+    Create(ObjectName),
+    Properties(ObjectName),
+    Columns(ObjectName),
+}
+
+/// Parses SHOW and DESCRIBE; `None` for what DataFusion shows.
+pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
+    if parser.parse_one_of_keywords(&[Keyword::DESCRIBE, Keyword::DESC]).is_some() {
+        let _ = parser.parse_keyword(Keyword::TABLE);
+        word(parser, "EXTENDED");
+        return Ok(Some(Show::Columns(parser.parse_object_name(false).map_err(sql)?)));
+    }
+    if !parser.parse_keyword(Keyword::SHOW) {
+        return Ok(None);
+    }
+    if parser.parse_keyword(Keyword::TABLES) {
+        let within = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_some();
+        let name = match within {
+            true => Some(parser.parse_object_name(false).map_err(sql)?),
+            false => None,
+        };
+        return Ok(Some(Show::Tables(name)));
+    }
+    if word(parser, "NAMESPACES") || word(parser, "SCHEMAS") || word(parser, "DATABASES") {
+        return Ok(Some(Show::Namespaces));
+    }
+    if parser.parse_keywords(&[Keyword::CREATE, Keyword::TABLE]) {
+        return Ok(Some(Show::Create(parser.parse_object_name(false).map_err(sql)?)));
+    }
+    if word(parser, "TBLPROPERTIES") {
+        return Ok(Some(Show::Properties(parser.parse_object_name(false).map_err(sql)?)));
+    }
+    if parser.parse_keyword(Keyword::COLUMNS) {
+        if parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_none() {
+            return Err(Error::invalid("expected FROM after SHOW COLUMNS"));
+        }
+        return Ok(Some(Show::Columns(parser.parse_object_name(false).map_err(sql)?)));
+    }
+    // SHOW of a setting is DataFusion's; what has more words is nobody's.
+    match parser.peek_token().token {
+        Token::EOF => Err(Error::invalid("expected TABLES, NAMESPACES, COLUMNS FROM or CREATE TABLE")),
+        _ => Ok(None),
+    }
+}
+
+/// Shows it.
+pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
+    let batch = match show {
+        Show::Namespaces => {
+            let all = session.lake.namespaces().await?;
+            rows(vec![("namespace", texts(all))])?
+        }
+        Show::Tables(within) => {
+            let within = within.map(|it| parts(&it).join("."));
+            let within = within.map(|it| it.trim_start_matches("lake.").to_owned());
+            if let Some(name) = &within
+                && !session.lake.namespaces().await?.contains(name)
+            {
+                return Err(Error::not_found(format!("no namespace `{name}`")));
+            }
+            let mut found = Vec::new();
+            for name in session.lake.all_names().await? {
+                if let Some((namespace, table)) = name.rsplit_once('.')
+                    && within.as_ref().is_none_or(|it| it == namespace)
+                {
+                    found.push((namespace.to_owned(), table.to_owned()));
+                }
+            }
+            let (namespaces, tables): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+            rows(vec![("namespace", texts(namespaces)), ("table", texts(tables))])?
+        }
+        Show::Create(name) => {
+            let table = session.table(&parts(&name).join(".")).await?;
+            rows(vec![("create_statement", texts(vec![create_statement(&table)]))])?
+        }
+        Show::Properties(name) => {
+            let table = session.table(&parts(&name).join(".")).await?;
+            let mut all: Vec<_> = table.metadata().properties().clone().into_iter().collect();
+            all.push(("format-version".to_owned(), (table.metadata().format_version() as u8).to_string()));
+            all.sort();
+            let (keys, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
+            rows(vec![("key", texts(keys)), ("value", texts(values))])?
+        }
+        Show::Columns(name) => columns(&session.table(&parts(&name).join(".")).await?)?,
+    };
+    Ok(Answer::Rows(rows_of(batch)))
+}
+
+fn columns(table: &Table) -> Result<RecordBatch> {
+    let schema = table.metadata().current_schema();
+    let spec = table.metadata().default_partition_spec();
+    let fields = schema.as_struct().fields();
+    let partition = |id: i32| {
+        let own = spec.fields().iter().filter(|it| it.source_id == id);
+        own.map(|it| it.transform.to_string()).collect::<Vec<_>>().join(", ")
+    };
+    let nullable: BooleanArray = fields.iter().map(|it| Some(!it.required)).collect();
+    rows(vec![
+        ("column", texts(fields.iter().map(|it| it.name.clone()).collect())),
+        ("type", texts(fields.iter().map(|it| sql_type(&it.field_type)).collect())),
+        ("nullable", Arc::new(nullable)),
+        ("partition", texts(fields.iter().map(|it| partition(it.id)).collect())),
+        ("comment", texts(fields.iter().map(|it| it.doc.clone().unwrap_or_default()).collect())),
+    ])
+}
+
+/// A type as CREATE TABLE reads it.
+fn sql_type(kind: &Type) -> String {
+    match kind {
+        Type::Primitive(kind) => match kind.to_string().as_str() {
+            "long" => "bigint".to_owned(),
+            "fixed" => kind.to_string(),
+            other => match other.strip_prefix("fixed(") {
+                Some(_) => other.to_owned(),
+                None => other.to_owned(),
+            },
+        },
+        Type::List(of) => format!("array<{}>", sql_type(&of.element_field.field_type)),
+        Type::Map(of) => format!(
+            "map<{}, {}>",
+            sql_type(&of.key_field.field_type),
+            sql_type(&of.value_field.field_type)
+        ),
+        Type::Struct(of) => {
+            let fields = of.fields().iter();
+            let fields = fields.map(|it| format!("{}: {}", name(&it.name), sql_type(&it.field_type)));
+            format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// An identifier, quoted where it has to be.
+fn name(text: &str) -> String {
+    let plain = |it: char| it.is_ascii_lowercase() || it == '_' || it.is_ascii_digit();
+    let starts = text.chars().next().is_some_and(|it| it.is_ascii_lowercase() || it == '_');
+    if starts && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    }
+}
+
+fn transformed(column: &str, transform: &Transform) -> String {
+    match transform {
+        Transform::Identity => name(column),
+        Transform::Bucket(width) => format!("bucket({width}, {})", name(column)),
+        Transform::Truncate(width) => format!("truncate({width}, {})", name(column)),
+        other => format!("{other}({})", name(column)),
+    }
+}
+
+/// The statement that would make the table as it is.
+fn create_statement(table: &Table) -> String {
+    let metadata = table.metadata();
+    let schema = metadata.current_schema();
+    let text = |it: &str| format!("'{}'", it.replace('\'', "''"));
+    let columns = schema.as_struct().fields().iter().map(|field| {
+        let mut line = format!("  {} {}", name(&field.name), sql_type(&field.field_type));
+        if field.required {
+            line.push_str(" NOT NULL");
+        }
+        if let Some(doc) = &field.doc {
+            line.push_str(&format!(" COMMENT {}", text(doc)));
+        }
+        line
+    });
+    let columns: Vec<_> = columns.collect();
+    let mut out = format!("CREATE TABLE {} (\n{}\n)", table.name(), columns.join(",\n"));
+    let column = |id: i32| schema.name_by_field_id(id).unwrap_or("?").to_owned();
+    let spec = metadata.default_partition_spec();
+    if !spec.is_unpartitioned() {
+        let fields = spec.fields().iter();
+        let fields: Vec<_> =
+            fields.map(|it| transformed(&column(it.source_id), &it.transform)).collect();
+        out.push_str(&format!("\nPARTITIONED BY ({})", fields.join(", ")));
+    }
+    let order = metadata.default_sort_order();
+    if !order.is_unsorted() {
+        let fields = order.fields.iter().map(|it| {
+            let direction = match it.direction {
+                SortDirection::Ascending => "ASC",
+                SortDirection::Descending => "DESC",
+            };
+            let nulls = match it.null_order {
+                NullOrder::First => "FIRST",
+                NullOrder::Last => "LAST",
+            };
+            let column = transformed(&column(it.source_id), &it.transform);
+            format!("{column} {direction} NULLS {nulls}")
+        });
+        out.push_str(&format!("\nORDERED BY ({})", fields.collect::<Vec<_>>().join(", ")));
+    }
+    out.push_str(&format!("\nLOCATION {}", text(metadata.location())));
+    let mut properties: Vec<_> = metadata.properties().iter().collect();
+    let version = (metadata.format_version() as u8).to_string();
+    let key = "format-version".to_owned();
+    properties.push((&key, &version));
+    properties.sort();
+    let properties = properties.iter().map(|(key, value)| format!("  {} = {}", text(key), text(value)));
+    let properties: Vec<_> = properties.collect();
+    out.push_str(&format!("\nTBLPROPERTIES (\n{}\n)", properties.join(",\n")));
+    out
+}
+
+fn texts(values: Vec<String>) -> ArrayRef {
+    Arc::new(StringArray::from(values))
+}
+
+fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+    Ok(RecordBatch::try_from_iter(columns)?)
+}
