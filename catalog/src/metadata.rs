@@ -33,7 +33,18 @@ pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
 
 /// Parses the content of a metadata file, and says plainly what it cannot read.
 pub fn parse(text: &[u8]) -> Result<TableMetadata> {
-    serde_json::from_slice(text).map_err(|error| match serde_json::from_slice::<Value>(text) {
+    let plain = match serde_json::from_slice(text) {
+        Ok(metadata) => return Ok(metadata),
+        Err(error) => error,
+    };
+    // Only where it is needed, since it reads everything twice.
+    if let Ok(mut value) = serde_json::from_slice::<Value>(text)
+        && inline_manifests(&mut value)
+        && let Ok(metadata) = serde_json::from_value(value)
+    {
+        return Ok(metadata);
+    }
+    Err(plain).map_err(|error: serde_json::Error| match serde_json::from_slice::<Value>(text) {
         Err(_) => invalid(format!("the table metadata is not JSON: {error}")),
         Ok(value) => why_unread(&value)
             .unwrap_or_else(|| invalid(format!("this is not Iceberg table metadata: {error}"))),
@@ -94,6 +105,26 @@ pub fn dropped_from_log(base: &TableMetadata, next: &TableMetadata) -> Vec<Strin
         .filter(|old| !next.metadata_log().iter().any(|kept| kept.metadata_file == old.metadata_file))
         .map(|old| old.metadata_file.clone())
         .collect()
+}
+
+/// Prefix of a manifest list that is not a file but the manifests' locations, one a line.
+pub const INLINE: &str = "inline:";
+
+/// Snapshots of format version 1 may name their manifests themselves. Gives such snapshots an
+/// [`INLINE`] manifest list; says whether there were any.
+fn inline_manifests(value: &mut Value) -> bool {
+    let mut found = false;
+    let snapshots = value.get_mut("snapshots").and_then(Value::as_array_mut);
+    for snapshot in snapshots.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if snapshot.contains_key("manifest-list") {
+            continue;
+        }
+        let Some(Value::Array(manifests)) = snapshot.remove("manifests") else { continue };
+        let paths: Vec<_> = manifests.iter().filter_map(Value::as_str).collect();
+        snapshot.insert("manifest-list".to_owned(), format!("{INLINE}{}", paths.join("\n")).into());
+        found = true;
+    }
+    found
 }
 
 /// Names what in valid JSON keeps it from being read as table metadata.

@@ -125,6 +125,12 @@ impl Storage {
         Ok(())
     }
 
+    /// The size of a local file, without waiting; `None` for what is elsewhere or not there.
+    pub fn local_size(&self, place: &Place) -> Option<u64> {
+        (place.root == "file:///")
+            .then(|| std::fs::metadata(format!("/{}", place.path)).ok().map(|it| it.len()))?
+    }
+
     /// The size of the object in bytes; `None` if there is none.
     pub async fn size(&self, location: &str) -> Result<Option<u64>> {
         let (store, path) = self.resolve(location)?;

@@ -117,11 +117,13 @@ impl Scan {
             .into());
         }
         let place = storage::place(&self.table.locate(written)).map_err(external)?;
+        // Asking a local file for its size costs nothing, and some writers get it wrong.
+        let size = self.table.storage().local_size(&place);
         let meta = ObjectMeta {
             location: place.path,
             // A path never changes content, so any fixed time will do for caches.
             last_modified: chrono::DateTime::UNIX_EPOCH,
-            size: task.file_size_bytes(),
+            size: size.unwrap_or_else(|| task.file_size_bytes()),
             e_tag: None,
             version: None,
         };

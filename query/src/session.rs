@@ -130,6 +130,7 @@ impl Session {
             .build();
         let mut context = SessionContext::new_with_state(state);
         SessionContext::register_udf(&context, uuid::function());
+        context.register_udaf(statement::checked_sum::function());
         context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
         Ok(Self { context, lake, settings })
     }
@@ -561,6 +562,8 @@ fn config(settings: &Settings) -> SessionConfig {
     let options = config.options_mut();
     options.execution.time_zone = Some("+00:00".to_owned());
     options.execution.parquet.pushdown_filters = false;
+    // 0.05 is the number it looks like.
+    options.sql_parser.parse_float_as_decimal = true;
     options.execution.spill_compression = datafusion::common::config::SpillCompression::Lz4Frame;
     config
 }

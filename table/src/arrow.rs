@@ -82,7 +82,13 @@ pub fn data_type(kind: &Type, ids: bool) -> DataType {
         Type::Struct(of) => DataType::Struct(fields(of.fields(), ids)),
         Type::List(of) => DataType::List(field(&of.element_field, "element", ids)),
         Type::Map(of) => {
-            let pair = [field(&of.key_field, "key", ids), field(&of.value_field, "value", ids)];
+            // DataFusion looks keys up as plain text.
+            let key = field(&of.key_field, "key", ids);
+            let key = match key.data_type() {
+                DataType::Utf8View => Arc::new(Field::clone(&key).with_data_type(DataType::Utf8)),
+                _ => key,
+            };
+            let pair = [key, field(&of.value_field, "value", ids)];
             let entries = DataType::Struct(Fields::from_iter(pair));
             DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
         }
@@ -102,6 +108,15 @@ pub fn is_uuid(field: &Field) -> bool {
 /// An array in another shape of the same column: children matched by field id (by name where there
 /// are none), missing ones null, leaves cast. What agrees is not copied.
 pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    reshape_with(array, to, &|_, _| None)
+}
+
+/// Like [`reshape`], with a value for missing children: called with the child and how many.
+pub fn reshape_with(
+    array: &ArrayRef,
+    to: &DataType,
+    missing: &dyn Fn(&Field, usize) -> Option<ArrayRef>,
+) -> Result<ArrayRef, ArrowError> {
     let from = array.data_type();
     if from == to {
         return Ok(Arc::clone(array));
@@ -110,8 +125,9 @@ pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> 
         (DataType::Struct(from), DataType::Struct(to)) => {
             let array = array.as_struct();
             let children = to.iter().map(|wanted| match position(from, wanted) {
-                Some(place) => reshape(array.column(place), wanted.data_type()),
-                None => Ok(new_null_array(wanted.data_type(), array.len())),
+                Some(place) => reshape_with(array.column(place), wanted.data_type(), missing),
+                None => Ok(missing(wanted, array.len())
+                    .unwrap_or_else(|| new_null_array(wanted.data_type(), array.len()))),
             });
             let children = children.collect::<Result<Vec<_>, _>>()?;
             let nulls = array.nulls().cloned();
@@ -121,13 +137,13 @@ pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> 
         }
         (DataType::List(_), DataType::List(to)) => {
             let array = array.as_list::<i32>();
-            let values = reshape(array.values(), to.data_type())?;
+            let values = reshape_with(array.values(), to.data_type(), missing)?;
             let nulls = array.nulls().cloned();
             Ok(Arc::new(ListArray::try_new(Arc::clone(to), array.offsets().clone(), values, nulls)?))
         }
         (DataType::LargeList(inner), DataType::List(_)) => {
             let small = arrow::compute::cast(array, &DataType::List(Arc::clone(inner)))?;
-            reshape(&small, to)
+            reshape_with(&small, to, missing)
         }
         (DataType::Map(_, _), DataType::Map(to, sorted)) => {
             let array = array.as_map();
@@ -136,7 +152,7 @@ pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> 
             };
             let mut columns = Vec::with_capacity(2);
             for (have, want) in [array.keys(), array.values()].into_iter().zip(fields) {
-                columns.push(reshape(have, want.data_type())?);
+                columns.push(reshape_with(have, want.data_type(), missing)?);
             }
             let entries = StructArray::try_new(fields.clone(), columns, None)?;
             let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());

@@ -211,6 +211,10 @@ impl Table {
     /// The manifests of the list at `path`, from the cache or storage.
     pub async fn manifest_list(&self, path: &str) -> Result<Arc<Vec<ManifestFile>>> {
         let cache = &self.tables.0.cache;
+        if let Some(manifests) = path.strip_prefix(metadata::INLINE) {
+            let lines = manifests.lines().map(|it| list::unlisted(it.to_owned()));
+            return Ok(Arc::new(lines.collect()));
+        }
         let path = self.locate(path);
         if let Some(list) = cache.list(&path) {
             return Ok(list);
@@ -236,6 +240,7 @@ impl Table {
             ));
         }
         let bytes = self.storage().read(&path).await?;
+        let line = &list::completed(line, &bytes)?;
         let manifest =
             Manifest::parse(&bytes, line).map_err(|e| e.with_context("manifest", &path))?;
         let manifest = Arc::new(manifest);

@@ -77,10 +77,7 @@ impl ColumnMap {
         for ((field, shown), full) in fields.iter().zip(shown.fields()).zip(with_ids.fields()) {
             ids.by_name.insert(name(field), field.id);
             ids.with_ids.insert(field.id, Arc::clone(full));
-            if let Some(default) = &field.initial_default {
-                let value = default_value(default, &field.field_type, shown.data_type())?;
-                ids.defaults.insert(field.id, value);
-            }
+            collect_defaults(field, full, &mut ids.defaults)?;
             scan_fields.push(Field::clone(shown).with_name(name(field)));
         }
         if let Some(text) = metadata.properties().get(NAME_MAPPING) {
@@ -139,6 +136,37 @@ fn has_reused_names(metadata: &TableMetadata, schema: &spec::Schema) -> bool {
 pub(crate) fn scalar(raw: &[u8], kind: &PrimitiveType) -> Result<ScalarValue> {
     let array = bounds_array(kind, &[Some(raw.into())], true);
     ScalarValue::try_from_array(&array, 0)
+}
+
+/// The initial defaults of a column and of everything below it, by id.
+fn collect_defaults(
+    field: &spec::NestedField,
+    full: &Field,
+    defaults: &mut HashMap<i32, ScalarValue>,
+) -> Result<()> {
+    if let Some(default) = &field.initial_default {
+        let value = default_value(default, &field.field_type, full.data_type())?;
+        defaults.insert(field.id, value);
+    }
+    let below: Vec<&spec::NestedFieldRef> = match field.field_type.as_ref() {
+        Type::Primitive(_) => return Ok(()),
+        Type::Struct(of) => of.fields().iter().collect(),
+        Type::List(of) => vec![&of.element_field],
+        Type::Map(of) => vec![&of.key_field, &of.value_field],
+    };
+    let arrow: Vec<&FieldRef> = match full.data_type() {
+        DataType::Struct(fields) => fields.iter().collect(),
+        DataType::List(element) => vec![element],
+        DataType::Map(entries, _) => match entries.data_type() {
+            DataType::Struct(pair) => pair.iter().collect(),
+            _ => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    for (field, full) in below.into_iter().zip(arrow) {
+        collect_defaults(field, full, defaults)?;
+    }
+    Ok(())
 }
 
 fn default_value(default: &spec::Literal, kind: &Type, to: &DataType) -> Result<ScalarValue> {
@@ -316,7 +344,8 @@ impl FileColumns {
         if to.is_nested() {
             let full = self.ids.with_ids.get(id).map_or_else(|| to.clone(), |it| it.data_type().clone());
             let from = physical.data_type().clone();
-            let reshaped = Reshape { child: found, from, full, to: Arc::new(logical.clone()) };
+            let ids = Arc::clone(&self.ids);
+            let reshaped = Reshape { child: found, from, full, to: Arc::new(logical.clone()), ids };
             return Ok(Some(Arc::new(reshaped)));
         }
         Ok(Some(Arc::new(CastExpr::new(found, to.clone(), None))))
@@ -342,6 +371,8 @@ pub(crate) struct Reshape {
     full: DataType,
     /// The column as the query sees it.
     to: FieldRef,
+    /// For the defaults of children that the file lacks.
+    ids: Arc<Ids>,
 }
 
 impl PartialEq for Reshape {
@@ -382,7 +413,10 @@ impl PhysicalExpr for Reshape {
         } else {
             relabel(&array, &self.from)?
         };
-        let full = shapes::reshape(&typed, &self.full)?;
+        let full = shapes::reshape_with(&typed, &self.full, &|field, rows| {
+            let default = self.ids.defaults.get(&shapes::field_id(field)?)?;
+            default.to_array_of_size(rows).ok()
+        })?;
         Ok(ColumnarValue::Array(relabel(&full, self.to.data_type())?))
     }
 

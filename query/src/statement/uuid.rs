@@ -85,6 +85,15 @@ fn is_text(kind: &DataType) -> bool {
     matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
+/// The letters of a literal text of a length, as bytes.
+fn letters(expr: &Expr, size: i32) -> Option<Expr> {
+    let Expr::Literal(value, _) = expr else { return None };
+    let text = value.try_as_str()??;
+    let fits = usize::try_from(size).is_ok_and(|size| size == text.len());
+    let bytes = ScalarValue::FixedSizeBinary(size, Some(text.as_bytes().to_vec()));
+    fits.then(|| Expr::Literal(bytes, None))
+}
+
 fn call(text: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function()), vec![text]))
 }
@@ -145,6 +154,12 @@ impl ExprPlanner for UuidLiterals {
         let made = match (left, right) {
             (Some(UUID), Some(text)) if is_text(&text) => {
                 BinaryExpr::new(Box::new(expr.left), operator, Box::new(call(expr.right)))
+            }
+            // Bytes of a fixed length compare with a text of that length as with its letters.
+            (Some(DataType::FixedSizeBinary(size)), _)
+                if let Some(bytes) = letters(&expr.right, size) =>
+            {
+                BinaryExpr::new(Box::new(expr.left), operator, Box::new(bytes))
             }
             (Some(text), Some(UUID)) if is_text(&text) => {
                 BinaryExpr::new(Box::new(call(expr.left)), operator, Box::new(expr.right))

@@ -74,10 +74,11 @@ pub fn parse(bytes: &[u8]) -> Result<Vec<ManifestFile>> {
     (0..file.count).map(|_| parse_line(&mut cursor, fields)).collect()
 }
 
-fn parse_line(cursor: &mut Cursor<'_>, fields: &[AvroField]) -> Result<ManifestFile> {
-    let mut line = ManifestFile {
-        path: String::new(),
-        length: 0,
+/// A manifest of which only the location is known, as in old snapshots without a list.
+pub fn unlisted(path: String) -> ManifestFile {
+    ManifestFile {
+        path,
+        length: UNKNOWN,
         spec_id: 0,
         content: ManifestContentType::Data,
         sequence_number: 0,
@@ -88,7 +89,25 @@ fn parse_line(cursor: &mut Cursor<'_>, fields: &[AvroField]) -> Result<ManifestF
         partitions: Vec::new(),
         key_metadata: None,
         first_row_id: None,
-    };
+    }
+}
+
+/// The length of a manifest that no list describes.
+const UNKNOWN: i64 = -1;
+
+/// The line of an [`unlisted`] manifest with what the manifest says of itself.
+pub(crate) fn completed(line: &ManifestFile, bytes: &[u8]) -> Result<ManifestFile> {
+    let mut line = line.clone();
+    if line.length == UNKNOWN {
+        let file = AvroFile::parse(bytes)?;
+        let spec_id = file.header_text("partition-spec-id").and_then(|it| it.parse().ok());
+        line.spec_id = spec_id.unwrap_or(0);
+    }
+    Ok(line)
+}
+
+fn parse_line(cursor: &mut Cursor<'_>, fields: &[AvroField]) -> Result<ManifestFile> {
+    let mut line = ManifestFile { length: 0, ..unlisted(String::new()) };
     for field in fields {
         let kind = cursor.member(&field.kind)?;
         if *kind == AvroType::Null {
