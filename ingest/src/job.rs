@@ -106,6 +106,14 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
         Some(table) => unloaded(table, found).await?,
         None => (found, Vec::new()),
     };
+    if table.is_none() {
+        let namespace = ident(&job.into)?.namespace().clone();
+        let catalog = &session.tables().warehouse().catalog;
+        catalog.namespace_properties(&namespace).await.map_err(|error| {
+            let name = namespace.as_ref().join(".");
+            Error::from(error).with_hint(format!("icefield sql -c 'CREATE NAMESPACE {name}'"))
+        })?;
+    }
     let schemas = files.iter().map(|it| Ok((it.clone(), decode::schema(it)?)));
     let schemas = schemas.collect::<Result<Vec<_>>>()?;
     match table {

@@ -229,6 +229,15 @@ fn from_plan(message: &str) -> Error {
         let name = name.trim_start_matches("lake.").trim_start_matches("default.");
         return Error::not_found(format!("no table `{name}`"));
     }
+    if message.contains("can't cast to got") {
+        let types = message.split(" got ").nth(1).unwrap_or_default();
+        let (from, to) = types.split_once(" and ").unwrap_or((types, "the column's type"));
+        let error = Error::invalid(format!("a value of type {from} does not fit a column of {to}"));
+        return match to.starts_with("FixedSizeBinary(16)") {
+            true => error.with_hint("write a UUID as CAST('…' AS UUID)"),
+            false => error.with_hint("CAST the value to the column's type"),
+        };
+    }
     Error::invalid(lower(message))
 }
 

@@ -14,7 +14,6 @@ use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{Array, RecordBatch, UInt64Array};
-use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::{DataFusionError, Result};
@@ -221,14 +220,7 @@ impl fmt::Display for TransformExpr {
 
 impl TransformExpr {
     fn apply(&self, array: &arrow::array::ArrayRef) -> Result<arrow::array::ArrayRef> {
-        let plain = match array.data_type() {
-            DataType::Utf8View => cast(array, &DataType::Utf8)?,
-            DataType::BinaryView => cast(array, &DataType::Binary)?,
-            _ => Arc::clone(array),
-        };
-        let function = iceberg::transform::create_transform_function(&self.transform);
-        let made = function.and_then(|it| it.transform(plain));
-        made.map_err(external)
+        icefield_table::partition::transform(&self.transform, array).map_err(external)
     }
 }
 

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, TableAlias, TableFactor,
-    Value, VisitMut, VisitorMut,
+    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
+    TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
 
@@ -264,6 +264,36 @@ impl VisitorMut for Columns<'_> {
                 }
             }
             _ => {}
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// Names the columns of a SELECT that have none by what they say. DataFusion names a cast like what
+/// is cast, and then refuses both side by side.
+pub(crate) fn name_columns(statement: &mut impl VisitMut) {
+    let _ = statement.visit(&mut Unnamed);
+}
+
+struct Unnamed;
+
+impl VisitorMut for Unnamed {
+    type Break = ();
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let mut taken: Vec<String> = Vec::new();
+        for item in &mut select.projection {
+            if let SelectItem::UnnamedExpr(expr) = item
+                && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
+            {
+                let mut name = expr.to_string();
+                while taken.contains(&name) {
+                    name.push('\'');
+                }
+                taken.push(name.clone());
+                let alias = Ident::with_quote('"', name);
+                *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
+            }
         }
         ControlFlow::Continue(())
     }

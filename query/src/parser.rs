@@ -72,6 +72,16 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Tokens>> {
         match token.token {
             Token::SemiColon => statements.push(Vec::new()),
             Token::Whitespace(_) | Token::EOF => {}
+            // `1e300` is a double, as in PostgreSQL's cousins; without exponent it is a decimal.
+            Token::Number(ref text, _) if text.contains(['e', 'E']) => {
+                let quoted = Token::SingleQuotedString(text.clone());
+                let word = |it: &str| Token::make_word(it, None);
+                let cast =
+                    [word("CAST"), Token::LParen, quoted, word("AS"), word("DOUBLE"), Token::RParen];
+                if let Some(last) = statements.last_mut() {
+                    last.extend(cast.into_iter().map(|it| TokenWithSpan::new(it, token.span)));
+                }
+            }
             _ => {
                 if let Some(last) = statements.last_mut() {
                     last.push(token);

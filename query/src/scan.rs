@@ -18,13 +18,13 @@ pub(crate) mod sieve;
 pub(crate) mod source;
 pub(crate) mod statistics;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
-use datafusion::common::{DataFusionError, Result};
+use datafusion::common::{DataFusionError, Result, Statistics};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -71,9 +71,11 @@ impl Scan {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let sieve = sieve::sieve(state, &self.schema, &self.version.schema, filters)?;
+        let schema = &self.version.schema;
+        let unmapped = columns::unmapped(self.table.metadata(), schema)?;
+        let sieve = sieve::sieve(state, &self.schema, schema, &unmapped, filters)?;
         let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
-        let map = ColumnMap::new(self.table.metadata(), &self.version.schema, &self.schema)?;
+        let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
         if planned.tasks.is_empty() {
             let schema = match projection {
                 Some(places) => Arc::new(self.schema.project(places)?),
@@ -81,7 +83,8 @@ impl Scan {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let bounds = FileBounds::new(&self.table, &self.version.schema, &planned.tasks, projection)?;
+        let bounds =
+            FileBounds::new(&self.table, schema, &planned.tasks, &unmapped, projection)?;
         let mut by_root: BTreeMap<String, Vec<(usize, PartitionedFile)>> = BTreeMap::new();
         for (place, task) in planned.tasks.iter().enumerate() {
             let (root, mut file) = self.file(task)?;
@@ -96,7 +99,9 @@ impl Scan {
             let (places, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
             let tasks: Vec<_> = places.iter().filter_map(|it| planned.tasks.get(*it)).collect();
             let total = bounds.of_table(&places, &tasks)?;
-            plans.push(self.source(state, &root, files, total, &map, projection, limit)?);
+            let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
+            let parts = (files, total, with_nan);
+            plans.push(self.source(state, &root, parts, &map, projection, limit)?);
         }
         match plans.len() {
             1 => plans.pop().ok_or_else(|| DataFusionError::Internal("no plan".to_owned())),
@@ -135,13 +140,12 @@ impl Scan {
         Ok((place.root, file))
     }
 
-    #[expect(clippy::too_many_arguments, reason = "each is one part of the scan's config")]
+    /// The scan of the files of one store, with their statistics and the columns that may hold NaN.
     fn source(
         &self,
         state: &dyn Session,
         root: &str,
-        files: Vec<PartitionedFile>,
-        total: datafusion::common::Statistics,
+        (files, total, with_nan): (Vec<PartitionedFile>, Statistics, Arc<HashSet<String>>),
         map: &ColumnMap,
         projection: Option<&Vec<usize>>,
         limit: Option<usize>,
@@ -159,7 +163,13 @@ impl Scan {
             .with_parquet_file_reader_factory(Arc::new(reader));
         let storage = Arc::clone(self.table.storage());
         let source: Arc<dyn FileSource> =
-            Arc::new(IcebergSource::new(Arc::new(parquet), footers, storage, map.ids.clone()));
+            Arc::new(IcebergSource::new(
+                Arc::new(parquet),
+                footers,
+                storage,
+                Arc::clone(&map.ids),
+                with_nan,
+            ));
         let partitions = state.config().target_partitions().min(files.len()).max(1);
         let groups = FileGroup::new(files).split_files(partitions);
         let config = FileScanConfigBuilder::new(url, source)

@@ -12,6 +12,7 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::execution::FunctionRegistry;
@@ -126,11 +127,12 @@ impl Session {
             .with_runtime_env(runtime)
             .with_catalog_list(Arc::new(catalogs))
             .with_type_planner(Arc::new(statement::types::Types))
-            .with_analyzer_rule(Arc::new(uuid::UuidCasts))
+            .with_analyzer_rules(analyzer_rules())
             .build();
         let mut context = SessionContext::new_with_state(state);
         SessionContext::register_udf(&context, uuid::function());
         context.register_udaf(statement::checked_sum::function());
+        context.register_expr_planner(Arc::new(statement::checked_math::CheckedMath))?;
         context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
         Ok(Self { context, lake, settings })
     }
@@ -305,6 +307,13 @@ impl Session {
             Ok(plan) => return Ok(plan),
             Err(error) => error,
         };
+        if error.to_string().contains("unique expression names") {
+            let mut named = statement;
+            if let Statement::Statement(inner) = &mut named {
+                names::name_columns(inner.as_mut());
+            }
+            return Ok(state.statement_to_plan(named).await?);
+        }
         if !error.to_string().contains("No field named") {
             return Err(error.into());
         }
@@ -549,6 +558,15 @@ fn refuse(statement: &Statement) -> Result<()> {
             .with_hint("icefield sql -c 'SELECT …' --format csv > file")),
         Statement::Reset(_) => Ok(()),
     }
+}
+
+/// Our rules see a statement before DataFusion has made its types agree.
+fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(statement::types::FloatLiterals)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(uuid::UuidCasts));
+    rules
 }
 
 fn config(settings: &Settings) -> SessionConfig {

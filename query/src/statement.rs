@@ -1,5 +1,6 @@
 //! Statements that are ours: what makes, changes, removes and shows tables and namespaces.
 
+pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
 mod show;

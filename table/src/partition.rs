@@ -3,6 +3,11 @@
 //! A partition is identified by its spec's id *and* its tuple of values, never by the tuple alone
 //! (trap T-32). The folder names made here are for people: nothing parses them back (trap T-88).
 
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 use icefield_catalog::spec::{
     PartitionSpec, PrimitiveLiteral, PrimitiveType, TableMetadata, Transform, Type,
 };
@@ -42,6 +47,38 @@ pub fn field_types(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<Vec
             Ok(PartitionField { id: field.field_id, name: field.name.clone(), kind })
         })
         .collect()
+}
+
+/// Applies a transform to a column. Views become plain arrays, which is all that the library's
+/// transforms know, and a truncation that leaves the type is an error instead of a panic.
+pub fn transform(transform: &Transform, array: &ArrayRef) -> Result<ArrayRef> {
+    let plain = match array.data_type() {
+        DataType::Utf8View => cast(array, &DataType::Utf8)?,
+        DataType::BinaryView => cast(array, &DataType::Binary)?,
+        _ => Arc::clone(array),
+    };
+    if let Transform::Truncate(width) = transform {
+        let small = |value: i64, least: i64| {
+            value.checked_sub(value.rem_euclid(i64::from(*width))).is_none_or(|it| it < least)
+        };
+        let too_small = match plain.data_type() {
+            DataType::Int32 => plain
+                .as_primitive::<Int32Type>()
+                .iter()
+                .flatten()
+                .map(i64::from)
+                .find(|it| small(*it, i64::from(i32::MIN))),
+            DataType::Int64 => {
+                plain.as_primitive::<Int64Type>().iter().flatten().find(|it| small(*it, i64::MIN))
+            }
+            _ => None,
+        };
+        if let Some(value) = too_small {
+            let message = format!("{value} has no partition of width {width} within its type");
+            return Err(Error::new(ErrorKind::DataInvalid, message));
+        }
+    }
+    iceberg::transform::create_transform_function(transform)?.transform(plain)
 }
 
 /// A value from its binary form; `None` if the bytes do not fit the type.

@@ -230,7 +230,9 @@ impl Table {
     pub async fn manifest(&self, line: &ManifestFile) -> Result<Arc<Manifest>> {
         let cache = &self.tables.0.cache;
         let path = self.locate(&line.path);
-        if let Some(manifest) = cache.manifest(&path) {
+        // What entries inherit differs until a manifest's commit is settled, so it is in the key.
+        let key = format!("{path}#{}#{}", line.sequence_number, line.added_snapshot_id);
+        if let Some(manifest) = cache.manifest(&key) {
             return Ok(manifest);
         }
         if line.key_metadata.is_some() {
@@ -244,7 +246,7 @@ impl Table {
         let manifest =
             Manifest::parse(&bytes, line).map_err(|e| e.with_context("manifest", &path))?;
         let manifest = Arc::new(manifest);
-        cache.keep_manifest(&path, &manifest);
+        cache.keep_manifest(&key, &manifest);
         Ok(manifest)
     }
 

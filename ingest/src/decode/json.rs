@@ -40,7 +40,7 @@ pub(super) fn batches(
         match value {
             Ok(value) if value.is_object() => chunk.push((line, value)),
             Ok(value) => bad.take(source, line, "it is no JSON object", &value.to_string())?,
-            Err(why) => bad.take(source, line, &why, "")?,
+            Err((why, text)) => bad.take(source, line, &why, &text)?,
         }
         if chunk.len() >= BATCH_ROWS {
             goes_on = take(convert(source, &plain, wanted, &mut chunk, bad)?);
@@ -112,7 +112,9 @@ fn plain(kind: &DataType) -> DataType {
     }
 }
 
-type Take<'a> = dyn FnMut(u64, std::result::Result<Value, String>) -> Result<bool> + 'a;
+/// A record, or why it is none and its text.
+type Parsed = std::result::Result<Value, (String, String)>;
+type Take<'a> = dyn FnMut(u64, Parsed) -> Result<bool> + 'a;
 
 /// Calls `take` with each record and its line (in an array, its number), until it says to stop.
 fn records(source: &Source, take: &mut Take<'_>) -> Result<()> {
@@ -139,7 +141,9 @@ fn records(source: &Source, take: &mut Take<'_>) -> Result<()> {
         if text.trim().is_empty() {
             continue;
         }
-        let value = serde_json::from_str(&text).map_err(|error| format!("it is no JSON: {error}"));
+        let why = |error: serde_json::Error| format!("it is no JSON: {error}");
+        let value =
+            serde_json::from_str(&text).map_err(|error| (why(error), text.trim_end().to_owned()));
         if !take(line, value)? {
             return Ok(());
         }

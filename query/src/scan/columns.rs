@@ -4,7 +4,7 @@
 //! from the ids in the file's schema, from the table's name mapping if the file has none, and else
 //! with a constant: the partition's value, the column's initial default, or null (trap T-75).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -176,6 +176,16 @@ fn default_value(default: &spec::Literal, kind: &Type, to: &DataType) -> Result<
         }
         _ => ScalarValue::try_new_null(to),
     }
+}
+
+/// Columns whose metrics cannot be trusted: those that a name mapping leaves out, since a file
+/// without ids has metrics for them and no column.
+pub(crate) fn unmapped(metadata: &TableMetadata, schema: &spec::Schema) -> Result<HashSet<i32>> {
+    let Some(text) = metadata.properties().get(NAME_MAPPING) else { return Ok(HashSet::new()) };
+    let names = Names::parse(text)?;
+    let mapped: HashSet<i32> = names.0.values().filter_map(|(id, _)| *id).collect();
+    let ids = schema.as_struct().fields().iter().map(|it| it.id);
+    Ok(ids.filter(|id| !mapped.contains(id)).collect())
 }
 
 impl Names {

@@ -11,12 +11,12 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::pruning::PruningStatistics;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use icefield_catalog::spec::{PrimitiveType, Schema};
-use icefield_catalog::{Error, ErrorKind};
 use icefield_table::manifest::columns::Containers;
 use icefield_table::scan::Sieve;
 use icefield_table::value;
@@ -26,9 +26,11 @@ pub(crate) fn sieve(
     state: &dyn Session,
     arrow: &SchemaRef,
     schema: &Arc<Schema>,
+    unmapped: &HashSet<i32>,
     filters: &[Expr],
 ) -> Result<Option<Box<Sieve>>> {
-    let Some(filter) = conjunction(filters.to_vec()) else { return Ok(None) };
+    let filters = filters.iter().map(|it| with_ranges(it.clone()));
+    let Some(filter) = conjunction(filters.collect::<Result<Vec<_>>>()?) else { return Ok(None) };
     let columns = DFSchema::try_from(arrow.as_ref().clone())?;
     let Ok(physical) = state.create_physical_expr(filter, &columns) else { return Ok(None) };
     let Ok(predicate) = PruningPredicate::try_new(physical, Arc::clone(arrow)) else {
@@ -41,15 +43,63 @@ pub(crate) fn sieve(
         .as_struct()
         .fields()
         .iter()
+        .filter(|it| !unmapped.contains(&it.id))
         .map(|it| (it.name.clone(), (it.id, it.field_type.as_primitive_type().cloned())))
         .collect();
     Ok(Some(Box::new(move |containers: &dyn Containers| {
         let statistics = Statistics { containers, columns: &columns };
-        let mask = predicate.prune(&statistics).map_err(|error| {
-            Error::new(ErrorKind::Unexpected, format!("cannot prune files: {error}"))
-        })?;
-        Ok(Some(BooleanArray::from(mask)))
+        // A filter that cannot be evaluated over bounds keeps all files; the rows decide.
+        Ok(predicate.prune(&statistics).ok().map(BooleanArray::from))
     })))
+}
+
+/// A prefix as a range, which bounds can tell of: DataFusion 54 does so only for plain text columns,
+/// and fails on views.
+fn with_ranges(filter: Expr) -> Result<Expr> {
+    let range = |column: &Expr, prefix: &str| {
+        let text = |it: String| Expr::Literal(ScalarValue::Utf8View(Some(it)), None);
+        let from = column.clone().gt_eq(text(prefix.to_owned()));
+        match value::increment_text(prefix) {
+            Some(end) => from.and(column.clone().lt(text(end))),
+            None => from,
+        }
+    };
+    filter
+        .transform_up(|expr| {
+            let made = match &expr {
+                Expr::Like(like)
+                    if !like.case_insensitive
+                        && like.escape_char.is_none()
+                        && matches!(*like.expr, Expr::Column(_)) =>
+                {
+                    let literal = |it: &Expr| match it {
+                        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
+                        _ => None,
+                    };
+                    let pattern = literal(&like.pattern);
+                    let end = pattern.as_deref().and_then(|it| it.find(['%', '_', '\\']));
+                    match (like.negated, pattern.as_deref(), end) {
+                        (false, Some(pattern), Some(end)) if end > 0 => {
+                            let prefix = pattern.get(..end).unwrap_or_default();
+                            // Any row may match the rest, so the range stands for all of it.
+                            Some(range(&like.expr, prefix))
+                        }
+                        _ => Some(datafusion::logical_expr::lit(true)),
+                    }
+                }
+                Expr::ScalarFunction(call) if call.func.name() == "starts_with" => {
+                    match call.args.as_slice() {
+                        [column @ Expr::Column(_), Expr::Literal(value, _)] => {
+                            value.try_as_str().flatten().map(|prefix| range(column, prefix))
+                        }
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            Ok(made.map_or_else(|| Transformed::no(expr.clone()), Transformed::yes))
+        })
+        .data()
 }
 
 /// Containers as DataFusion asks about them.

@@ -5,10 +5,11 @@
 //!
 //! - a file with deletes is opened with an access plan made from them, loaded when it is opened, and
 //!   without a limit: DataFusion 54 forgets row selections when it prunes row groups by a limit;
-//! - filters on nested columns are never pushed into the reader, which loses or panics on them;
+//! - filters on nested columns are never pushed into the reader, which loses or panics on them, nor
+//!   filters on columns that may hold NaN, which its statistics leave out;
 //! - a file whose partition tells columns that it lacks is opened with those as constants.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -64,6 +65,8 @@ pub(crate) struct IcebergSource {
     storage: Arc<Storage>,
     ids: Arc<Ids>,
     positions: Arc<PositionCache>,
+    /// Columns that may hold NaN: the reader's own statistics leave it out and would lose rows.
+    with_nan: Arc<HashSet<String>>,
 }
 
 impl IcebergSource {
@@ -72,8 +75,9 @@ impl IcebergSource {
         footers: Arc<dyn FileMetadataCache>,
         storage: Arc<Storage>,
         ids: Arc<Ids>,
+        with_nan: Arc<HashSet<String>>,
     ) -> Self {
-        Self { inner, footers, storage, ids, positions: Arc::default() }
+        Self { inner, footers, storage, ids, positions: Arc::default(), with_nan }
     }
 
     fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -155,7 +159,8 @@ impl FileSource for IcebergSource {
             let nested = |name: &str| {
                 schema.field_with_name(name).is_ok_and(|it| it.data_type().is_nested())
             };
-            collect_columns(filter).iter().any(|column| nested(column.name()))
+            let unfit = |name: &str| nested(name) || self.with_nan.contains(name);
+            collect_columns(filter).iter().any(|column| unfit(column.name()))
         };
         let nested: Vec<bool> = filters.iter().map(is_nested).collect();
         let flat: Vec<_> =

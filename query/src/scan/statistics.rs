@@ -7,7 +7,7 @@
 //! *Of the table*: what `count(*)`, `min` and `max` are answered from without reading. These are exact
 //! only if nothing is deleted and every bound is a value (trap T-94).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef};
@@ -44,6 +44,7 @@ impl FileBounds {
         table: &Table,
         schema: &Arc<Schema>,
         tasks: &[ScanTask],
+        unmapped: &HashSet<i32>,
         projection: Option<&Vec<usize>>,
     ) -> Result<Self> {
         let fields = schema.as_struct().fields();
@@ -52,7 +53,8 @@ impl FileBounds {
             return Ok(Self { columns, count: fields.len() });
         }
         for (place, (field, slot)) in fields.iter().zip(&mut columns).enumerate() {
-            let wanted = projection.is_none_or(|it| it.contains(&place));
+            let wanted = projection.is_none_or(|it| it.contains(&place))
+                && !unmapped.contains(&field.id);
             let Some(kind) = field.field_type.as_primitive_type().filter(|_| wanted) else {
                 continue;
             };
@@ -87,6 +89,32 @@ impl FileBounds {
             total_byte_size: Precision::Inexact(usize_of(task.file_size_bytes())),
             column_statistics: columns,
         })
+    }
+
+    /// Float columns of the scan that may hold NaN in some file. Which do not is told by bounds,
+    /// which are unknown wherever NaN is or may be.
+    pub(crate) fn with_nan(
+        &self,
+        tasks: &[&ScanTask],
+        schema: &arrow::datatypes::Schema,
+    ) -> HashSet<String> {
+        let mut found = HashSet::new();
+        for (place, field) in schema.fields().iter().enumerate() {
+            if !field.data_type().is_floating() {
+                continue;
+            }
+            let bounds = self.columns.get(place).and_then(Option::as_ref);
+            let is_free = bounds.is_some_and(|column| {
+                tasks.iter().all(|task| match column.at(task) {
+                    Ok((lower, _, nulls)) => !lower.is_null() || nulls == Some(task.record_count()),
+                    Err(_) => false,
+                })
+            });
+            if !is_free {
+                found.insert(field.name().clone());
+            }
+        }
+        found
     }
 
     /// The statistics of all files together, for folding aggregates and ordering joins.
@@ -155,7 +183,7 @@ impl ColumnBounds {
             }
             if lower.is_null() || upper.is_null() {
                 known = false;
-                break;
+                continue;
             }
             let (manifest, index) = task.entry();
             exact &= manifest.has_bounds(index, self.field_id);

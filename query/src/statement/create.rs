@@ -328,7 +328,12 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     }
     let Some(query) = create.query.clone() else {
         let new = new_table(&create, create.columns.clone())?;
-        session.tables().create(&ident, new).await?;
+        match session.tables().create(&ident, new).await {
+            Err(error)
+                if create.if_not_exists
+                    && error.kind() == icefield_table::ErrorKind::TableAlreadyExists => {}
+            made => drop(made?),
+        }
         return Ok(Answer::Done(Done::new("CREATE TABLE")));
     };
     let (query, found) = crate::parser::time_travel(query)?;

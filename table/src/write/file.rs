@@ -9,6 +9,7 @@ use icefield_catalog::{Error, ErrorKind, Result};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 
 use super::WriteContext;
 use super::metrics::{self, NanCounts};
@@ -70,7 +71,11 @@ impl FileWriter {
         let encoded = Encoded::default();
         let properties = context.settings.properties.clone();
         let schema = Arc::clone(&context.file_schema);
-        let encoder = ArrowWriter::try_new(encoded.clone(), schema, Some(properties))?;
+        // Without Arrow's own schema, which would tell other readers of types they do not know.
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_skip_arrow_metadata(true);
+        let encoder = ArrowWriter::try_new_with_options(encoded.clone(), schema, options)?;
         let (upload, nans) = (None, NanCounts::default());
         Ok(Self {
             context, location, partition, encoder, encoded, store, path, upload, nans, rows: 0,

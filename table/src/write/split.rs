@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
-use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Date32Type, Decimal128Type, Float32Type, Float64Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 use arrow::row::{RowConverter, SortField};
-use iceberg::transform::{BoxedTransformFunction, create_transform_function};
 use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType, Transform};
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -27,7 +25,7 @@ pub(super) struct Splitter {
 struct Function {
     /// Path of column places to the source, through structs.
     path: Vec<usize>,
-    transform: BoxedTransformFunction,
+    transform: Transform,
     is_void: bool,
 }
 
@@ -54,7 +52,7 @@ impl Splitter {
             })?;
             functions.push(Function {
                 path,
-                transform: create_transform_function(&field.transform)?,
+                transform: field.transform,
                 is_void: field.transform == Transform::Void,
             });
         }
@@ -125,13 +123,7 @@ impl Splitter {
                     let kind = crate::arrow::primitive_type(&field.kind);
                     return Ok(arrow::array::new_null_array(&kind, batch.num_rows()));
                 }
-                // The transforms know plain arrays only.
-                let plain = match source.data_type() {
-                    DataType::Utf8View => cast(&source, &DataType::Utf8)?,
-                    DataType::BinaryView => cast(&source, &DataType::Binary)?,
-                    _ => source,
-                };
-                function.transform.transform(plain)
+                crate::partition::transform(&function.transform, &source)
             })
             .collect()
     }

@@ -1,0 +1,204 @@
+//! Bad input gets an error that names what and where, and leaves the table as it was.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::lake::Lake;
+
+#[test]
+fn statements_that_are_wrong_say_what_is_wrong_and_where() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.flights (carrier STRING, \"Delay\" INT NOT NULL, u UUID)");
+    lake.exec("INSERT INTO raw.flights VALUES ('UA', 1, NULL)");
+    for (sql, wanted) in [
+        ("SELECT * FROM raw.fligths", "did you mean `raw.flights`?"),
+        ("SELECT * FROM raw.fligths", "   | SELECT * FROM raw.fligths\n   |                   ^^^^^^^"),
+        ("SELECT carier FROM raw.flights", "did you mean carrier?"),
+        ("SELEC 1", "^"),
+        ("SELECT 'open", "unterminated"),
+        ("SELECT DATE '2026-02-30'", "2026-02-30"),
+        ("SELECT TIMESTAMP 'noon'", "noon"),
+        ("SELECT sum(x) FROM (VALUES (9223372036854775807), (1)) AS t(x)", "too large for bigint"),
+        ("SELECT 9223372036854775807 + 1", "overflow"),
+        ("SELECT 5000000000 * 5000000000", "overflow"),
+        ("INSERT INTO raw.flights (carrier) VALUES ('AA')", "`Delay` is NOT NULL"),
+        ("INSERT INTO raw.flights VALUES ('AA')", "match"),
+        ("INSERT INTO raw.flights VALUES ('AA', 'late', NULL)", "late"),
+        ("INSERT INTO raw.flights VALUES ('AA', 3000000000, NULL)", "3000000000"),
+        ("CREATE TABLE raw.flights (x INT)", "exists already"),
+        ("CREATE TABLE raw.x (x INTT)", "no column type `intt`"),
+        ("CREATE TABLE raw.x (x INT) PARTITIONED BY (day(x))", "does not work on"),
+        ("CREATE TABLE raw.x (x INT) PARTITIONED BY (y)", "no column `y`"),
+        ("CREATE TABLE raw.x (x TIMESTAMP(9))", "v3"),
+        ("CREATE TABLE nowhere.x (x INT)", "no namespace `nowhere`"),
+        ("CREATE TABLE x (x INT)", "needs a namespace"),
+        ("DROP TABLE raw.nothing", "no table `raw.nothing`"),
+        ("DELETE FROM raw.flights", "not supported yet"),
+        ("COPY raw.flights TO 'x.csv'", "not supported"),
+        ("CREATE VIEW v AS SELECT 1", "only tables and namespaces"),
+        ("SELECT * FROM iceberg_scan('/nowhere')", "no Iceberg table at `/nowhere`"),
+        ("SELECT * FROM iceberg_scan('/x', snapshot => 1)", "no argument `snapshot`"),
+    ] {
+        let error = lake.fails(&["sql", "-c", sql], 1);
+        assert!(error.contains(wanted), "{sql}\nwanted {wanted}\ngot {error}");
+    }
+    // Names in another case are found where only one can be meant.
+    assert_eq!(lake.value("SELECT max(DELAY) FROM RAW.Flights"), json!(1));
+    assert_eq!(lake.value("SELECT count(*) FROM raw.flights"), json!(1));
+}
+
+#[test]
+fn times_far_away_are_right() {
+    let lake = Lake::new();
+    assert_eq!(lake.value("SELECT timestamp '9999-12-31'"), json!("9999-12-31T00:00:00"));
+    assert_eq!(lake.value("SELECT timestamp '1600-02-29 12:00:00'"), json!("1600-02-29T12:00:00"));
+}
+
+#[test]
+fn command_lines_that_are_wrong_exit_with_2() {
+    let lake = Lake::new();
+    lake.fails(&["frobnicate"], 2);
+    lake.fails(&["sql", "--format", "xml"], 2);
+    let error = lake.fails(&["sql", "--memory-limit", "lots", "-c", "SELECT 1"], 2);
+    assert!(error.contains("512MB"), "{error}");
+    let error = lake.fails(&["sql", "--catalog", "mysql://x", "-c", "SELECT 1"], 1);
+    assert!(error.contains("postgres://") && !error.contains("panicked"), "{error}");
+    lake.file("icefield.toml", "warehose = 'x'");
+    let error = lake.fails(&["sql", "-c", "SELECT 1"], 2);
+    assert!(error.contains("warehose"), "{error}");
+}
+
+/// The one file below a folder whose name ends so.
+fn find(folder: &Path, ending: &str) -> PathBuf {
+    let mut open = vec![folder.to_owned()];
+    let mut found = Vec::new();
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else if path.display().to_string().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found.pop().unwrap()
+}
+
+/// A table of ten rows, and where it lies.
+fn damaged(ending: &str, damage: impl Fn(&Path)) -> (Lake, String) {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT value AS id, 'text' AS s FROM generate_series(1, 10)");
+    let file = find(&lake.warehouse().join("raw/t"), ending);
+    damage(&file);
+    (lake, file.file_name().unwrap().to_string_lossy().into_owned())
+}
+
+fn cut(path: &Path) {
+    let content = std::fs::read(path).unwrap();
+    std::fs::write(path, &content[..content.len() / 2]).unwrap();
+}
+
+#[test]
+fn damaged_files_are_named() {
+    for (ending, damage) in [
+        (".parquet", cut as fn(&Path)),
+        (".parquet", |path: &Path| std::fs::remove_file(path).unwrap()),
+        ("m0.avro", cut),
+        ("m0.avro", |path: &Path| std::fs::write(path, b"Obj\x01nonsense").unwrap()),
+        ("m0.avro", |path: &Path| std::fs::remove_file(path).unwrap()),
+        (".metadata.json", cut),
+        (".metadata.json", |path: &Path| std::fs::remove_file(path).unwrap()),
+    ] {
+        let (lake, name) = damaged(ending, damage);
+        let error = lake.fails(&["sql", "-c", "SELECT sum(id) FROM raw.t"], 1);
+        assert!(error.contains(&name), "{ending}: {error}");
+    }
+}
+
+#[test]
+fn metadata_that_is_not_read_says_why() {
+    for (from, to, wanted) in [
+        ("\"format-version\":2", "\"format-version\":4", "format version 4 is not supported"),
+        ("\"type\":\"string\"", "\"type\":\"variant\"", "column `s` has type `variant`"),
+    ] {
+        let (lake, name) = damaged(".metadata.json", |path| {
+            let text = std::fs::read_to_string(path).unwrap();
+            assert!(text.contains(from), "{text}");
+            std::fs::write(path, text.replace(from, to)).unwrap();
+        });
+        let error = lake.fails(&["sql", "-c", "SELECT * FROM raw.t"], 1);
+        assert!(error.contains(wanted) && error.contains(&name), "{error}");
+    }
+}
+
+#[test]
+fn two_processes_that_make_one_table_make_one() {
+    let lake = Lake::new();
+    lake.exec("SHOW TABLES");
+    let start = || lake.command(&["sql", "-c", "CREATE TABLE raw.t (id INT)"]).spawn().unwrap();
+    let mut all: Vec<_> = (0..4).map(|_| start()).collect();
+    let made = all.iter_mut().map(|it| it.wait().unwrap().success()).filter(|it| *it).count();
+    assert_eq!(made, 1);
+    lake.exec("INSERT INTO raw.t VALUES (1)");
+}
+
+#[test]
+fn a_warehouse_that_cannot_be_written_can_be_read() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
+    // Root may write anywhere, so this is tried as nobody, who may only read.
+    let open = |mode: &str| {
+        let paths = [lake.folder().to_owned(), lake.warehouse()];
+        Command::new("chmod").arg("-R").arg(mode).args(paths).status().unwrap();
+    };
+    open("a+rX,a-w");
+    let as_nobody = |sql: &str| {
+        let binary = lake.folder().join("icefield");
+        if !binary.exists() {
+            std::fs::copy(env!("CARGO_BIN_EXE_icefield"), &binary).unwrap();
+        }
+        Command::new("setpriv")
+            .args(["--reuid=65534", "--regid=65534", "--clear-groups"])
+            .arg(&binary)
+            .args(["--warehouse", &lake.warehouse().display().to_string(), "sql", "--format", "csv", "-c", sql])
+            .env("HOME", "/nonexistent")
+            .output()
+            .unwrap()
+    };
+    let read = as_nobody("SELECT id FROM raw.t");
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "id\n1\n", "{:?}", read);
+    let written = as_nobody("INSERT INTO raw.t VALUES (2)");
+    let error = String::from_utf8_lossy(&written.stderr).into_owned();
+    assert!(!written.status.success() && error.contains("ermission denied"), "{error}");
+    open("u+w");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(1));
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_more() {
+    let lake = Lake::new();
+    let disk = lake.folder().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"]).arg(&disk).status();
+    assert!(mount.is_ok_and(|it| it.success()), "this test mounts a small disk and needs root");
+    let at = disk.display().to_string();
+    let run = |sql: &str| {
+        lake.command(&["--warehouse", &at, "sql", "--format", "csv", "-c", sql]).output().unwrap()
+    };
+    assert!(run("CREATE TABLE raw.t AS SELECT 1 AS id, 'x' AS s").status.success());
+    let full = run(
+        "INSERT INTO raw.t SELECT value, CAST(random() AS STRING) || CAST(random() AS STRING) \
+         FROM generate_series(1, 1000000)",
+    );
+    let error = String::from_utf8_lossy(&full.stderr).into_owned();
+    assert!(!full.status.success() && error.contains("No space left"), "{error}");
+    let count = run("SELECT count(*) AS n FROM raw.t");
+    let after = run("INSERT INTO raw.t VALUES (2, 'y')");
+    Command::new("umount").arg(&disk).status().unwrap();
+    assert_eq!(String::from_utf8_lossy(&count.stdout), "n\n1\n", "{count:?}");
+    assert!(after.status.success(), "{after:?}");
+}

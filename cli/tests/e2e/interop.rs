@@ -1,0 +1,42 @@
+//! What others read of ours and we of theirs: PyIceberg, DuckDB, and the conformance tables.
+//!
+//! `scripts/python-env` brings the real programs; without them these tests fail.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use crate::lake::repository;
+
+fn python() -> String {
+    let output = Command::new("bash").arg(repository("scripts/python-env")).output().unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "the Python environment cannot be made: {error}");
+    String::from_utf8(output.stdout).unwrap().trim().lines().last().unwrap().to_owned()
+}
+
+#[test]
+fn pyiceberg_and_duckdb_read_what_we_write_and_we_what_they_write() {
+    let output = Command::new(python())
+        .arg(repository("tests/interop/roundtrip.py"))
+        .arg(env!("CARGO_BIN_EXE_icefield"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{error}");
+}
+
+#[test]
+fn tables_of_others_are_read_as_others_read_them() {
+    let shared = std::env::var_os("ICEFIELD_SHARED").map(PathBuf::from);
+    let shared = shared.unwrap_or_else(|| repository("../shared"));
+    assert!(shared.join("conformance").is_dir(), "no conformance tables at {}", shared.display());
+    let output = Command::new("bash")
+        .arg(repository("tests/interop/conformance.sh"))
+        .arg(env!("CARGO_BIN_EXE_icefield"))
+        .env("ICEFIELD_SHARED", shared)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+}

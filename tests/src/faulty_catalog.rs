@@ -1,0 +1,107 @@
+//! A catalog whose answers get lost, as a network loses them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
+use icefield_catalog::{
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
+};
+
+/// Fails commits before or after they are done, drawn from an environment.
+#[derive(Debug)]
+pub struct FaultyCatalog {
+    inner: Arc<dyn Catalog>,
+    env: Env,
+    /// Parts of a thousand of each fault.
+    pub odds: Arc<AtomicU64>,
+}
+
+impl FaultyCatalog {
+    /// Puts faults before `inner`.
+    pub fn new(inner: Arc<dyn Catalog>, env: Env, odds: Arc<AtomicU64>) -> Self {
+        Self { inner, env, odds }
+    }
+
+    fn strikes(&self) -> bool {
+        self.env.random() % 1000 < self.odds.load(Ordering::Relaxed)
+    }
+}
+
+fn lost() -> CommitOutcome {
+    CommitOutcome::Unknown(Error::new(ErrorKind::Unexpected, "the answer was lost"))
+}
+
+#[async_trait]
+impl Catalog for FaultyCatalog {
+    async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        self.env.sleep(self.env.jitter(std::time::Duration::from_millis(20))).await;
+        if self.strikes() {
+            return Ok(lost());
+        }
+        if self.strikes() {
+            return Ok(CommitOutcome::Conflict);
+        }
+        let outcome = self.inner.commit(commit).await?;
+        Ok(if self.strikes() { lost() } else { outcome })
+    }
+
+    async fn list_namespaces(&self, parent: Option<&NamespaceIdent>) -> Result<Vec<NamespaceIdent>> {
+        self.inner.list_namespaces(parent).await
+    }
+
+    async fn create_namespace(
+        &self,
+        namespace: &NamespaceIdent,
+        properties: HashMap<String, String>,
+    ) -> Result<()> {
+        self.inner.create_namespace(namespace, properties).await
+    }
+
+    async fn namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+    ) -> Result<HashMap<String, String>> {
+        self.inner.namespace_properties(namespace).await
+    }
+
+    async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        self.inner.drop_namespace(namespace).await
+    }
+
+    async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        self.inner.list_tables(namespace).await
+    }
+
+    async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
+        self.env.sleep(self.env.jitter(std::time::Duration::from_millis(5))).await;
+        self.inner.load_table(table).await
+    }
+
+    async fn create_table(
+        &self,
+        table: &TableIdent,
+        metadata: TableMetadata,
+        ledger: &[LedgerEntry],
+    ) -> Result<LoadedTable> {
+        self.inner.create_table(table, metadata, ledger).await
+    }
+
+    async fn register_table(&self, table: &TableIdent, location: &str) -> Result<LoadedTable> {
+        self.inner.register_table(table, location).await
+    }
+
+    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
+        self.inner.drop_table(table).await
+    }
+
+    async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        self.inner.rename_table(from, to).await
+    }
+
+    async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
+        self.inner.ledger(table, keys).await
+    }
+}

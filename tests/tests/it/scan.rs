@@ -1,0 +1,103 @@
+//! What a scan costs, in requests.
+
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use futures::TryStreamExt;
+use icefield_catalog::storage::recording::IoSnapshot;
+use icefield_catalog::{Env, Storage};
+use icefield_query::{Answer, Session, Settings};
+use icefield_tests::memory_warehouse;
+
+struct Lake {
+    session: Session,
+    storage: Arc<Storage>,
+}
+
+impl Lake {
+    async fn new() -> Self {
+        let storage = Storage::new();
+        let tables = memory_warehouse(Arc::clone(&storage), Env::real(), |it| it);
+        let lake = Self { session: Session::new(tables, Settings::default()).unwrap(), storage };
+        lake.run("CREATE NAMESPACE raw").await;
+        lake
+    }
+
+    async fn run(&self, sql: &str) -> Vec<RecordBatch> {
+        match self.session.run(sql).await.unwrap() {
+            Answer::Rows(rows) => rows.stream.try_collect().await.unwrap(),
+            Answer::Done(_) => Vec::new(),
+        }
+    }
+
+    /// What a statement asks of storage.
+    async fn cost(&self, sql: &str) -> IoSnapshot {
+        let before = self.storage.stats().snapshot();
+        self.run(sql).await;
+        self.storage.stats().snapshot().since(&before)
+    }
+}
+
+/// Twenty files of a hundred rows, their ids apart.
+async fn twenty_files() -> Lake {
+    let lake = Lake::new().await;
+    lake.run("CREATE TABLE raw.t (id BIGINT, s STRING)").await;
+    for file in 0..20 {
+        let (from, to) = (file * 100, file * 100 + 99);
+        lake.run(&format!(
+            "INSERT INTO raw.t SELECT value, CAST(value AS STRING) FROM generate_series({from}, {to})"
+        ))
+        .await;
+    }
+    lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_that_metadata_answers_read_no_data() {
+    let lake = twenty_files().await;
+    for sql in [
+        "SELECT count(*) FROM raw.t",
+        "SELECT min(id), max(id) FROM raw.t",
+        "SELECT * FROM raw.t WHERE id > 5000",
+        "SELECT * FROM raw.t WHERE id = 3 AND id = 999",
+    ] {
+        assert_eq!(lake.cost(sql).await.data_reads(), 0, "{sql}");
+    }
+    let counts = lake.run("SELECT count(*), min(id), max(id) FROM raw.t").await;
+    let text = format!("{:?}", counts[0].columns());
+    for number in ["2000", "0,", "1999"] {
+        assert!(text.contains(number), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_point_lookup_reads_one_file_and_no_manifest_twice() {
+    let lake = twenty_files().await;
+    let sql = "SELECT s FROM raw.t WHERE id = 1234";
+    let first = lake.cost(sql).await;
+    assert!(first.data_reads() <= 3, "{first:?}");
+    let second = lake.cost("SELECT s FROM raw.t WHERE id = 1234 AND s <> ''").await;
+    assert_eq!(second.manifest_reads(), 0, "manifests are cached");
+    assert!(second.data_reads() <= 2, "{second:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_top_rows_need_few_files() {
+    let lake = twenty_files().await;
+    let cost = lake.cost("SELECT id, s FROM raw.t ORDER BY id DESC LIMIT 3").await;
+    assert!(cost.data_reads() < 30, "{cost:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_partitions_fit_in_little_memory() {
+    let lake = Lake::new().await;
+    lake.run("CREATE TABLE raw.p (k INT, v STRING) PARTITIONED BY (k)").await;
+    lake.run(
+        "INSERT INTO raw.p SELECT CAST(value % 500 AS INT), repeat('x', 100) \
+         FROM generate_series(1, 20000)",
+    )
+    .await;
+    let files = lake.run("SELECT count(*) AS n, min(record_count), max(record_count) FROM raw.p.files");
+    let text = format!("{:?}", files.await[0].columns());
+    assert!(text.contains("500") && text.contains("40"), "one file a partition: {text}");
+}
