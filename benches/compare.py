@@ -157,13 +157,13 @@ def commits(a) -> None:
     for run in range(3):
         with tempfile.TemporaryDirectory(dir=a.out) as w:
             script = Path(w) / "commits.sql"
-            inserts = "".join(f"INSERT INTO t VALUES ({i}, 'k{i}', {i * 0.5});\n" for i in range(COMMITS))
-            script.write_text("CREATE TABLE t (id BIGINT, k VARCHAR, v DOUBLE);\n" + inserts)
+            inserts = "".join(f"INSERT INTO raw.t VALUES ({i}, 'k{i}', {i * 0.5});\n" for i in range(COMMITS))
+            script.write_text("CREATE TABLE raw.t (id BIGINT, k VARCHAR, v DOUBLE);\n" + inserts)
             icefield = [BIN, "sql", "--warehouse", w, "--format", "ndjson"]
             bench.wait_quiet(10)
             at = arrivals([*icefield, "-f", str(script)], cwd=w)
             each = [y - x for x, y in zip(at, at[1:])]
-            check = "SELECT count(*) AS n, sum(id) AS s FROM t"
+            check = "SELECT count(*) AS n, sum(id) AS s FROM raw.t"
             got = json.loads(subprocess.run([*icefield, "-c", check], check=True, capture_output=True).stdout)
             records.append(rate("icefield", each) | {
                 "ok": len(each) == COMMITS and got == {"n": COMMITS, "s": COMMITS * (COMMITS - 1) // 2}})
@@ -172,7 +172,8 @@ def commits(a) -> None:
             bench.wait_quiet(10)
             code = PYICEBERG.format(w=w, n=COMMITS)
             got = subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True)
-            records.append(rate("pyiceberg", json.loads(got.stdout)) | {"ok": True})
+            got = json.loads(got.stdout)
+            records.append(rate("pyiceberg", got["each"]) | {"ok": got["rows"] == COMMITS})
             say(json.dumps(records[-1]))
         save(a, "commits", records)
 
@@ -195,7 +196,7 @@ for i in range({n}):
     t0 = time.perf_counter()
     t.append(pa.table({{"id": pa.array([i], pa.int64()), "k": [f"k{{i}}"], "v": [i * 0.5]}}))
     out.append(time.perf_counter() - t0)
-print(json.dumps(out))
+print(json.dumps({{"each": out, "rows": cat.load_table("b.t").scan().to_arrow().num_rows}}))
 """
 
 SUMS = "count(*) AS n, sum(l_orderkey) AS k, sum(l_extendedprice) AS p, sum(length(l_comment)) AS c"
@@ -220,7 +221,7 @@ def ctas(a) -> None:
         with tempfile.TemporaryDirectory(dir=a.out) as w:
             bench.wait_quiet(10)
             at = arrivals([BIN, "sql", "--warehouse", w, "--format", "ndjson", "-c", "SELECT 1 AS marker",
-                           "-c", f"CREATE TABLE lineitem AS SELECT * FROM iceberg_scan('{metadata}')"], cwd=w)
+                           "-c", f"CREATE TABLE raw.lineitem AS SELECT * FROM iceberg_scan('{metadata}')"], cwd=w)
             files = list(Path(w).rglob("*.parquet"))
             record = {"engine": "icefield", "run": run, "seconds": at[1] - at[0], "files": len(files),
                       "mb": sum(it.stat().st_size for it in files) / 1e6}

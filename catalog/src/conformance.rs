@@ -3,12 +3,7 @@
 //! One function a promise; each panics, naming the promise, when it is broken. Call [`all`] from a
 //! test with a catalog that is empty.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test suite, which fails by panicking"
-)]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test suite, which fails by panicking")]
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,8 +78,8 @@ async fn namespaces_nest_and_must_be_empty_to_go(catalog: &dyn Catalog) {
     let again = catalog.create_namespace(&a, HashMap::new()).await.unwrap_err();
     assert_eq!(again.kind(), ErrorKind::NamespaceAlreadyExists);
     assert_eq!(catalog.namespace_properties(&a).await.unwrap(), properties);
-    assert_eq!(catalog.list_namespaces(None).await.unwrap(), [a.clone()]);
-    assert_eq!(catalog.list_namespaces(Some(&a)).await.unwrap(), [b.clone()]);
+    assert_eq!(catalog.list_namespaces(None).await.unwrap(), std::slice::from_ref(&a));
+    assert_eq!(catalog.list_namespaces(Some(&a)).await.unwrap(), std::slice::from_ref(&b));
     let full = catalog.drop_namespace(&a).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::PreconditionFailed);
     catalog.drop_namespace(&b).await.unwrap();
@@ -106,7 +101,7 @@ async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
     assert_eq!(again.kind(), ErrorKind::TableAlreadyExists);
     let loaded = catalog.load_table(&t).await.unwrap();
     assert_eq!(loaded.metadata_location, made.metadata_location);
-    assert_eq!(catalog.list_tables(&namespace("n")).await.unwrap(), [t.clone()]);
+    assert_eq!(catalog.list_tables(&namespace("n")).await.unwrap(), std::slice::from_ref(&t));
 
     catalog.rename_table(&t, &u).await.unwrap();
     assert_eq!(catalog.load_table(&t).await.unwrap_err().kind(), ErrorKind::TableNotFound);
@@ -118,10 +113,7 @@ async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
     assert_eq!(catalog.drop_table(&u).await.unwrap_err().kind(), ErrorKind::TableNotFound);
 }
 
-async fn a_commit_moves_the_pointer_only_from_where_it_was_read(
-    catalog: &dyn Catalog,
-    root: &str,
-) {
+async fn a_commit_moves_the_pointer_only_from_where_it_was_read(catalog: &dyn Catalog, root: &str) {
     let t = ident("n.cas");
     catalog.create_table(&t, metadata(format!("{root}/cas")), &[]).await.unwrap();
     assert!(committed(catalog, vec![change(&t, "k", "1")]).await);

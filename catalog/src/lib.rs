@@ -56,10 +56,8 @@ pub struct LoadedTable {
 #[async_trait]
 pub trait Catalog: Debug + Send + Sync {
     /// The namespaces directly below `parent`, or the top ones, by name.
-    async fn list_namespaces(
-        &self,
-        parent: Option<&NamespaceIdent>,
-    ) -> Result<Vec<NamespaceIdent>>;
+    async fn list_namespaces(&self, parent: Option<&NamespaceIdent>)
+    -> Result<Vec<NamespaceIdent>>;
 
     /// Makes an empty namespace; [`ErrorKind::NamespaceAlreadyExists`] if there is one.
     async fn create_namespace(

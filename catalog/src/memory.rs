@@ -116,8 +116,7 @@ impl Catalog for MemoryCatalog {
         ledger: &[LedgerEntry],
     ) -> Result<LoadedTable> {
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
-        let loaded =
-            LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
+        let loaded = LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
         let mut state = self.state.lock().await;
         state.insert(table, &loaded)?;
         for entry in ledger {

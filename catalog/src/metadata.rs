@@ -83,11 +83,8 @@ pub fn folder(metadata: &TableMetadata) -> String {
 /// The version number in a metadata file's name; 0 where a foreign name has none.
 pub fn version_of(location: &str) -> u64 {
     let name = location.rsplit('/').next().unwrap_or_default();
-    let digits: String = name
-        .trim_start_matches('v')
-        .chars()
-        .take_while(char::is_ascii_digit)
-        .collect();
+    let digits: String =
+        name.trim_start_matches('v').chars().take_while(char::is_ascii_digit).collect();
     digits.parse().unwrap_or(0)
 }
 
@@ -102,7 +99,9 @@ pub fn dropped_from_log(base: &TableMetadata, next: &TableMetadata) -> Vec<Strin
     }
     base.metadata_log()
         .iter()
-        .filter(|old| !next.metadata_log().iter().any(|kept| kept.metadata_file == old.metadata_file))
+        .filter(|old| {
+            !next.metadata_log().iter().any(|kept| kept.metadata_file == old.metadata_file)
+        })
         .map(|old| old.metadata_file.clone())
         .collect()
 }

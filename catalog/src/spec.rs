@@ -10,7 +10,7 @@ pub use iceberg::spec::{
     Literal, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter,
     ManifestStatus, ManifestWriter, ManifestWriterBuilder, Map, MapType, NestedField,
     NestedFieldRef, NullOrder, Operation, PartitionField, PartitionSpec, PartitionSpecRef,
-    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Snapshot, SnapshotReference, SnapshotRef,
+    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Snapshot, SnapshotRef, SnapshotReference,
     SnapshotRetention, SortDirection, SortField, SortOrder, SortOrderRef, Struct, StructType,
     Summary, TableMetadata, TableMetadataBuilder, TableMetadataRef, Transform, Type,
     UnboundPartitionField, UnboundPartitionSpec,

@@ -272,8 +272,7 @@ impl Catalog for SqlCatalog {
             return Err(no_namespace(table.namespace()));
         }
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
-        let loaded =
-            LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
+        let loaded = LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
         self.insert(table, &loaded, ledger).await?;
         Ok(loaded)
     }

@@ -262,6 +262,8 @@ mod tests {
         let error = storage.write("memory:///a", Bytes::from_static(b"2")).await.unwrap_err();
         assert!(error.message().contains("exists already"), "{error}");
         assert_eq!(&storage.read("memory:///a").await.unwrap()[..], b"1");
-        assert!(storage.read("memory:///b").await.unwrap_err().message().contains("does not exist"));
+        assert!(
+            storage.read("memory:///b").await.unwrap_err().message().contains("does not exist")
+        );
     }
 }

@@ -23,7 +23,13 @@ pub(crate) struct Options {
     #[arg(long, global = true, env = "ICEFIELD_WAREHOUSE", value_name = "DIR|URL")]
     pub(crate) warehouse: Option<String>,
     /// Catalog: sqlite:PATH or postgres://USER@HOST/DB [default: SQLite inside the warehouse]
-    #[arg(long, global = true, env = "ICEFIELD_CATALOG", value_name = "URL", hide_env_values = true)]
+    #[arg(
+        long,
+        global = true,
+        env = "ICEFIELD_CATALOG",
+        value_name = "URL",
+        hide_env_values = true
+    )]
     pub(crate) catalog: Option<String>,
     /// Memory for queries before they spill to disk, such as 2GB [default: unlimited]
     #[arg(long, global = true, env = "ICEFIELD_MEMORY_LIMIT", value_name = "SIZE")]

@@ -68,7 +68,8 @@ impl<'a> Printer<'a> {
                 }
                 (None, Format::Csv) => {
                     let cells = cells(&self.schema, batch, row);
-                    let cells = cells.iter().map(|it| it.as_deref().map_or(String::new(), csv_cell));
+                    let cells =
+                        cells.iter().map(|it| it.as_deref().map_or(String::new(), csv_cell));
                     writeln!(self.out, "{}", cells.collect::<Vec<_>>().join(","))?;
                 }
                 (None, Format::Markdown | Format::Table) => {

@@ -156,7 +156,11 @@ impl Shell {
             }
             ("x", _) => {
                 self.expanded = !self.expanded;
-                say(if self.expanded { "Expanded display is on." } else { "Expanded display is off." })?;
+                say(if self.expanded {
+                    "Expanded display is on."
+                } else {
+                    "Expanded display is off."
+                })?;
             }
             ("format", Some(name)) => {
                 use clap::ValueEnum;

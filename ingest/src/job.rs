@@ -272,7 +272,8 @@ fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
     if a == b {
         return Some(a.clone());
     }
-    let text = |it: &DataType| matches!(it, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
+    let text =
+        |it: &DataType| matches!(it, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View);
     match (a, b) {
         (DataType::Null, other) | (other, DataType::Null) => Some(other.clone()),
         _ if text(a) && text(b) => Some(DataType::Utf8),

@@ -183,11 +183,7 @@ fn from_stdin(format: Option<Format>) -> Result<Source> {
     Ok(Source { name, bytes, checksum, format, compression: Compression::None, path })
 }
 
-async fn from_storage(
-    location: &str,
-    format: Option<Format>,
-    storage: &Storage,
-) -> Result<Source> {
+async fn from_storage(location: &str, format: Option<Format>, storage: &Storage) -> Result<Source> {
     let (format, compression) = kind(location, format)?;
     let content = storage.read(location).await?;
     let mut held = tempfile::NamedTempFile::new().map_err(scratch)?;

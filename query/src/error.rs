@@ -135,7 +135,10 @@ impl From<icefield_table::Error> for Error {
             }
         }
         let mut made = Self::new(kind, message);
-        made.hint = match shown.contains("context") { true => named("hint"), false => None };
+        made.hint = match shown.contains("context") {
+            true => named("hint"),
+            false => None,
+        };
         made
     }
 }
@@ -247,7 +250,8 @@ fn from_schema(error: &SchemaError) -> Error {
             let known: Vec<&str> = valid_fields.iter().map(|it| it.name()).collect();
             let mut made = Error::not_found(format!("no column `{}`", field.name()));
             if let Some(near) = nearest(field.name(), &known) {
-                let quoted = near.chars().any(|it| it.is_uppercase() || !it.is_alphanumeric() && it != '_');
+                let quoted =
+                    near.chars().any(|it| it.is_uppercase() || !it.is_alphanumeric() && it != '_');
                 let near = if quoted { format!("\"{near}\"") } else { near.to_owned() };
                 made = made.with_hint(format!("did you mean {near}?"));
             } else if !known.is_empty() {
@@ -266,8 +270,9 @@ fn from_schema(error: &SchemaError) -> Error {
 fn from_store(error: &object_store::Error) -> Error {
     match error {
         object_store::Error::NotFound { path, .. } => {
-            Error::corrupt(format!("data file `{path}` does not exist"))
-                .with_hint("the table names a file that was removed; restore it, or read an older snapshot")
+            Error::corrupt(format!("data file `{path}` does not exist")).with_hint(
+                "the table names a file that was removed; restore it, or read an older snapshot",
+            )
         }
         other => {
             let mut cause: &dyn std::error::Error = other;
@@ -351,7 +356,9 @@ mod tests {
 
     #[test]
     fn parser_errors_know_their_place() {
-        let error = from_parser("sql parser error: Expected: end of statement, found: x at Line: 2, Column: 7");
+        let error = from_parser(
+            "sql parser error: Expected: end of statement, found: x at Line: 2, Column: 7",
+        );
         assert_eq!(error.place, Some(Place { line: 2, column: 7, length: 1 }));
         assert_eq!(error.message, "expected: end of statement, found: x");
     }

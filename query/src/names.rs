@@ -24,8 +24,15 @@ const INFORMATION: &str = "information_schema";
 
 /// The metadata tables.
 pub(crate) const METADATA_TABLES: [&str; 9] = [
-    "snapshots", "history", "files", "data_files", "delete_files", "manifests", "refs",
-    "partitions", "metadata_log_entries",
+    "snapshots",
+    "history",
+    "files",
+    "data_files",
+    "delete_files",
+    "manifests",
+    "refs",
+    "partitions",
+    "metadata_log_entries",
 ];
 
 /// A table's last part taken apart.
@@ -188,12 +195,7 @@ fn quoted(parts: &[&str]) -> ObjectName {
 }
 
 fn alias_of(name: &str) -> TableAlias {
-    TableAlias {
-        explicit: true,
-        name: Ident::with_quote('"', name),
-        columns: Vec::new(),
-        at: None,
-    }
+    TableAlias { explicit: true, name: Ident::with_quote('"', name), columns: Vec::new(), at: None }
 }
 
 /// The arguments of `iceberg_scan` as JSON, which is the table's name at [`BY_PATH`].
@@ -205,7 +207,9 @@ fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(value), .. } => {
                 (name.value.to_lowercase(), value)
             }
-            other => return Err(Error::invalid(format!("iceberg_scan: `{other}` is not an argument"))),
+            other => {
+                return Err(Error::invalid(format!("iceberg_scan: `{other}` is not an argument")));
+            }
         };
         let value = match value {
             Expr::Value(value) => match &value.value {
@@ -220,21 +224,28 @@ fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
         };
         if !matches!(name.as_str(), "path" | "snapshot_id" | "allow_moved_paths") {
             return Err(Error::invalid(format!("iceberg_scan: there is no argument `{name}`"))
-                .with_hint("arguments are a path, snapshot_id => N and allow_moved_paths => true"));
+                .with_hint(
+                    "arguments are a path, snapshot_id => N and allow_moved_paths => true",
+                ));
         }
         if out.insert(name.clone(), value).is_some() {
             return Err(Error::invalid(format!("iceberg_scan: `{name}` is given twice")));
         }
     }
     if !out.contains_key("path") {
-        return Err(Error::invalid("iceberg_scan needs the path of a table or of its metadata file"));
+        return Err(Error::invalid(
+            "iceberg_scan needs the path of a table or of its metadata file",
+        ));
     }
     Ok(serde_json::Value::Object(out).to_string())
 }
 
 /// Lets columns be written in any case: an unquoted name that is no column as it stands, but is one
 /// in another case, becomes that one.
-pub(crate) fn fold_columns(statement: &mut impl VisitMut, columns: &HashMap<String, Option<String>>) {
+pub(crate) fn fold_columns(
+    statement: &mut impl VisitMut,
+    columns: &HashMap<String, Option<String>>,
+) {
     if !columns.is_empty() {
         let _ = statement.visit(&mut Columns(columns));
     }

@@ -76,8 +76,14 @@ pub(crate) fn tokens(text: &str) -> Result<Vec<Tokens>> {
             Token::Number(ref text, _) if text.contains(['e', 'E']) => {
                 let quoted = Token::SingleQuotedString(text.clone());
                 let word = |it: &str| Token::make_word(it, None);
-                let cast =
-                    [word("CAST"), Token::LParen, quoted, word("AS"), word("DOUBLE"), Token::RParen];
+                let cast = [
+                    word("CAST"),
+                    Token::LParen,
+                    quoted,
+                    word("AS"),
+                    word("DOUBLE"),
+                    Token::RParen,
+                ];
                 if let Some(last) = statements.last_mut() {
                     last.extend(cast.into_iter().map(|it| TokenWithSpan::new(it, token.span)));
                 }
@@ -133,14 +139,84 @@ pub fn is_complete(text: &str) -> bool {
 /// Words the shell offers and colours.
 pub fn keywords() -> &'static [&'static str] {
     &[
-        "ALTER", "ANALYZE", "AND", "AS", "ASC", "BETWEEN", "BY", "CASE", "CAST", "COLUMN", "COUNT",
-        "CREATE", "CROSS", "DATE", "DELETE", "DESC", "DESCRIBE", "DISTINCT", "DROP", "ELSE", "END",
-        "EXISTS", "EXPLAIN", "FALSE", "FOR", "FROM", "FULL", "GROUP", "HAVING", "IF", "ILIKE", "IN",
-        "INNER", "INSERT", "INTERVAL", "INTO", "IS", "JOIN", "LEFT", "LIKE", "LIMIT", "LOCATION",
-        "NAMESPACE", "NOT", "NULL", "OF", "OFFSET", "ON", "OR", "ORDER", "ORDERED", "OVER",
-        "PARTITION", "PARTITIONED", "RENAME", "RIGHT", "SCHEMA", "SELECT", "SET", "SHOW", "SUM",
-        "SYSTEM_TIME", "TABLE", "TABLES", "TBLPROPERTIES", "THEN", "TIMESTAMP", "TO", "TRUE",
-        "UNION", "UPDATE", "USE", "USING", "VALUES", "VERSION", "WHEN", "WHERE", "WITH",
+        "ALTER",
+        "ANALYZE",
+        "AND",
+        "AS",
+        "ASC",
+        "BETWEEN",
+        "BY",
+        "CASE",
+        "CAST",
+        "COLUMN",
+        "COUNT",
+        "CREATE",
+        "CROSS",
+        "DATE",
+        "DELETE",
+        "DESC",
+        "DESCRIBE",
+        "DISTINCT",
+        "DROP",
+        "ELSE",
+        "END",
+        "EXISTS",
+        "EXPLAIN",
+        "FALSE",
+        "FOR",
+        "FROM",
+        "FULL",
+        "GROUP",
+        "HAVING",
+        "IF",
+        "ILIKE",
+        "IN",
+        "INNER",
+        "INSERT",
+        "INTERVAL",
+        "INTO",
+        "IS",
+        "JOIN",
+        "LEFT",
+        "LIKE",
+        "LIMIT",
+        "LOCATION",
+        "NAMESPACE",
+        "NOT",
+        "NULL",
+        "OF",
+        "OFFSET",
+        "ON",
+        "OR",
+        "ORDER",
+        "ORDERED",
+        "OVER",
+        "PARTITION",
+        "PARTITIONED",
+        "RENAME",
+        "RIGHT",
+        "SCHEMA",
+        "SELECT",
+        "SET",
+        "SHOW",
+        "SUM",
+        "SYSTEM_TIME",
+        "TABLE",
+        "TABLES",
+        "TBLPROPERTIES",
+        "THEN",
+        "TIMESTAMP",
+        "TO",
+        "TRUE",
+        "UNION",
+        "UPDATE",
+        "USE",
+        "USING",
+        "VALUES",
+        "VERSION",
+        "WHEN",
+        "WHERE",
+        "WITH",
     ]
 }
 
@@ -202,7 +278,8 @@ fn clause(tokens: &Tokens, place: usize) -> Option<(bool, usize)> {
     let at = if is(place, "FOR") { place + 1 } else { place };
     let is_version = is(at, "VERSION") || is(at, "SYSTEM_VERSION");
     let is_time = is(at, "SYSTEM_TIME") || is(at, "TIMESTAMP");
-    ((is_version || is_time) && is(at + 1, "AS") && is(at + 2, "OF")).then_some((is_version, at + 3))
+    ((is_version || is_time) && is(at + 1, "AS") && is(at + 2, "OF"))
+        .then_some((is_version, at + 3))
 }
 
 /// Whether what was read so far ends with the name of a table: FROM, JOIN or a comma, then a name.
@@ -228,9 +305,11 @@ fn version(tokens: &Tokens, place: usize) -> Result<Wanted> {
     match tokens.get(place).map(|it| &it.token) {
         Some(Token::Number(number, _)) => Ok(Wanted::Version(number.clone())),
         Some(Token::SingleQuotedString(text)) => Ok(Wanted::Version(text.clone())),
-        _ => Err(Error::invalid("expected a snapshot id, or the name of a branch or tag in quotes")
-            .with_place(place_of(tokens, place))
-            .with_hint("SELECT * FROM t.snapshots lists snapshots; t.refs branches and tags")),
+        _ => {
+            Err(Error::invalid("expected a snapshot id, or the name of a branch or tag in quotes")
+                .with_place(place_of(tokens, place))
+                .with_hint("SELECT * FROM t.snapshots lists snapshots; t.refs branches and tags"))
+        }
     }
 }
 
@@ -258,9 +337,9 @@ pub(crate) fn place_of(tokens: &Tokens, place: usize) -> Option<Place> {
 
 /// Where an identifier stands in a statement, for errors that only know its name.
 pub(crate) fn find_name(tokens: &Tokens, name: &str) -> Option<Place> {
-    let place = tokens.iter().position(|it| {
-        matches!(&it.token, Token::Word(word) if word.value.eq_ignore_ascii_case(name))
-    })?;
+    let place = tokens.iter().position(
+        |it| matches!(&it.token, Token::Word(word) if word.value.eq_ignore_ascii_case(name)),
+    )?;
     place_of(tokens, place)
 }
 

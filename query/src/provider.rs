@@ -65,7 +65,10 @@ impl Lake {
         match self.tables.load(&ident).await {
             Ok(table) => return Ok(Some(table)),
             Err(error)
-                if matches!(error.kind(), ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound) => {}
+                if matches!(
+                    error.kind(),
+                    ErrorKind::TableNotFound | ErrorKind::NamespaceNotFound
+                ) => {}
             Err(error) => return Err(error.into()),
         }
         let names = self.names(namespace).await?;

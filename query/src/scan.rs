@@ -83,8 +83,7 @@ impl Scan {
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let bounds =
-            FileBounds::new(&self.table, schema, &planned.tasks, &unmapped, projection)?;
+        let bounds = FileBounds::new(&self.table, schema, &planned.tasks, &unmapped, projection)?;
         let mut by_root: BTreeMap<String, Vec<(usize, PartitionedFile)>> = BTreeMap::new();
         for (place, task) in planned.tasks.iter().enumerate() {
             let (root, mut file) = self.file(task)?;
@@ -153,8 +152,8 @@ impl Scan {
         let url = ObjectStoreUrl::parse(root)?;
         let store = state.runtime_env().object_store(&url)?;
         let footers = self.footers.of(root, state);
-        let mut options = TableParquetOptions::default();
-        options.global = state.config_options().execution.parquet.clone();
+        let global = state.config_options().execution.parquet.clone();
+        let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
         options.global.coerce_int96 = Some("us".to_owned());
         let schema = TableSchema::from_file_schema(Arc::clone(&map.file_schema));
         let reader = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&footers));
@@ -162,14 +161,13 @@ impl Scan {
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(reader));
         let storage = Arc::clone(self.table.storage());
-        let source: Arc<dyn FileSource> =
-            Arc::new(IcebergSource::new(
-                Arc::new(parquet),
-                footers,
-                storage,
-                Arc::clone(&map.ids),
-                with_nan,
-            ));
+        let source: Arc<dyn FileSource> = Arc::new(IcebergSource::new(
+            Arc::new(parquet),
+            footers,
+            storage,
+            Arc::clone(&map.ids),
+            with_nan,
+        ));
         let partitions = state.config().target_partitions().min(files.len()).max(1);
         let groups = FileGroup::new(files).split_files(partitions);
         let config = FileScanConfigBuilder::new(url, source)

@@ -7,6 +7,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::common::{DataFusionError, TableReference};
+use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -15,7 +16,6 @@ use datafusion::logical_expr::{LogicalPlan, WriteOp};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion::execution::FunctionRegistry;
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -194,7 +194,11 @@ impl Session {
     }
 
     /// Puts the versions that clauses ask for into the names of their tables.
-    pub(crate) async fn resolve_versions(&self, tokens: &mut Tokens, found: Vec<TimeTravel>) -> Result<()> {
+    pub(crate) async fn resolve_versions(
+        &self,
+        tokens: &mut Tokens,
+        found: Vec<TimeTravel>,
+    ) -> Result<()> {
         // From the end, so that inserted aliases do not move what is before them.
         for TimeTravel { name, wanted, needs_alias } in found.into_iter().rev() {
             let version = match wanted {
@@ -214,10 +218,8 @@ impl Session {
             token.token = quoted(format!("{bare}@{version}"));
             let span = token.span;
             if needs_alias {
-                let alias = datafusion::sql::sqlparser::tokenizer::TokenWithSpan::new(
-                    quoted(bare),
-                    span,
-                );
+                let alias =
+                    datafusion::sql::sqlparser::tokenizer::TokenWithSpan::new(quoted(bare), span);
                 tokens.insert(name + 1, alias);
             }
         }
@@ -229,7 +231,8 @@ impl Session {
         let value = self.value(&format!("SELECT {expression}")).await?;
         let kind = value.column(0).data_type().clone();
         if kind.is_integer() {
-            let seconds = arrow::compute::cast(value.column(0), &arrow::datatypes::DataType::Int64)?;
+            let seconds =
+                arrow::compute::cast(value.column(0), &arrow::datatypes::DataType::Int64)?;
             use arrow::array::AsArray;
             let seconds = seconds.as_primitive::<arrow::datatypes::Int64Type>();
             return Ok(seconds.values().first().copied().unwrap_or(0).saturating_mul(1000));
@@ -257,12 +260,13 @@ impl Session {
 
     pub(crate) fn parse(&self, tokens: Tokens) -> Result<Statement> {
         let dialect = Sql::default();
-        let mut parser =
-            DFParserBuilder::new(tokens).with_dialect(&dialect).with_recursion_limit(200).build()?;
+        let mut parser = DFParserBuilder::new(tokens)
+            .with_dialect(&dialect)
+            .with_recursion_limit(200)
+            .build()?;
         let mut statements = parser.parse_statements()?;
-        let mut statement = statements
-            .pop_front()
-            .ok_or_else(|| Error::invalid("there is no statement"))?;
+        let mut statement =
+            statements.pop_front().ok_or_else(|| Error::invalid("there is no statement"))?;
         normalize(&mut statement, &self.lake.current())?;
         Ok(statement)
     }
@@ -348,9 +352,7 @@ impl Session {
         };
         let Some(schema) = catalog.schema(&resolved.schema) else { return Vec::new() };
         match schema.table(&resolved.table).await {
-            Ok(Some(table)) => {
-                table.schema().fields().iter().map(|it| it.name().clone()).collect()
-            }
+            Ok(Some(table)) => table.schema().fields().iter().map(|it| it.name().clone()).collect(),
             _ => Vec::new(),
         }
     }
@@ -435,9 +437,9 @@ impl Session {
             error.message = better.message;
             error.hint = error.hint.or(better.hint);
         }
-        let place = name.as_deref().and_then(|name| {
-            parser::find_name(tokens, name.rsplit('.').next().unwrap_or(name))
-        });
+        let place = name
+            .as_deref()
+            .and_then(|name| parser::find_name(tokens, name.rsplit('.').next().unwrap_or(name)));
         error.with_place(place)
     }
 
@@ -447,8 +449,7 @@ impl Session {
         let error = Error::not_found(format!("no table `{shown}`"));
         let Ok(all) = self.lake.all_names().await else { return error };
         let known: Vec<&str> = all.iter().map(String::as_str).collect();
-        let bare: Vec<&str> =
-            known.iter().map(|it| it.rsplit('.').next().unwrap_or(it)).collect();
+        let bare: Vec<&str> = known.iter().map(|it| it.rsplit('.').next().unwrap_or(it)).collect();
         let last = shown.rsplit('.').next().unwrap_or(shown);
         let by_bare = nearest(last, &bare)
             .and_then(|bare| known.iter().find(|it| it.ends_with(&format!(".{bare}"))).copied());
@@ -488,10 +489,8 @@ async fn start(
     let schema = stream.schema();
     let first = first.transpose()?;
     let all = stream::iter(first.map(Ok)).chain(stream);
-    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
-        Arc::clone(&schema),
-        all,
-    );
+    let stream =
+        datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), all);
     Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
 }
 

@@ -30,7 +30,9 @@ pub(crate) fn from_sql(kind: &DataType) -> Result<Type> {
         }
         DataType::Decimal(info) | DataType::Numeric(info) | DataType::Dec(info) => decimal(info)?,
         DataType::Date | DataType::Date32 => PrimitiveType::Date,
-        DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => PrimitiveType::Time,
+        DataType::Time(_, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
+            PrimitiveType::Time
+        }
         DataType::Timestamp(precision, zone) => {
             let has_zone = matches!(zone, TimezoneInfo::WithTimeZone | TimezoneInfo::Tz);
             match (has_zone, precision) {

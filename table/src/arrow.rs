@@ -10,7 +10,9 @@ use std::sync::Arc;
 use arrow::array::{
     Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit,
+};
 use arrow::error::ArrowError;
 use icefield_catalog::spec::{NestedField, PrimitiveType, Schema, Type};
 
@@ -131,15 +133,19 @@ pub fn reshape_with(
             });
             let children = children.collect::<Result<Vec<_>, _>>()?;
             let nulls = array.nulls().cloned();
-            let made =
-                StructArray::try_new_with_length(to.clone(), children, nulls, array.len())?;
+            let made = StructArray::try_new_with_length(to.clone(), children, nulls, array.len())?;
             Ok(Arc::new(made))
         }
         (DataType::List(_), DataType::List(to)) => {
             let array = array.as_list::<i32>();
             let values = reshape_with(array.values(), to.data_type(), missing)?;
             let nulls = array.nulls().cloned();
-            Ok(Arc::new(ListArray::try_new(Arc::clone(to), array.offsets().clone(), values, nulls)?))
+            Ok(Arc::new(ListArray::try_new(
+                Arc::clone(to),
+                array.offsets().clone(),
+                values,
+                nulls,
+            )?))
         }
         (DataType::LargeList(inner), DataType::List(_)) => {
             let small = arrow::compute::cast(array, &DataType::List(Arc::clone(inner)))?;

@@ -20,9 +20,7 @@ mod stage;
 use std::collections::BTreeMap;
 
 use icefield_catalog::spec::{TableRequirement, TableUpdate};
-use icefield_catalog::{
-    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange,
-};
+use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange};
 
 use crate::manifest::DataFile;
 use crate::table::{Table, Tables};
@@ -106,10 +104,7 @@ pub async fn create(staged: &Table, first: Append) -> Result<Table> {
 /// # Errors
 ///
 /// What `evolve` refuses, and as for [`append`].
-pub async fn evolve(
-    table: &Table,
-    evolve: impl Fn(&Table) -> Result<Evolution>,
-) -> Result<Table> {
+pub async fn evolve(table: &Table, evolve: impl Fn(&Table) -> Result<Evolution>) -> Result<Table> {
     let ident = table.ident().ok_or_else(nameless)?;
     let catalog = &table.tables().warehouse().catalog;
     let mut backoff = Backoff::new(table);

@@ -191,7 +191,7 @@ fn apply(
                      double, and a decimal one of more digits and the same scale"
                 )));
             }
-            edit(fields, place, |field| field.field_type = Box::new(Type::Primitive(to.clone())))
+            edit(fields, place, |field| *field.field_type = Type::Primitive(to.clone()))
         }),
     }
 }

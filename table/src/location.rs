@@ -6,9 +6,8 @@ use icefield_catalog::{Env, metadata};
 /// The folder of data files: `write.data.path`, or `data` below the table.
 pub fn data_folder(metadata: &TableMetadata) -> String {
     let properties = metadata.properties();
-    let path = properties
-        .get("write.data.path")
-        .or_else(|| properties.get("write.folder-storage.path"));
+    let path =
+        properties.get("write.data.path").or_else(|| properties.get("write.folder-storage.path"));
     match path {
         Some(path) => path.trim_end_matches('/').to_owned(),
         None => format!("{}/data", metadata.location().trim_end_matches('/')),
@@ -45,9 +44,9 @@ pub fn data_file(
 
 /// Folders from a hash of the path, so that object stores spread the load (trap T-88).
 fn entropy(path: &str) -> String {
-    let hash = path.bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = path
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let bits = format!("{:020b}", hash & 0xf_ffff);
     let part = |start: usize, end: usize| bits.get(start..end).unwrap_or_default();
     format!("{}/{}/{}/{}", part(0, 4), part(4, 8), part(8, 12), part(12, 20))
@@ -59,11 +58,6 @@ pub fn manifest(table: &TableMetadata, env: &Env) -> String {
 }
 
 /// A new manifest list's location (trap T-01: a new one each attempt).
-pub fn manifest_list(
-    table: &TableMetadata,
-    env: &Env,
-    snapshot_id: i64,
-    attempt: u32,
-) -> String {
+pub fn manifest_list(table: &TableMetadata, env: &Env, snapshot_id: i64, attempt: u32) -> String {
     format!("{}/snap-{snapshot_id}-{attempt}-{}.avro", metadata::folder(table), env.uuid())
 }

@@ -37,9 +37,10 @@ pub fn field_types(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<Vec
         .map(|field| {
             let kind = match (source(field.source_id), &field.transform) {
                 // Whatever the source was, these are numbers.
-                (_, Transform::Bucket(_) | Transform::Year | Transform::Month | Transform::Hour) => {
-                    PrimitiveType::Int
-                }
+                (
+                    _,
+                    Transform::Bucket(_) | Transform::Year | Transform::Month | Transform::Hour,
+                ) => PrimitiveType::Int,
                 (_, Transform::Day) => PrimitiveType::Date,
                 (Some(Type::Primitive(kind)), _) => kind,
                 _ => PrimitiveType::String,
@@ -98,7 +99,9 @@ pub fn literal(raw: &[u8], kind: &PrimitiveType) -> Option<PrimitiveLiteral> {
             };
             PrimitiveLiteral::Double(value.into())
         }
-        PrimitiveType::String => PrimitiveLiteral::String(std::str::from_utf8(raw).ok()?.to_owned()),
+        PrimitiveType::String => {
+            PrimitiveLiteral::String(std::str::from_utf8(raw).ok()?.to_owned())
+        }
         PrimitiveType::Uuid => PrimitiveLiteral::UInt128(u128::from_be_bytes(raw.try_into().ok()?)),
         PrimitiveType::Decimal { .. } => PrimitiveLiteral::Int128(signed_be(raw)?),
         PrimitiveType::Binary | PrimitiveType::Fixed(_) => PrimitiveLiteral::Binary(raw.to_vec()),
@@ -197,12 +200,10 @@ fn truncate_bounds(
 ) -> (Option<Vec<u8>>, Option<Vec<u8>>) {
     let last = |value: i128| value.checked_add(width - 1);
     let upper = match upper {
-        PrimitiveLiteral::Int(value) => last(i128::from(*value)).map(|it| {
-            i32::try_from(it).unwrap_or(i32::MAX).to_le_bytes().to_vec()
-        }),
-        PrimitiveLiteral::Long(value) => last(i128::from(*value)).map(|it| {
-            i64::try_from(it).unwrap_or(i64::MAX).to_le_bytes().to_vec()
-        }),
+        PrimitiveLiteral::Int(value) => last(i128::from(*value))
+            .map(|it| i32::try_from(it).unwrap_or(i32::MAX).to_le_bytes().to_vec()),
+        PrimitiveLiteral::Long(value) => last(i128::from(*value))
+            .map(|it| i64::try_from(it).unwrap_or(i64::MAX).to_le_bytes().to_vec()),
         PrimitiveLiteral::Int128(value) => last(*value).map(value::decimal_to_bytes),
         // A text as long as the width may go on (trap T-87).
         PrimitiveLiteral::String(text) => value::increment_text(text).map(String::into_bytes),
@@ -214,7 +215,11 @@ fn truncate_bounds(
 
 /// The folder of a partition below the data folder: `day=2026-11-22/bucket=3`, empty if the table
 /// is not partitioned.
-pub fn path(spec: &PartitionSpec, types: &[PartitionField], values: &[Option<PrimitiveLiteral>]) -> String {
+pub fn path(
+    spec: &PartitionSpec,
+    types: &[PartitionField],
+    values: &[Option<PrimitiveLiteral>],
+) -> String {
     let parts: Vec<_> = spec
         .fields()
         .iter()
@@ -229,7 +234,11 @@ pub fn path(spec: &PartitionSpec, types: &[PartitionField], values: &[Option<Pri
 }
 
 /// A partition value as people read it (trap T-88).
-pub fn human(transform: &Transform, kind: &PrimitiveType, value: Option<&PrimitiveLiteral>) -> String {
+pub fn human(
+    transform: &Transform,
+    kind: &PrimitiveType,
+    value: Option<&PrimitiveLiteral>,
+) -> String {
     let Some(value) = value else { return "null".to_owned() };
     match (transform, value) {
         (Transform::Year, PrimitiveLiteral::Int(year)) => format!("{:04}", 1970 + i64::from(*year)),
@@ -294,8 +303,7 @@ fn date(days: i64) -> String {
 
 fn time_of_day(micros: i64) -> String {
     let (seconds, rest) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
-    let mut text =
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let mut text = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
     if rest != 0 {
         text.push_str(&format!(".{rest:06}"));
     }
@@ -322,8 +330,9 @@ fn base64(bytes: &[u8]) -> String {
         let group = chunk.iter().fold(0_u32, |group, byte| (group << 8) | u32::from(*byte))
             << (8 * (3 - chunk.len()));
         for place in 0..4 {
-            let letter = LETTERS[(group >> (18 - 6 * place)) as usize & 63];
-            out.push(if place <= chunk.len() { char::from(letter) } else { '=' });
+            let letter = LETTERS.get((group >> (18 - 6 * place)) as usize & 63);
+            let letter = letter.filter(|_| place <= chunk.len());
+            out.push(letter.map_or('=', |it| char::from(*it)));
         }
     }
     out

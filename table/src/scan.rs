@@ -125,8 +125,7 @@ pub async fn plan(table: &Table, version: &Version, sieve: Option<&Sieve>) -> Re
     let parts: Vec<_> = futures::stream::iter(data.into_iter().map(|line| {
         let (table, schema) = (table.clone(), version.schema.clone());
         // A task of its own, so that parsing uses all cores.
-        let read = tokio::spawn(async move { (table.manifest(&line).await, line, schema) });
-        async move { read.await }
+        tokio::spawn(async move { (table.manifest(&line).await, line, schema) })
     }))
     .buffered(FETCHES_MAX)
     .collect()

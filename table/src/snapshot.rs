@@ -112,7 +112,8 @@ fn at_time(metadata: &TableMetadata, ms: i64) -> Result<&SnapshotRef> {
 }
 
 fn not_found(message: String, metadata: &TableMetadata) -> Error {
-    let first = metadata.history().iter().find(|it| metadata.snapshot_by_id(it.snapshot_id).is_some());
+    let first =
+        metadata.history().iter().find(|it| metadata.snapshot_by_id(it.snapshot_id).is_some());
     let rest = match first {
         Some(first) => {
             format!("; the oldest is {} of {}", first.snapshot_id, time(first.timestamp_ms))
@@ -126,10 +127,7 @@ fn not_found(message: String, metadata: &TableMetadata) -> Error {
 pub fn time(ms: i64) -> String {
     let kind = icefield_catalog::spec::PrimitiveType::Timestamp;
     let value = icefield_catalog::spec::PrimitiveLiteral::Long(ms.saturating_mul(1000));
-    let text = crate::partition::human(
-        &icefield_catalog::spec::Transform::Identity,
-        &kind,
-        Some(&value),
-    );
+    let text =
+        crate::partition::human(&icefield_catalog::spec::Transform::Identity, &kind, Some(&value));
     text.replace('T', " ").chars().take(23).collect()
 }

@@ -7,9 +7,7 @@ use icefield_catalog::spec::{
     FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     UnboundPartitionSpec,
 };
-use icefield_catalog::{
-    Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata,
-};
+use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
 use crate::commit::queue::Queues;
 use crate::manifest::list::{self, ManifestFile};

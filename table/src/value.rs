@@ -27,10 +27,8 @@ pub fn to_bytes(value: &PrimitiveLiteral) -> Vec<u8> {
 pub fn decimal_to_bytes(unscaled: i128) -> Vec<u8> {
     let raw = unscaled.to_be_bytes();
     let sign = if unscaled < 0 { 0xff } else { 0 };
-    let redundant = raw
-        .windows(2)
-        .take_while(|pair| pair[0] == sign && (pair[1] ^ sign) & 0x80 == 0)
-        .count();
+    let is_redundant = |pair: &(&u8, &u8)| *pair.0 == sign && (pair.1 ^ sign) & 0x80 == 0;
+    let redundant = raw.iter().zip(raw.iter().skip(1)).take_while(is_redundant).count();
     raw.get(redundant..).unwrap_or(&raw).to_vec()
 }
 

@@ -163,9 +163,7 @@ impl TableWriter {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Unpartitioned { writer, .. } => {
-                writer.as_ref().map_or(0, |it| it.memory_bytes())
-            }
+            Kind::Unpartitioned { writer, .. } => writer.as_ref().map_or(0, |it| it.memory_bytes()),
             Kind::Partitioned(fanout) => fanout.memory_bytes(),
         }
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Icefield, PyIceberg and DuckDB read what each other wrote, exactly.
 
-    roundtrip.py ICEFIELD_BINARY [--only REGEX] [--keep]
+    roundtrip.py ICEFIELD_BINARY [--only REGEX] [--jobs N] [--keep]
 
 Each case works in a warehouse of its own. What differs is printed as `FAIL case: check: detail`; the
 last line is 'N passed, N failed', over checks. --keep leaves the warehouses behind, and says where.
@@ -25,11 +25,13 @@ if __name__ == "__main__" and "ICEFIELD_INTEROP_VENV" not in os.environ:
 
 import argparse
 import collections
+import concurrent.futures
 import datetime as dt
 import decimal
 import functools
 import json
 import math
+import multiprocessing
 import re
 import shutil
 import struct
@@ -62,16 +64,17 @@ EPOCH = dt.datetime(1970, 1, 1)
 
 
 class Tally:
-    def __init__(self):
+    def __init__(self, case):
+        self.case = case
         self.passed, self.failed = 0, 0
-        self.case = ""
+        self.lines = []
 
     def check(self, what, ok, detail=""):
         if ok:
             self.passed += 1
         else:
             self.failed += 1
-            print(f"FAIL {self.case}: {what}: {detail}", flush=True)
+            self.lines.append(f"FAIL {self.case}: {what}: {detail}")
         return ok
 
     def same(self, what, got, want):
@@ -1177,38 +1180,57 @@ def case_concurrent_partitioned(lake):
 CASES = {name.removeprefix("case_"): value for name, value in list(globals().items()) if name.startswith("case_")}
 
 
+def run_case(name, binary, keep):
+    """Runs one case; its lines of output, and how many checks passed and failed."""
+    tally = Tally(name)
+    folder = tempfile.mkdtemp(prefix=f"icefield-{name}-")
+    started = time.monotonic()
+    try:
+        CASES[name](Lake(binary, folder, tally))
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        place = next((f"{it.name}:{it.lineno}" for it in reversed(frames) if it.filename == __file__), "")
+        tally.check("the case runs through", False, f"{type(error).__name__}: {error} (at {place})")
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+    verdict = "FAILED" if tally.failed else "ok  "
+    kept = f" {folder}" if keep else ""
+    tally.lines.append(f"{verdict} {name} ({time.monotonic() - started:.1f} s){kept}")
+    return tally.lines, tally.passed, tally.failed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("binary")
     parser.add_argument("--only", default="", metavar="REGEX", help="run the cases whose names match")
+    parser.add_argument("--jobs", type=int, default=min(4, os.cpu_count() or 1), metavar="N",
+                        help="cases to run at once, each in a process of its own")
     parser.add_argument("--keep", action="store_true", help="leave the warehouses behind")
     args = parser.parse_args()
     sys.stdout.reconfigure(encoding="utf-8")
     if not os.access(args.binary, os.X_OK):
         parser.error(f"no such binary: {args.binary}")
+    if args.jobs < 1:
+        parser.error("--jobs must be at least 1")
     # The user's own settings must not reach the cases.
     for name in [name for name in os.environ if name.startswith("ICEFIELD_")]:
         del os.environ[name]
-    tally = Tally()
-    for name in [name for name in CASES if re.search(args.only, name)]:
-        folder = tempfile.mkdtemp(prefix=f"icefield-{name}-")
-        tally.case = name
-        before = tally.failed
-        started = time.monotonic()
-        try:
-            CASES[name](Lake(os.path.abspath(args.binary), folder, tally))
-        except Exception as error:
-            frames = traceback.extract_tb(error.__traceback__)
-            place = next((f"{it.name}:{it.lineno}" for it in reversed(frames) if it.filename == __file__), "")
-            tally.check("the case runs through", False, f"{type(error).__name__}: {error} (at {place})")
-        finally:
-            verdict = "ok  " if tally.failed == before else "FAILED"
-            kept = f" {folder}" if args.keep else ""
-            print(f"{verdict} {name} ({time.monotonic() - started:.1f} s){kept}", flush=True)
-            if not args.keep:
-                shutil.rmtree(folder, ignore_errors=True)
-    print(f"{tally.passed} passed, {tally.failed} failed")
-    sys.exit(1 if tally.failed or not tally.passed else 0)
+    names = [name for name in CASES if re.search(args.only, name)]
+    passed = failed = 0
+    # Spawned, not forked: the libraries have threads.
+    with concurrent.futures.ProcessPoolExecutor(max(1, min(args.jobs, len(names))),
+                                                multiprocessing.get_context("spawn")) as pool:
+        runs = {pool.submit(run_case, name, os.path.abspath(args.binary), args.keep): name for name in names}
+        for run in concurrent.futures.as_completed(runs):
+            try:
+                lines, good, bad = run.result()
+            except Exception as error:  # a process that died takes the cases left with it
+                lines, good, bad = [f"FAIL {runs[run]}: the case runs: {type(error).__name__}: {error}"], 0, 1
+            print(*lines, sep="\n", flush=True)
+            passed, failed = passed + good, failed + bad
+    print(f"{passed} passed, {failed} failed")
+    sys.exit(1 if failed or not passed else 0)
 
 
 if __name__ == "__main__":

@@ -196,7 +196,10 @@ def case_evolution(catalog, name):
 
 
 def appended_value(kind, at):
-    """A value of an Iceberg type for the appended row `at`; null for types that need no more than that."""
+    """A value of an Iceberg type for the appended row `at`; null for types that need no more than that.
+
+    What PyIceberg would write in place of a null, by its limits above, is stated as that: an empty list or map.
+    """
     if isinstance(kind, LongType):
         return 9_000_000_001 + at
     if isinstance(kind, IntegerType):
@@ -211,6 +214,10 @@ def appended_value(kind, at):
         return dt.datetime(2013, 12, 29 + at, 5)
     if isinstance(kind, TimestamptzType):
         return dt.datetime(2013, 12, 29 + at, 5, tzinfo=UTC)
+    if isinstance(kind, ListType) and isinstance(kind.element_type, StructType):
+        return []
+    if isinstance(kind, MapType) and isinstance(kind.value_type, StructType):
+        return {}
     return None
 
 

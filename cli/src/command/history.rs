@@ -82,7 +82,8 @@ pub(super) fn show(
         let property = |key: &str| snapshot.summary().additional_properties.get(key).cloned();
         let who = property("icefield.principal").or_else(|| property("engine-name"));
         let what = property("icefield.job").or_else(|| property("icefield.statement"));
-        let what = what.or_else(|| property("icefield.ingest.files").map(|it| format!("ingest {it}")));
+        let what =
+            what.or_else(|| property("icefield.ingest.files").map(|it| format!("ingest {it}")));
         writeln!(
             out,
             "● {}  {:9} {change:>12} {bar} {:>12}  {}  {}",

@@ -24,8 +24,7 @@ pub(crate) async fn run(options: &Options, ingest: Ingest) -> Result<(), Failure
             Failure::usage(format!("`{name}` is no format; use csv, tsv, json, parquet or avro"))
         })?),
     };
-    let job =
-        Job { inputs: ingest.inputs, into: ingest.into, format, evolve: ingest.evolve };
+    let job = Job { inputs: ingest.inputs, into: ingest.into, format, evolve: ingest.evolve };
     let session = config::open(options).await?;
     let shown = ingest.format.unwrap_or(Format::Table);
     if ingest.dry_run {

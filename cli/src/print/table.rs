@@ -70,9 +70,12 @@ impl Table {
         if let Some(most) = self.width {
             shrink(&mut widths, most);
         }
-        let head: Vec<_> = self.names.iter().zip(&widths).map(|(name, width)| {
-            centred(&cut(name, *width), *width)
-        }).collect();
+        let head: Vec<_> = self
+            .names
+            .iter()
+            .zip(&widths)
+            .map(|(name, width)| centred(&cut(name, *width), *width))
+            .collect();
         writeln!(out, " {}", head.join(" | ").trim_end())?;
         let rule: Vec<_> = widths.iter().map(|width| "-".repeat(width + 2)).collect();
         writeln!(out, "{}", rule.join("+"))?;
@@ -127,8 +130,10 @@ fn one_line(text: &str) -> String {
 
 /// Columns of the terminal that a text takes, roughly: wide East Asian letters take two.
 fn shown(text: &str) -> usize {
-    let wide = |it: char| matches!(u32::from(it), 0x1100..=0x115f | 0x2e80..=0xa4cf
-        | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0x1f300..=0x1faff);
+    let wide = |it: char| {
+        matches!(u32::from(it), 0x1100..=0x115f | 0x2e80..=0xa4cf
+        | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0x1f300..=0x1faff)
+    };
     text.chars().map(|it| if wide(it) { 2 } else { 1 }).sum()
 }
 

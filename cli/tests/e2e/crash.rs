@@ -23,8 +23,7 @@ fn a_killed_process_loses_nothing_acknowledged() {
             .map(|it| format!("INSERT INTO raw.t VALUES ({});", round * COMMITS + it))
             .collect();
         let file = lake.file("inserts.sql", &statements.join("\n"));
-        let mut child =
-            lake.command(&["sql", "-f", &file]).stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = lake.command(&["sql", "-f", &file]).stdout(Stdio::piped()).spawn().unwrap();
         let out = BufReader::new(child.stdout.take().unwrap());
         let counted = std::thread::spawn(move || {
             out.lines().map_while(Result::ok).filter(|it| it.starts_with("INSERT 1")).count()

@@ -15,7 +15,10 @@ fn the_main_job() {
     let out = lake.ok(&["ingest", &csv, "--into", "raw.flights"]);
     assert!(out.starts_with("4,334 rows from 1 file into new table raw.flights"), "{out}");
     let out = lake.ok(&["ingest", &csv, &data("*.parquet"), "--into", "raw.flights"]);
-    assert!(out.starts_with("4,250 rows from 1 file into raw.flights; 1 file was loaded before"), "{out}");
+    assert!(
+        out.starts_with("4,250 rows from 1 file into raw.flights; 1 file was loaded before"),
+        "{out}"
+    );
     let out = lake.ok(&["ingest", &csv, "--into", "raw.flights"]);
     assert!(out.starts_with("nothing new for raw.flights"), "{out}");
 
@@ -25,8 +28,12 @@ fn the_main_job() {
     let plan = lake.ok(&["ingest", &wider, "--into", "raw.flights", "--evolve", "--dry-run"]);
     assert!(plan.contains("tail_year") && plan.contains("(new)"), "{plan}");
     lake.ok(&["ingest", &wider, "--into", "raw.flights", "--evolve"]);
-    let rows = lake.rows("SELECT month, count(*), count(tail_year) FROM raw.flights GROUP BY 1 ORDER BY 1");
-    assert_eq!(rows, [[1, 4334, 0], [2, 4250, 0], [3, 4578, 3774]].map(|it| it.map(|it| json!(it)).to_vec()));
+    let rows = lake
+        .rows("SELECT month, count(*), count(tail_year) FROM raw.flights GROUP BY 1 ORDER BY 1");
+    assert_eq!(
+        rows,
+        [[1, 4334, 0], [2, 4250, 0], [3, 4578, 3774]].map(|it| it.map(|it| json!(it)).to_vec())
+    );
     assert_eq!(lake.value("SELECT count(*) FROM raw.flights.snapshots"), json!(3));
     let kind = lake.rows("DESCRIBE raw.flights");
     assert!(kind.iter().any(|it| it[0] == "time_hour" && it[1] == "timestamp"), "{kind:?}");
@@ -47,7 +54,14 @@ fn bad_records_are_named_or_set_aside() {
         .lines()
         .map(|it| serde_json::from_str::<serde_json::Value>(it).unwrap()["line"].as_u64().unwrap())
         .collect();
-    assert_eq!({ let mut it = lines; it.sort(); it }, [3, 4, 5]);
+    assert_eq!(
+        {
+            let mut it = lines;
+            it.sort();
+            it
+        },
+        [3, 4, 5]
+    );
 
     let json = lake.file("in.ndjson", "{\"id\": 6}\n{\"id\": \"x\"}\nnot json\n");
     let error = lake.fails(&["ingest", &json, "--into", "raw.t"], 1);
@@ -60,7 +74,8 @@ fn json_in_all_its_forms_and_from_a_pipe() {
     let lines = "{\"id\": 1, \"tags\": [\"a\"], \"at\": {\"x\": 1.5}}\n{\"id\": 2}\n";
     let file = lake.file("a.ndjson", lines);
     lake.ok(&["ingest", &file, "--into", "raw.j"]);
-    let array = lake.file("b.json", "[{\"id\": 3, \"tags\": []},\n {\"id\": 4, \"at\": {\"x\": 2}}]");
+    let array =
+        lake.file("b.json", "[{\"id\": 3, \"tags\": []},\n {\"id\": 4, \"at\": {\"x\": 2}}]");
     lake.ok(&["ingest", &array, "--into", "raw.j"]);
     let mut piped = lake
         .command(&["ingest", "-", "--input-format", "json", "--into", "raw.j"])
@@ -83,7 +98,9 @@ fn one_file_in_many_processes_lands_once() {
     lake.exec("SHOW TABLES");
     let rows: Vec<String> = (0..1000).map(|it| it.to_string()).collect();
     let file = lake.file("n.csv", &format!("n\n{}\n", rows.join("\n")));
-    let start = || lake.command(&["ingest", &file, "--into", "raw.n"]).stdout(Stdio::null()).spawn().unwrap();
+    let start = || {
+        lake.command(&["ingest", &file, "--into", "raw.n"]).stdout(Stdio::null()).spawn().unwrap()
+    };
     let mut all: Vec<_> = (0..4).map(|_| start()).collect();
     assert!(all.iter_mut().all(|it| it.wait().unwrap().success()));
     assert_eq!(lake.rows("SELECT count(*), sum(n) FROM raw.n")[0], [json!(1000), json!(499500)]);
@@ -92,12 +109,21 @@ fn one_file_in_many_processes_lands_once() {
 #[test]
 fn queries_stay_within_their_memory() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.n AS SELECT value AS id, CAST(value * 7919 % 1000003 AS STRING) || \
-        '-some-text-to-make-it-longer' AS s FROM generate_series(1, 1000000)");
+    lake.exec(
+        "CREATE TABLE raw.n AS SELECT value AS id, CAST(value * 7919 % 1000003 AS STRING) || \
+        '-some-text-to-make-it-longer' AS s FROM generate_series(1, 1000000)",
+    );
     let sorted = lake.ok(&["--memory-limit", "128MB", "sql", "--format", "csv", "-c",
         "SELECT count(*) AS n FROM (SELECT s, row_number() OVER (ORDER BY s) AS r FROM raw.n) WHERE r > 0"]);
     assert_eq!(sorted, "n\n1000000\n");
-    let joined = lake.ok(&["--memory-limit", "128MB", "sql", "--format", "csv", "-c",
-        "SELECT count(*) AS n FROM raw.n a JOIN raw.n b ON a.s = b.s AND a.id = b.id"]);
+    let joined = lake.ok(&[
+        "--memory-limit",
+        "128MB",
+        "sql",
+        "--format",
+        "csv",
+        "-c",
+        "SELECT count(*) AS n FROM raw.n a JOIN raw.n b ON a.s = b.s AND a.id = b.id",
+    ]);
     assert_eq!(joined, "n\n1000000\n");
 }

@@ -6,6 +6,31 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+/// A JSON object's values in the order they are written.
+struct Row(Vec<Value>);
+
+impl<'de> serde::Deserialize<'de> for Row {
+    fn deserialize<D: serde::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Values;
+        impl<'de> serde::de::Visitor<'de> for Values {
+            type Value = Row;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Row, A::Error> {
+                let mut values = Vec::new();
+                while let Some((_, value)) = map.next_entry::<String, Value>()? {
+                    values.push(value);
+                }
+                Ok(Row(values))
+            }
+        }
+        json.deserialize_map(Values)
+    }
+}
+
 pub(crate) struct Lake {
     folder: TempDir,
 }
@@ -63,8 +88,8 @@ impl Lake {
     /// The rows of a query, each the values of its columns.
     pub(crate) fn rows(&self, sql: &str) -> Vec<Vec<Value>> {
         let text = self.ok(&["sql", "--format", "json", "-c", sql]);
-        let rows: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&text).unwrap();
-        rows.into_iter().map(|row| row.into_iter().map(|(_, value)| value).collect()).collect()
+        let rows: Vec<Row> = serde_json::from_str(&text).unwrap();
+        rows.into_iter().map(|row| row.0).collect()
     }
 
     /// The one value of a query.

@@ -1,5 +1,8 @@
 //! The binary as people use it: typed, read, killed, raced, and read by others.
 
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a test reads a pipe beside waiting")]
+
 mod bad_input;
 mod crash;
 mod ingest;

@@ -24,7 +24,7 @@ fn every_type_comes_back_as_it_went_in() {
     assert_eq!(
         rows[0],
         json!([
-            true, -2147483648_i64, 9223372036854775807_i64, 1.5, -0.25, 1234567890.0123456789,
+            true, -2147483648_i64, 9223372036854775807_i64, 1.5, -0.25, 1234567890.0123458,
             "1969-12-31", "23:59:59.999999", "9999-12-31T23:59:59.999999", "1600-01-01T00:00:00Z",
             "it's", "f79c3e09-677c-4bbd-a479-3f349cb785e7", "0x00010203", "0xff", [1, null],
             [["k", 7]], {"x": 1, "y": ["a"]}
@@ -46,7 +46,8 @@ fn partitions_change_where_rows_lie_and_never_what_is_found() {
     let lake = Lake::new();
     let columns = "(id INT, s STRING, ts TIMESTAMP, v DOUBLE)";
     lake.exec(&format!("CREATE TABLE raw.plain {columns}"));
-    let specs = ["s", "bucket(4, id)", "truncate(3, s)", "year(ts)", "month(ts)", "day(ts)", "hour(ts)"];
+    let specs =
+        ["s", "bucket(4, id)", "truncate(3, s)", "year(ts)", "month(ts)", "day(ts)", "hour(ts)"];
     let rows = "VALUES (1, 'apple pie', TIMESTAMP '1969-12-31 23:30:00', 1.5), \
         (2, 'apple', TIMESTAMP '1970-01-01 00:00:00', CAST('NaN' AS DOUBLE)), (3, NULL, NULL, -0.0), \
         (-4, 'banana split with cream', TIMESTAMP '2026-11-22 16:00:00', 0.0), \
@@ -58,11 +59,25 @@ fn partitions_change_where_rows_lie_and_never_what_is_found() {
         lake.exec(&format!("INSERT INTO {name} {rows}"));
     }
     for filter in [
-        "id = 1", "id IN (2, -4)", "id <> 5", "id > 2", "id IS NULL", "s = 'apple'", "s LIKE 'apple%'",
-        "s > 'banana split with ch'", "s IS NOT NULL", "s = ''", "ts < TIMESTAMP '1970-01-01 00:00:00'",
-        "ts >= TIMESTAMP '1969-12-31 23:00:00'", "ts = TIMESTAMP '2026-11-22 16:00:00'",
+        "id = 1",
+        "id IN (2, -4)",
+        "id <> 5",
+        "id > 2",
+        "id IS NULL",
+        "s = 'apple'",
+        "s LIKE 'apple%'",
+        "s > 'banana split with ch'",
+        "s IS NOT NULL",
+        "s = ''",
+        "ts < TIMESTAMP '1970-01-01 00:00:00'",
+        "ts >= TIMESTAMP '1969-12-31 23:00:00'",
+        "ts = TIMESTAMP '2026-11-22 16:00:00'",
         "ts BETWEEN TIMESTAMP '1900-01-01 00:00:00' AND TIMESTAMP '1900-12-31 00:00:00'",
-        "v > 1", "v <> 1.5", "v < 0.0", "NOT (v = 1.5)", "v IS NULL",
+        "v > 1",
+        "v <> 1.5",
+        "v < 0.0",
+        "NOT (v = 1.5)",
+        "v IS NULL",
     ] {
         let query = |table: &str| {
             lake.rows(&format!("SELECT id, s, ts FROM {table} WHERE {filter} ORDER BY id, s"))
@@ -82,9 +97,16 @@ fn t115_columns_are_found_by_id_after_any_change_of_names() {
     lake.exec("CREATE TABLE raw.t (a INT, b STRING, c FLOAT, s STRUCT<x: INT, y: STRING>)");
     lake.exec("INSERT INTO raw.t VALUES (1, 'one', 1.5, named_struct('x', 10, 'y', 'ten'))");
     for change in [
-        "RENAME COLUMN a TO tmp", "RENAME COLUMN b TO a", "RENAME COLUMN tmp TO b",
-        "ALTER COLUMN b TYPE BIGINT", "ALTER COLUMN c TYPE DOUBLE", "ADD COLUMN d DATE COMMENT 'new'",
-        "ADD COLUMN s.z BIGINT", "RENAME COLUMN s.x TO w", "DROP COLUMN s.y", "ADD COLUMN s.y INT",
+        "RENAME COLUMN a TO tmp",
+        "RENAME COLUMN b TO a",
+        "RENAME COLUMN tmp TO b",
+        "ALTER COLUMN b TYPE BIGINT",
+        "ALTER COLUMN c TYPE DOUBLE",
+        "ADD COLUMN d DATE COMMENT 'new'",
+        "ADD COLUMN s.z BIGINT",
+        "RENAME COLUMN s.x TO w",
+        "DROP COLUMN s.y",
+        "ADD COLUMN s.y INT",
     ] {
         lake.exec(&format!("ALTER TABLE raw.t {change}"));
     }
@@ -128,7 +150,11 @@ fn the_past_is_read_by_id_time_and_name_with_its_columns() {
         (format!("TIMESTAMP AS OF '{}'", then.as_str().unwrap()), 1),
         ("FOR SYSTEM_TIME AS OF now() + INTERVAL '1' DAY".to_owned(), 2),
     ] {
-        assert_eq!(lake.value(&format!("SELECT count(*) FROM raw.t {clause}")), json!(count), "{clause}");
+        assert_eq!(
+            lake.value(&format!("SELECT count(*) FROM raw.t {clause}")),
+            json!(count),
+            "{clause}"
+        );
     }
     // A snapshot has the names of its time; two versions can be joined (trap T-80).
     let joined = format!(
@@ -136,8 +162,8 @@ fn the_past_is_read_by_id_time_and_name_with_its_columns() {
          ON now.key = old.id ORDER BY 1"
     );
     assert_eq!(lake.rows(&joined), [vec![json!(1), json!(1)], vec![json!(2), Value::Null]]);
-    let error =
-        lake.fails(&["sql", "-c", "SELECT * FROM raw.t FOR SYSTEM_TIME AS OF DATE '2000-01-01'"], 1);
+    let error = lake
+        .fails(&["sql", "-c", "SELECT * FROM raw.t FOR SYSTEM_TIME AS OF DATE '2000-01-01'"], 1);
     assert!(error.contains("had no snapshot at 2000-01-01") && error.contains(&first), "{error}");
     lake.fails(&["sql", "-c", "SELECT * FROM raw.t VERSION AS OF 7"], 1);
     lake.fails(&["sql", "-c", "SELECT * FROM raw.t VERSION AS OF 'nope'"], 1);
@@ -151,8 +177,15 @@ fn metadata_tables_tell_what_is_there() {
     lake.exec("INSERT INTO raw.t VALUES (4, 'a')");
     let count = |table: &str| lake.value(&format!("SELECT count(*) FROM raw.t.{table}"));
     for (table, rows) in [
-        ("snapshots", 2), ("history", 2), ("files", 3), ("manifests", 2), ("refs", 1),
-        ("partitions", 2), ("data_files", 3), ("delete_files", 0), ("metadata_log_entries", 3),
+        ("snapshots", 2),
+        ("history", 2),
+        ("files", 3),
+        ("manifests", 2),
+        ("refs", 1),
+        ("partitions", 2),
+        ("data_files", 3),
+        ("delete_files", 0),
+        ("metadata_log_entries", 3),
     ] {
         assert_eq!(count(table), json!(rows), "{table}");
     }
@@ -160,23 +193,32 @@ fn metadata_tables_tell_what_is_there() {
     let then = format!("SELECT sum(record_count) FROM raw.t.files FOR VERSION AS OF {first}");
     assert_eq!(lake.value(&then), json!(3));
 
-
     let text = lake.ok(&["history", "raw.t"]);
     assert!(text.contains("4 rows in 3 files, 2 snapshots") && text.contains("+3"), "{text}");
-    let history: Value = serde_json::from_str(&lake.ok(&["history", "raw.t", "--format", "json"])).unwrap();
+    let history: Value =
+        serde_json::from_str(&lake.ok(&["history", "raw.t", "--format", "json"])).unwrap();
     assert_eq!(history[0]["summary"]["added-records"], json!("1"));
 }
 
 #[test]
 fn a_table_can_begin_with_a_query_and_be_sorted_and_shown() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.n (id BIGINT NOT NULL COMMENT 'key', s STRING) \
-        PARTITIONED BY (bucket(2, id)) ORDERED BY (s DESC) TBLPROPERTIES ('format-version' = '3')");
+    lake.exec(
+        "CREATE TABLE raw.n (id BIGINT NOT NULL COMMENT 'key', s STRING) \
+        PARTITIONED BY (bucket(2, id)) ORDERED BY (s DESC) TBLPROPERTIES ('format-version' = '3')",
+    );
     let shown = lake.value("SHOW CREATE TABLE raw.n").as_str().unwrap().to_owned();
-    for part in ["id bigint NOT NULL COMMENT 'key'", "bucket(2, id)", "s DESC NULLS LAST", "'format-version' = '3'"] {
+    for part in [
+        "id bigint NOT NULL COMMENT 'key'",
+        "bucket(2, id)",
+        "s DESC NULLS LAST",
+        "'format-version' = '3'",
+    ] {
         assert!(shown.contains(part), "{part}: {shown}");
     }
-    lake.exec("INSERT INTO raw.n SELECT value, CAST(value AS STRING) FROM generate_series(1, 1000)");
+    lake.exec(
+        "INSERT INTO raw.n SELECT value, CAST(value AS STRING) FROM generate_series(1, 1000)",
+    );
     lake.exec("CREATE TABLE curated.c AS SELECT s, id % 10 AS k FROM raw.n");
     assert_eq!(lake.rows("SELECT count(*), max(k) FROM curated.c")[0], [json!(1000), json!(9)]);
     assert_eq!(lake.value("SELECT DISTINCT sort_order_id FROM raw.n.files"), json!(1));
@@ -192,7 +234,8 @@ fn a_folder_is_a_table_also_when_it_was_moved() {
     let lake = Lake::new();
     lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
     let table = lake.warehouse().join("raw/t");
-    let scan = |path: &str, rest: &str| format!("SELECT count(*) FROM iceberg_scan('{path}'{rest})");
+    let scan =
+        |path: &str, rest: &str| format!("SELECT count(*) FROM iceberg_scan('{path}'{rest})");
     assert_eq!(lake.value(&scan(&table.display().to_string(), "")), json!(1));
     let moved = lake.folder().join("moved");
     std::fs::rename(&table, &moved).unwrap();
@@ -212,6 +255,10 @@ fn results_are_written_as_asked_for() {
     assert_eq!(out("table"), " n |  s\n---+------\n 1 | a,\"b\n 2 |\n(2 rows)\n");
     let file = lake.file("q.sql", "SELECT 1; -- one\nSELECT nope;\nSELECT 3;");
     let output = lake.run(&["sql", "--format", "csv", "-f", &file]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "Int64(1)\n1\n", "stops at the first error");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "Int64(1)\n1\n",
+        "stops at the first error"
+    );
     assert_eq!(output.status.code(), Some(1));
 }

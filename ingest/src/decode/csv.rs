@@ -61,6 +61,12 @@ pub(super) fn batches(
             if record.len() == columns.count {
                 chunk.push(&record, line);
             } else {
+                // What is wrong earlier is told first.
+                if !chunk.lines.is_empty()
+                    && !take(columns.convert(source, wanted, &mut chunk, bad)?)
+                {
+                    return Ok(());
+                }
                 let why = format!("it has {} fields, not {}", record.len(), columns.count);
                 bad.take(source, line, &why, &text(&record))?;
             }
@@ -128,7 +134,8 @@ impl Columns {
         chunk: &mut Chunk,
         bad: &BadRecords,
     ) -> Result<RecordBatch> {
-        let texts: Vec<StringArray> = chunk.builders.iter_mut().map(StringBuilder::finish).collect();
+        let texts: Vec<StringArray> =
+            chunk.builders.iter_mut().map(StringBuilder::finish).collect();
         let lines = std::mem::take(&mut chunk.lines);
         let mut keep = vec![true; lines.len()];
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(wanted.fields().len());

@@ -101,9 +101,8 @@ fn plain(kind: &DataType) -> DataType {
         DataType::List(element) => DataType::List(plain_field(element)),
         DataType::Map(entries, sorted) => {
             let DataType::Struct(pair) = entries.data_type() else { return kind.clone() };
-            let pair = pair.iter().map(|it| {
-                Field::clone(it).with_data_type(plain(it.data_type())).into()
-            });
+            let pair =
+                pair.iter().map(|it| Field::clone(it).with_data_type(plain(it.data_type())).into());
             let entries = Field::clone(entries)
                 .with_data_type(DataType::Struct(pair.collect::<Vec<FieldRef>>().into()));
             DataType::Map(entries.into(), *sorted)
@@ -177,7 +176,10 @@ struct Each<'a, 'b> {
 impl<'de> DeserializeSeed<'de> for Each<'_, '_> {
     type Value = ();
 
-    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> std::result::Result<(), D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(
+        self,
+        json: D,
+    ) -> std::result::Result<(), D::Error> {
         json.deserialize_seq(self)
     }
 }

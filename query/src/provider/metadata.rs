@@ -129,8 +129,7 @@ impl MetadataTable {
         all.sort_by_key(|it| (it.sequence_number(), it.timestamp_ms()));
         let mut summaries = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
         for snapshot in &all {
-            let summary: BTreeMap<_, _> =
-                snapshot.summary().additional_properties.iter().collect();
+            let summary: BTreeMap<_, _> = snapshot.summary().additional_properties.iter().collect();
             for (key, value) in summary {
                 summaries.keys().append_value(key);
                 summaries.values().append_value(value);
@@ -141,7 +140,10 @@ impl MetadataTable {
         vec![
             ("committed_at", times(all.iter().map(|it| it.timestamp_ms()))),
             ("snapshot_id", longs(all.iter().map(|it| it.snapshot_id()))),
-            ("parent_id", Arc::new(all.iter().map(|it| it.parent_snapshot_id()).collect::<Int64Array>())),
+            (
+                "parent_id",
+                Arc::new(all.iter().map(|it| it.parent_snapshot_id()).collect::<Int64Array>()),
+            ),
             ("operation", texts(all.iter().map(|it| it.summary().operation.as_str()))),
             ("manifest_list", texts(all.iter().map(|it| it.manifest_list()))),
             ("summary", Arc::new(summaries.finish())),
@@ -161,7 +163,10 @@ impl MetadataTable {
         vec![
             ("made_current_at", times(log.iter().map(|it| it.timestamp_ms))),
             ("snapshot_id", longs(log.iter().map(|it| it.snapshot_id))),
-            ("parent_id", Arc::new(log.iter().map(|it| parent(it.snapshot_id)).collect::<Int64Array>())),
+            (
+                "parent_id",
+                Arc::new(log.iter().map(|it| parent(it.snapshot_id)).collect::<Int64Array>()),
+            ),
             ("is_current_ancestor", Arc::new(is_ancestor)),
         ]
     }
@@ -183,9 +188,15 @@ impl MetadataTable {
             ("name", texts(all.iter().map(|(name, _)| name.as_str()))),
             ("type", texts(all.iter().map(|(_, it)| kind(it.is_branch())))),
             ("snapshot_id", longs(all.iter().map(|(_, it)| it.snapshot_id))),
-            ("max_reference_age_in_ms", Arc::new(kept.iter().map(|it| it.2).collect::<Int64Array>())),
+            (
+                "max_reference_age_in_ms",
+                Arc::new(kept.iter().map(|it| it.2).collect::<Int64Array>()),
+            ),
             ("min_snapshots_to_keep", Arc::new(kept.iter().map(|it| it.0).collect::<Int32Array>())),
-            ("max_snapshot_age_in_ms", Arc::new(kept.iter().map(|it| it.1).collect::<Int64Array>())),
+            (
+                "max_snapshot_age_in_ms",
+                Arc::new(kept.iter().map(|it| it.1).collect::<Int64Array>()),
+            ),
         ])
     }
 
@@ -196,19 +207,28 @@ impl MetadataTable {
         let all: Vec<_> =
             log.map(|it| (it.timestamp_ms, it.metadata_file.clone())).chain([now]).collect();
         let latest = |ms: i64| {
-            metadata.history().iter().rev().find(|it| it.timestamp_ms <= ms).map(|it| it.snapshot_id)
+            metadata
+                .history()
+                .iter()
+                .rev()
+                .find(|it| it.timestamp_ms <= ms)
+                .map(|it| it.snapshot_id)
         };
         vec![
             ("timestamp", times(all.iter().map(|it| it.0))),
             ("file", texts(all.iter().map(|it| it.1.as_str()))),
-            ("latest_snapshot_id", Arc::new(all.iter().map(|it| latest(it.0)).collect::<Int64Array>())),
+            (
+                "latest_snapshot_id",
+                Arc::new(all.iter().map(|it| latest(it.0)).collect::<Int64Array>()),
+            ),
         ]
     }
 
     fn manifests(&self, lines: &[icefield_table::manifest::list::ManifestFile]) -> Columns {
-        let count = |of: fn(&icefield_table::manifest::list::ManifestFile) -> Option<i64>| -> ArrayRef {
-            Arc::new(lines.iter().map(of).collect::<Int64Array>())
-        };
+        let count =
+            |of: fn(&icefield_table::manifest::list::ManifestFile) -> Option<i64>| -> ArrayRef {
+                Arc::new(lines.iter().map(of).collect::<Int64Array>())
+            };
         vec![
             ("content", ints(lines.iter().map(|it| it.content as i32))),
             ("path", texts(lines.iter().map(|it| it.path.as_str()))),

@@ -84,9 +84,8 @@ impl ColumnMap {
             ids.mapping = Some(Names::parse(text)?);
         }
         let identity = |it: &spec::PartitionField| it.transform == Transform::Identity;
-        let has_constants = metadata
-            .partition_specs_iter()
-            .any(|spec| spec.fields().iter().any(identity));
+        let has_constants =
+            metadata.partition_specs_iter().any(|spec| spec.fields().iter().any(identity));
         Ok(Self {
             file_schema: Arc::new(Schema::new(scan_fields)),
             renamed,
@@ -127,7 +126,8 @@ impl ColumnMap {
 fn has_reused_names(metadata: &TableMetadata, schema: &spec::Schema) -> bool {
     let now: HashMap<&str, i32> =
         schema.as_struct().fields().iter().map(|it| (it.name.as_str(), it.id)).collect();
-    let differs = |it: &spec::NestedFieldRef| now.get(it.name.as_str()).is_some_and(|id| *id != it.id);
+    let differs =
+        |it: &spec::NestedFieldRef| now.get(it.name.as_str()).is_some_and(|id| *id != it.id);
     metadata.schemas_iter().any(|old| old.as_struct().fields().iter().any(differs))
         || metadata.properties().contains_key(NAME_MAPPING)
 }
@@ -352,7 +352,8 @@ impl FileColumns {
             return Ok(Some(found));
         }
         if to.is_nested() {
-            let full = self.ids.with_ids.get(id).map_or_else(|| to.clone(), |it| it.data_type().clone());
+            let full =
+                self.ids.with_ids.get(id).map_or_else(|| to.clone(), |it| it.data_type().clone());
             let from = physical.data_type().clone();
             let ids = Arc::clone(&self.ids);
             let reshaped = Reshape { child: found, from, full, to: Arc::new(logical.clone()), ids };
@@ -418,7 +419,8 @@ impl PhysicalExpr for Reshape {
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let array = self.child.evaluate(batch)?.into_array(batch.num_rows())?;
         // The ids are in the types, so the array is first given the type with ids.
-        let typed = if self.from == *array.data_type() || !same_shape(&self.from, array.data_type()) {
+        let typed = if self.from == *array.data_type() || !same_shape(&self.from, array.data_type())
+        {
             array
         } else {
             relabel(&array, &self.from)?

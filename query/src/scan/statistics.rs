@@ -53,8 +53,8 @@ impl FileBounds {
             return Ok(Self { columns, count: fields.len() });
         }
         for (place, (field, slot)) in fields.iter().zip(&mut columns).enumerate() {
-            let wanted = projection.is_none_or(|it| it.contains(&place))
-                && !unmapped.contains(&field.id);
+            let wanted =
+                projection.is_none_or(|it| it.contains(&place)) && !unmapped.contains(&field.id);
             let Some(kind) = field.field_type.as_primitive_type().filter(|_| wanted) else {
                 continue;
             };

@@ -164,7 +164,9 @@ pub(super) fn properties(parser: &mut Parser<'_>) -> Result<HashMap<String, Stri
         let value = match parser.next_token().token {
             Token::SingleQuotedString(text) | Token::Number(text, _) => text,
             Token::Word(word) => word.value,
-            other => return Err(Error::invalid(format!("expected a property's value, found {other}"))),
+            other => {
+                return Err(Error::invalid(format!("expected a property's value, found {other}")));
+            }
         };
         out.insert(key, value);
         if !parser.consume_token(&Token::Comma) {
@@ -205,8 +207,10 @@ pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<ColumnChange> {
     let name = path.pop().unwrap_or_default();
     let kind = column_type(parser)?;
     if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
-        return Err(Error::invalid(format!("column `{name}` is new, so older rows are null in it"))
-            .with_hint("leave out NOT NULL"));
+        return Err(Error::invalid(format!(
+            "column `{name}` is new, so older rows are null in it"
+        ))
+        .with_hint("leave out NOT NULL"));
     }
     let doc = match parser.parse_keyword(Keyword::COMMENT) {
         true => Some(parser.parse_literal_string().map_err(sql)?),
@@ -217,7 +221,8 @@ pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<ColumnChange> {
 
 /// A type, with what is inside of it. Ids in it are provisional.
 pub(super) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
-    let optional = |name: &str, kind: Type| NestedFieldRef::new(NestedField::optional(0, name, kind));
+    let optional =
+        |name: &str, kind: Type| NestedFieldRef::new(NestedField::optional(0, name, kind));
     let mut kind = if word(parser, "ARRAY") || word(parser, "LIST") {
         parser.expect_token(&Token::Lt).map_err(sql)?;
         let element = column_type(parser)?;
@@ -321,8 +326,7 @@ fn order(parser: &mut Parser<'_>) -> Result<Order> {
 pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> Result<Answer> {
     let (namespace, name) = table_parts(&create.name, &session.lake.current())?;
     let ident = ident(&namespace.join("."), &name)?;
-    if create.if_not_exists
-        && session.tables().warehouse().catalog.load_table(&ident).await.is_ok()
+    if create.if_not_exists && session.tables().warehouse().catalog.load_table(&ident).await.is_ok()
     {
         return Ok(Answer::Done(Done::new("CREATE TABLE")));
     }
@@ -351,7 +355,9 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     let input = state.create_physical_plan(&plan).await?;
     let columns = match create.columns.is_empty() {
         true => from_query(&input.schema())?,
-        false => return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query")),
+        false => {
+            return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query"));
+        }
     };
     let staged = session.tables().stage(&ident, new_table(&create, columns)?).await?;
     let plan = insert_plan(&state, input, &staged, Purpose::create())?;
@@ -378,7 +384,8 @@ fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTa
     let schema = Schema::builder().with_fields(numbered.fields().to_vec()).build()?;
     let source = |name: &str| {
         schema.field_by_name(name).map(|it| it.id).ok_or_else(|| {
-            let known: Vec<_> = schema.as_struct().fields().iter().map(|it| it.name.as_str()).collect();
+            let known: Vec<_> =
+                schema.as_struct().fields().iter().map(|it| it.name.as_str()).collect();
             let error = Error::not_found(format!("no column `{name}`"));
             match crate::error::nearest(name, &known) {
                 Some(near) => error.with_hint(format!("did you mean {near}?")),

@@ -60,7 +60,9 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
     }
     // SHOW of a setting is DataFusion's; what has more words is nobody's.
     match parser.peek_token().token {
-        Token::EOF => Err(Error::invalid("expected TABLES, NAMESPACES, COLUMNS FROM or CREATE TABLE")),
+        Token::EOF => {
+            Err(Error::invalid("expected TABLES, NAMESPACES, COLUMNS FROM or CREATE TABLE"))
+        }
         _ => Ok(None),
     }
 }
@@ -98,7 +100,10 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
         Show::Properties(name) => {
             let table = session.table(&parts(&name).join(".")).await?;
             let mut all: Vec<_> = table.metadata().properties().clone().into_iter().collect();
-            all.push(("format-version".to_owned(), (table.metadata().format_version() as u8).to_string()));
+            all.push((
+                "format-version".to_owned(),
+                (table.metadata().format_version() as u8).to_string(),
+            ));
             all.sort();
             let (keys, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             rows(vec![("key", texts(keys)), ("value", texts(values))])?
@@ -145,7 +150,8 @@ fn sql_type(kind: &Type) -> String {
         ),
         Type::Struct(of) => {
             let fields = of.fields().iter();
-            let fields = fields.map(|it| format!("{}: {}", name(&it.name), sql_type(&it.field_type)));
+            let fields =
+                fields.map(|it| format!("{}: {}", name(&it.name), sql_type(&it.field_type)));
             format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
         }
     }
@@ -218,7 +224,8 @@ fn create_statement(table: &Table) -> String {
     let key = "format-version".to_owned();
     properties.push((&key, &version));
     properties.sort();
-    let properties = properties.iter().map(|(key, value)| format!("  {} = {}", text(key), text(value)));
+    let properties =
+        properties.iter().map(|(key, value)| format!("  {} = {}", text(key), text(value)));
     let properties: Vec<_> = properties.collect();
     out.push_str(&format!("\nTBLPROPERTIES (\n{}\n)", properties.join(",\n")));
     out

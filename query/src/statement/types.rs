@@ -19,17 +19,20 @@ pub(crate) struct Types;
 
 impl TypePlanner for Types {
     fn plan_type_field(&self, kind: &SqlType) -> Result<Option<FieldRef>> {
-        let micros = |zone: Option<&str>| {
-            DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from))
-        };
+        let micros =
+            |zone: Option<&str>| DataType::Timestamp(TimeUnit::Microsecond, zone.map(Arc::from));
         let planned = match kind {
-            SqlType::Timestamp(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone)
+            SqlType::Timestamp(
+                None | Some(0..=6),
+                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
+            )
             | SqlType::TimestampNtz(None | Some(0..=6))
             | SqlType::Datetime(None | Some(0..=6)) => micros(None),
             SqlType::Timestamp(None | Some(0..=6), _) => micros(Some(UTC)),
-            SqlType::Time(None | Some(0..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-                DataType::Time64(TimeUnit::Microsecond)
-            }
+            SqlType::Time(
+                None | Some(0..=6),
+                TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
+            ) => DataType::Time64(TimeUnit::Microsecond),
             SqlType::Uuid => DataType::FixedSizeBinary(16),
             _ => return Ok(None),
         };
@@ -63,8 +66,7 @@ impl AnalyzerRule for FloatLiterals {
 }
 
 fn floats(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let is_float =
-        |it: &Expr| it.get_type(schema).is_ok_and(|kind| kind.is_floating());
+    let is_float = |it: &Expr| it.get_type(schema).is_ok_and(|kind| kind.is_floating());
     match expr {
         Expr::BinaryExpr(mut it) if is_float(&it.left) || is_float(&it.right) => {
             *it.left = float(*it.left);
@@ -98,7 +100,9 @@ fn float(expr: Expr) -> Expr {
     }
 }
 
-fn decimal_text(value: &ScalarValue) -> Option<std::result::Result<f64, std::num::ParseFloatError>> {
+fn decimal_text(
+    value: &ScalarValue,
+) -> Option<std::result::Result<f64, std::num::ParseFloatError>> {
     let array = value.to_array().ok()?;
     let text = datafusion::arrow::util::display::array_value_to_string(&array, 0).ok()?;
     Some(text.parse())

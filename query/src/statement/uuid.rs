@@ -50,8 +50,7 @@ impl ScalarUDFImpl for ToUuid {
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let rows = arguments.number_rows;
-        let all_constant =
-            arguments.args.iter().all(|it| matches!(it, ColumnarValue::Scalar(_)));
+        let all_constant = arguments.args.iter().all(|it| matches!(it, ColumnarValue::Scalar(_)));
         let first = arguments.args.into_iter().next();
         let first = first.ok_or_else(|| Error::invalid("to_uuid needs a text"))?;
         let texts = first.into_array(if all_constant { 1 } else { rows })?;

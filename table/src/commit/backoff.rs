@@ -51,8 +51,7 @@ impl Backoff {
                 self.name,
                 self.attempt + 1
             );
-            return Err(Error::new(ErrorKind::CatalogCommitConflicts, message)
-                .with_retryable(true));
+            return Err(Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(true));
         }
         let longest = self.least.saturating_mul(1 << self.attempt.min(9)).min(self.most);
         self.attempt += 1;

@@ -12,9 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use icefield_catalog::spec::{TableIdent, TableRequirement};
-use icefield_catalog::{
-    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange,
-};
+use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange};
 use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
@@ -165,8 +163,11 @@ async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result
 async fn settle_landed(current: &Table, group: &mut Vec<Waiting>) -> Result<()> {
     let keys: Vec<String> =
         group.iter().flat_map(|it| it.pending.append.keys.iter().cloned()).collect();
-    let landed =
-        if keys.is_empty() { Default::default() } else { current.tables().landed(current, &keys).await? };
+    let landed = if keys.is_empty() {
+        Default::default()
+    } else {
+        current.tables().landed(current, &keys).await?
+    };
     let mut rest = Vec::with_capacity(group.len());
     for member in group.drain(..) {
         let own = member.pending.snapshot_id;
@@ -209,8 +210,7 @@ async fn stage_group(
     let keys: Vec<String> =
         group.iter().flat_map(|it| it.pending.append.keys.iter().cloned()).collect();
     let catalog = &tables.warehouse().catalog;
-    let held =
-        if keys.is_empty() { HashMap::new() } else { catalog.ledger(&ident, &keys).await? };
+    let held = if keys.is_empty() { HashMap::new() } else { catalog.ledger(&ident, &keys).await? };
 
     let mut table = current.clone();
     let mut taken = std::collections::HashSet::new();

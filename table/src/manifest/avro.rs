@@ -73,9 +73,9 @@ impl AvroFile {
         let sync = cursor.take(16)?.to_vec();
         let schema = header.get("avro.schema").ok_or_else(|| damaged("it has no schema"))?;
         let schema = parse_schema(schema)?;
-        let codec = header.get("avro.codec").map_or("null", |it| {
-            std::str::from_utf8(it).unwrap_or("unknown")
-        });
+        let codec = header
+            .get("avro.codec")
+            .map_or("null", |it| std::str::from_utf8(it).unwrap_or("unknown"));
         let codec = Codec::parse(codec)?;
         let (mut body, mut count) = (Vec::new(), 0);
         while !cursor.is_at_end() {

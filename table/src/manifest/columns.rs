@@ -184,16 +184,16 @@ pub struct Manifests<'a> {
 
 impl<'a> Manifests<'a> {
     /// The manifests of a list, seen through `schema`.
-    pub fn new(
-        lines: &'a [ManifestFile],
-        metadata: &'a TableMetadata,
-        schema: &'a Schema,
-    ) -> Self {
+    pub fn new(lines: &'a [ManifestFile], metadata: &'a TableMetadata, schema: &'a Schema) -> Self {
         Self { lines, metadata, schema }
     }
 
     /// The partition fields of a manifest that come from a column, each with its place.
-    fn sources(&self, line: &ManifestFile, field_id: i32) -> Vec<(usize, Transform, PartitionField)> {
+    fn sources(
+        &self,
+        line: &ManifestFile,
+        field_id: i32,
+    ) -> Vec<(usize, Transform, PartitionField)> {
         let Ok(spec) = partition::spec(self.metadata, line.spec_id) else { return Vec::new() };
         let Ok(types) = partition::field_types(self.metadata, spec) else { return Vec::new() };
         if line.partitions.len() != types.len() {
@@ -264,12 +264,11 @@ impl Containers for Manifests<'_> {
             for (place, transform, part) in self.sources(line, field_id) {
                 let Some(buckets) = buckets_of(&transform, kind, values)? else { continue };
                 let Some(summary) = line.partitions.get(place) else { continue };
-                let literal = |raw: &Option<Vec<u8>>| {
-                    match partition::literal(raw.as_deref()?, &part.kind) {
+                let literal =
+                    |raw: &Option<Vec<u8>>| match partition::literal(raw.as_deref()?, &part.kind) {
                         Some(PrimitiveLiteral::Int(bucket)) => Some(bucket),
                         _ => None,
-                    }
-                };
+                    };
                 if let (Some(lower), Some(upper)) =
                     (literal(&summary.lower_bound), literal(&summary.upper_bound))
                 {
@@ -308,7 +307,10 @@ fn primitive(schema: &Schema, field_id: i32) -> Option<&PrimitiveType> {
 }
 
 /// Bounds of text and bytes are plain arrays; columns are views.
-fn array_type(kind: &PrimitiveType, column: &arrow::datatypes::DataType) -> arrow::datatypes::DataType {
+fn array_type(
+    kind: &PrimitiveType,
+    column: &arrow::datatypes::DataType,
+) -> arrow::datatypes::DataType {
     match kind {
         PrimitiveType::String => arrow::datatypes::DataType::Utf8,
         PrimitiveType::Binary => arrow::datatypes::DataType::Binary,
@@ -343,7 +345,7 @@ pub fn bounds_array(
     };
     let zero = |it: f64| match it {
         it if it.is_nan() => None,
-        it if it == 0.0 => Some(if is_upper { 0.0 } else { -0.0 }),
+        0.0 => Some(if is_upper { 0.0 } else { -0.0 }),
         it => Some(it),
     };
     macro_rules! collect {
@@ -381,10 +383,9 @@ pub fn bounds_array(
             let scaled = array.with_precision_and_scale(*precision as u8, *scale as i8);
             match scaled {
                 Ok(array) => Arc::new(array),
-                Err(_) => arrow::array::new_null_array(
-                    &crate::arrow::primitive_type(kind),
-                    values.len(),
-                ),
+                Err(_) => {
+                    arrow::array::new_null_array(&crate::arrow::primitive_type(kind), values.len())
+                }
             }
         }
         PrimitiveType::Uuid => fixed_array(16, raw()),
@@ -406,5 +407,6 @@ fn fixed_array<'a>(size: i32, values: impl Iterator<Item = Option<&'a [u8]>>) ->
 
 /// Whether a text bound may have been cut without being incremented, by a careless writer.
 pub fn may_be_cut(bound: &[u8]) -> bool {
-    bound.len() >= 16 && value::truncate_text(&String::from_utf8_lossy(bound), 16).len() <= bound.len()
+    bound.len() >= 16
+        && value::truncate_text(&String::from_utf8_lossy(bound), 16).len() <= bound.len()
 }

@@ -279,7 +279,8 @@ fn schema(is_v3: bool) -> Value {
         {"name": "lower_bound", "type": ["null", "bytes"], "default": null, "field-id": 510},
         {"name": "upper_bound", "type": ["null", "bytes"], "default": null, "field-id": 511}]});
     let partitions = json!(["null", {"type": "array", "items": summary, "element-id": 508}]);
-    let field = |name: &str, kind: &str, id: i32| json!({"name": name, "type": kind, "field-id": id});
+    let field =
+        |name: &str, kind: &str, id: i32| json!({"name": name, "type": kind, "field-id": id});
     let mut fields = vec![
         field("manifest_path", "string", 500),
         field("manifest_length", "long", 501),
@@ -338,9 +339,11 @@ mod tests {
             sequence_number: 9,
             first_row_id: Some(7),
         };
-        let bytes = encode(FormatVersion::V3, &header, &[line.clone()], [3; 16]).unwrap();
-        assert_eq!(parse(&bytes).unwrap(), [line.clone()]);
-        let bytes = encode(FormatVersion::V2, &header, &[line.clone()], [3; 16]).unwrap();
+        let bytes =
+            encode(FormatVersion::V3, &header, std::slice::from_ref(&line), [3; 16]).unwrap();
+        assert_eq!(parse(&bytes).unwrap(), std::slice::from_ref(&line));
+        let bytes =
+            encode(FormatVersion::V2, &header, std::slice::from_ref(&line), [3; 16]).unwrap();
         assert_eq!(parse(&bytes).unwrap(), [ManifestFile { first_row_id: None, ..line }]);
     }
 }

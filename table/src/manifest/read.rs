@@ -72,6 +72,12 @@ struct Entry {
     content_size: Option<i64>,
 }
 
+impl Entry {
+    fn metric_at(&self, metric: Metric) -> u32 {
+        self.metrics.get(metric as usize).copied().unwrap_or(0)
+    }
+}
+
 impl Manifest {
     /// Parses the manifest that `line` of a manifest list names, and lets its entries inherit
     /// what they leave out ([inheritance]).
@@ -253,7 +259,8 @@ impl Manifest {
                 None => it.name == field.name,
             });
             // Fields stand in the order of the spec; ids are missing in some old files.
-            let slot = slot.or_else(|| (field.id.is_none() && place < types.len()).then_some(place));
+            let slot =
+                slot.or_else(|| (field.id.is_none() && place < types.len()).then_some(place));
             match slot.and_then(|slot| Some((values.get_mut(slot)?, types.get(slot)?))) {
                 Some((value, wanted)) => *value = read_literal(&mut cursor, kind, &wanted.kind)?,
                 None => cursor.skip(kind)?,
@@ -267,7 +274,7 @@ impl Manifest {
         let entry = self.at(index)?;
         let counts = |metric: Metric| {
             let mut all = BTreeMap::new();
-            self.items(entry.metrics[metric as usize], |cursor, key| {
+            self.items(entry.metric_at(metric), |cursor, key| {
                 all.insert(key, cursor.long()?);
                 Ok(())
             });
@@ -275,7 +282,7 @@ impl Manifest {
         };
         let bounds = |metric: Metric| {
             let mut all = BTreeMap::new();
-            self.items(entry.metrics[metric as usize], |cursor, key| {
+            self.items(entry.metric_at(metric), |cursor, key| {
                 all.insert(key, cursor.bytes()?.to_vec());
                 Ok(())
             });
@@ -307,9 +314,9 @@ impl Manifest {
             },
             key_metadata,
             split_offsets: self.longs(entry.split_offsets),
-            equality_ids: self.longs(entry.equality_ids).map(|ids| {
-                ids.into_iter().filter_map(|it| i32::try_from(it).ok()).collect()
-            }),
+            equality_ids: self
+                .longs(entry.equality_ids)
+                .map(|ids| ids.into_iter().filter_map(|it| i32::try_from(it).ok()).collect()),
             sort_order_id: entry.sort_order_id,
             first_row_id: entry.first_row_id,
             referenced_data_file: referenced,
@@ -359,7 +366,8 @@ pub struct PartitionField {
 
 fn partition_fields(entry: &[AvroField]) -> Vec<AvroField> {
     let record = |fields: &[AvroField], id, name: &str| {
-        let field = fields.iter().find(|it| it.id == Some(id) || (it.id.is_none() && it.name == name));
+        let field =
+            fields.iter().find(|it| it.id == Some(id) || (it.id.is_none() && it.name == name));
         match field.map(|it| &it.kind) {
             Some(AvroType::Record(fields)) => fields.clone(),
             _ => Vec::new(),
@@ -521,7 +529,8 @@ fn read_literal(
             let value = cursor.long()?;
             match wanted {
                 PrimitiveType::Int | PrimitiveType::Date => {
-                    let value = i32::try_from(value).map_err(|_| damaged("a value is too large"))?;
+                    let value =
+                        i32::try_from(value).map_err(|_| damaged("a value is too large"))?;
                     PrimitiveLiteral::Int(value)
                 }
                 _ => PrimitiveLiteral::Long(value),

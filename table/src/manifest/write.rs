@@ -105,9 +105,13 @@ impl ManifestWriter {
             ManifestStatus::Existing => 1,
             ManifestStatus::Deleted => 2,
         };
-        let bump = |count: &mut Option<i64>, by: i64| *count = count.map(|it| it + by);
-        bump(&mut self.line.files[place], 1);
-        bump(&mut self.line.rows[place], file.record_count.cast_signed());
+        let bump = |counts: &mut [Option<i64>; 3], place: usize, by: i64| {
+            if let Some(count) = counts.get_mut(place) {
+                *count = count.map(|it| it + by);
+            }
+        };
+        bump(&mut self.line.files, place, 1);
+        bump(&mut self.line.rows, place, file.record_count.cast_signed());
         if entry.status != ManifestStatus::Deleted
             && let Some(number) = entry.sequence_number
         {
@@ -338,9 +342,7 @@ fn avro_type(field: &PartitionField) -> Value {
 }
 
 fn schema(types: &[PartitionField], is_v3: bool) -> Value {
-    let optional = |name: &str, kind: Value, id: i32| {
-        json!({"name": name, "type": ["null", kind], "default": null, "field-id": id})
-    };
+    let optional = |name: &str, kind: Value, id: i32| json!({"name": name, "type": ["null", kind], "default": null, "field-id": id});
     let partition: Vec<_> = types
         .iter()
         .map(|field| {

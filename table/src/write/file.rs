@@ -72,13 +72,21 @@ impl FileWriter {
         let properties = context.settings.properties.clone();
         let schema = Arc::clone(&context.file_schema);
         // Without Arrow's own schema, which would tell other readers of types they do not know.
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties)
-            .with_skip_arrow_metadata(true);
+        let options =
+            ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
         let encoder = ArrowWriter::try_new_with_options(encoded.clone(), schema, options)?;
         let (upload, nans) = (None, NanCounts::default());
         Ok(Self {
-            context, location, partition, encoder, encoded, store, path, upload, nans, rows: 0,
+            context,
+            location,
+            partition,
+            encoder,
+            encoded,
+            store,
+            path,
+            upload,
+            nans,
+            rows: 0,
         })
     }
 

@@ -64,12 +64,18 @@ impl NanCounts {
 
     fn visit(&mut self, id: Option<i32>, array: &ArrayRef) {
         let count = match array.data_type() {
-            DataType::Float32 => {
-                array.as_primitive::<Float32Type>().iter().flatten().filter(|it| it.is_nan()).count()
-            }
-            DataType::Float64 => {
-                array.as_primitive::<Float64Type>().iter().flatten().filter(|it| it.is_nan()).count()
-            }
+            DataType::Float32 => array
+                .as_primitive::<Float32Type>()
+                .iter()
+                .flatten()
+                .filter(|it| it.is_nan())
+                .count(),
+            DataType::Float64 => array
+                .as_primitive::<Float64Type>()
+                .iter()
+                .flatten()
+                .filter(|it| it.is_nan())
+                .count(),
             DataType::Struct(fields) => {
                 for (field, child) in fields.iter().zip(array.as_struct().columns()) {
                     self.visit(shapes::field_id(field), child);
@@ -164,10 +170,9 @@ fn file_bounds<'a>(
         }
         bounds = Some(match bounds {
             None => (lower, upper),
-            Some((least, most)) => (
-                if lower < least { lower } else { least },
-                if upper > most { upper } else { most },
-            ),
+            Some((least, most)) => {
+                (if lower < least { lower } else { least }, if upper > most { upper } else { most })
+            }
         });
     }
     bounds
@@ -211,7 +216,11 @@ fn shorten(
             value::truncate_text(&lower, width).as_bytes().to_vec(),
             value::truncate_text_up(&upper, width).map(String::into_bytes),
         ),
-        (PrimitiveType::Binary, PrimitiveLiteral::Binary(lower), PrimitiveLiteral::Binary(upper)) => {
+        (
+            PrimitiveType::Binary,
+            PrimitiveLiteral::Binary(lower),
+            PrimitiveLiteral::Binary(upper),
+        ) => {
             let cut = lower.get(..width).unwrap_or(&lower).to_vec();
             (cut, value::truncate_bytes_up(&upper, width))
         }

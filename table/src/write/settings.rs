@@ -81,8 +81,7 @@ fn writer_properties(metadata: &TableMetadata, schema: &Schema) -> Result<Writer
 }
 
 fn compression(metadata: &TableMetadata) -> Result<Compression> {
-    let codec: String =
-        property(metadata, "write.parquet.compression-codec", "zstd".to_owned());
+    let codec: String = property(metadata, "write.parquet.compression-codec", "zstd".to_owned());
     let level: Option<i32> =
         metadata.properties().get("write.parquet.compression-level").and_then(|it| it.parse().ok());
     let wrong = |error: parquet::errors::ParquetError| {

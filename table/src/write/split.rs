@@ -83,7 +83,9 @@ impl Splitter {
             if let Some((before, place)) = last
                 && keys.row(before) == keys.row(row)
             {
-                parts[place].1.push(row as u32);
+                if let Some((_, rows)) = parts.get_mut(place) {
+                    rows.push(row as u32);
+                }
                 continue;
             }
             let key = keys.row(row);
@@ -100,16 +102,15 @@ impl Splitter {
                 parts.push((number, Vec::new()));
                 parts.len() - 1
             });
-            parts[place].1.push(row as u32);
+            if let Some((_, rows)) = parts.get_mut(place) {
+                rows.push(row as u32);
+            }
             last = Some((row, place));
         }
         let whole = parts.len() == 1;
         Ok(parts
             .into_iter()
-            .map(|(number, rows)| Part {
-                number,
-                rows: (!whole).then(|| UInt32Array::from(rows)),
-            })
+            .map(|(number, rows)| Part { number, rows: (!whole).then(|| UInt32Array::from(rows)) })
             .collect())
     }
 

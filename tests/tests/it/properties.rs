@@ -50,7 +50,8 @@ fn predicate() -> impl Strategy<Value = String> {
             .prop_map(|(op, it)| format!("t {op} to_timestamp_micros({it} * 60000000)")),
         prop::collection::vec(-6..6_i64, 1..4).prop_map(|all| format!("i IN ({})", list(&all))),
         prop::collection::vec(-6..6_i64, 1..4).prop_map(|all| format!("i NOT IN ({})", list(&all))),
-        prop_oneof![Just("i IS NULL"), Just("d IS NOT NULL"), Just("t IS NULL")].prop_map(str::to_owned),
+        prop_oneof![Just("i IS NULL"), Just("d IS NOT NULL"), Just("t IS NULL")]
+            .prop_map(str::to_owned),
     ];
     (one.clone(), one, prop_oneof![Just("AND"), Just("OR"), Just("AND NOT")])
         .prop_map(|(a, b, op)| format!("({a}) {op} ({b})"))
@@ -121,7 +122,8 @@ async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
             batch.schema(),
             None,
         );
-        let done = icefield_query::write_rows(&session, memory.unwrap(), &table, Default::default());
+        let done =
+            icefield_query::write_rows(&session, memory.unwrap(), &table, Default::default());
         done.await.unwrap();
     }
     let schema = batch(&[]).schema();
@@ -174,7 +176,8 @@ fn t72_bounds_of_widened_columns_are_read_by_their_length() {
 #[test]
 fn t86_buckets_are_those_of_the_specification() {
     let bucket = |datum: Datum| {
-        let all = iceberg::transform::create_transform_function(&Transform::Bucket(i32::MAX as u32));
+        let all =
+            iceberg::transform::create_transform_function(&Transform::Bucket(i32::MAX as u32));
         match all.unwrap().transform_literal(&datum).unwrap().unwrap().literal() {
             PrimitiveLiteral::Int(bucket) => *bucket,
             other => panic!("{other:?}"),

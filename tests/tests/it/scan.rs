@@ -97,7 +97,8 @@ async fn many_partitions_fit_in_little_memory() {
          FROM generate_series(1, 20000)",
     )
     .await;
-    let files = lake.run("SELECT count(*) AS n, min(record_count), max(record_count) FROM raw.p.files");
+    let files =
+        lake.run("SELECT count(*) AS n, min(record_count), max(record_count) FROM raw.p.files");
     let text = format!("{:?}", files.await[0].columns());
     assert!(text.contains("500") && text.contains("40"), "one file a partition: {text}");
 }

@@ -27,10 +27,17 @@ fn no_seed_loses_or_doubles_a_row() {
         Ok(seed) => vec![seed.parse().unwrap()],
         Err(_) => (0..SEEDS).collect(),
     };
-    for seed in seeds {
-        let run = std::panic::catch_unwind(|| simulate(seed));
-        assert!(run.is_ok(), "seed {seed} failed; repeat it with ICEFIELD_SEED={seed}");
-    }
+    // Each seed is one thread's work; two of them side by side.
+    std::thread::scope(|scope| {
+        for half in seeds.chunks(seeds.len().div_ceil(2)) {
+            scope.spawn(move || {
+                for seed in half {
+                    let run = std::panic::catch_unwind(|| simulate(*seed));
+                    assert!(run.is_ok(), "seed {seed} failed; repeat it: ICEFIELD_SEED={seed}");
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -64,7 +64,10 @@ async fn one_writer_process() {
         writers.spawn(async move {
             for round in 0..appends() {
                 let table = tables.load(&raw_t()).await.unwrap();
-                let path = format!("{}/data/{number}-{writer}-{round}.parquet", table.metadata().location());
+                let path = format!(
+                    "{}/data/{number}-{writer}-{round}.parquet",
+                    table.metadata().location()
+                );
                 let files = vec![DataFile::parquet(path, 0, 1, 400)];
                 append(&table, Append { files, ..Append::default() }).await.unwrap();
             }
