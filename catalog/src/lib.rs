@@ -10,7 +10,7 @@
 //! ```
 //!
 //! This crate owns the pointer and `metadata.json`, and the three things everything else is made
-//! with: [`storage`] (every byte), [`env`] (every moment and every random number) and [`spec`]
+//! with: [`storage`] (every byte), [`mod@env`] (every moment and every random number) and [`spec`]
 //! (the words of the Iceberg specification). It never opens a manifest.
 //!
 //! # Why not iceberg's own `Catalog` trait?

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use icefield_catalog::spec::{
-    FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
-    UnboundPartitionSpec,
+    FormatVersion, PrimitiveType, Schema, SortOrder, TableIdent, TableMetadata,
+    TableMetadataBuilder, UnboundPartitionSpec,
 };
 use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
@@ -120,6 +120,7 @@ impl Tables {
             }
         };
         let (schema, spec) = (new.schema, new.spec);
+        refuse_newer_types(&schema, version)?;
         let builder =
             TableMetadataBuilder::new(schema, spec, new.order, location, version, properties)?
                 .assign_uuid(self.0.warehouse.env.uuid());
@@ -250,6 +251,27 @@ impl Table {
 
     pub(crate) fn keep_list(&self, path: &str, lines: Vec<ManifestFile>) {
         self.tables.0.cache.keep_list(path, &Arc::new(lines));
+    }
+}
+
+/// Types that came with format version 3 are not put into older tables (trap T-78).
+fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Result<()> {
+    if version >= FormatVersion::V3 {
+        return Ok(());
+    }
+    let mut ids: Vec<i32> = (1..=schema.highest_field_id()).collect();
+    ids.retain(|id| {
+        let field = schema.field_by_id(*id);
+        let kind = field.and_then(|it| it.field_type.as_primitive_type());
+        matches!(kind, Some(PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs))
+    });
+    match ids.first().and_then(|id| schema.name_by_field_id(*id)) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::DataInvalid,
+            format!("column `{name}` counts nanoseconds, which needs a table of format v3"),
+        )
+        .with_context("hint", "add TBLPROPERTIES ('format-version' = '3')")),
     }
 }
 

@@ -49,7 +49,8 @@ parser.add_argument("known"), parser.add_argument("out"), parser.add_argument("e
 parser.add_argument("--only", default="")
 args, _ = parser.parse_known_args()
 with open(args.known) as file:
-    known = {line.split("#")[0].strip() for line in file} - {""}
+    # Ids have a # in them, so a comment is a line of its own.
+    known = {line.strip() for line in file if not line.startswith("#")} - {""}
 with open(args.expected) as file:
     run = {case["id"] for case in json.load(file)["cases"] if re.search(args.only, case["id"])}
 with open(args.out) as file:
