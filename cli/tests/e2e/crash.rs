@@ -9,7 +9,7 @@ use serde_json::json;
 use crate::lake::Lake;
 
 /// Milliseconds after which processes are killed: some while starting, most while committing.
-const KILLS_MS: [u64; 10] = [30, 90, 150, 200, 260, 330, 410, 500, 640, 800];
+const KILLS_MS: [u64; 11] = [30, 90, 150, 200, 260, 330, 410, 500, 640, 800, 3000];
 /// Statements of each process.
 const COMMITS: usize = 200;
 
