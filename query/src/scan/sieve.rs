@@ -11,10 +11,10 @@ use arrow::array::{ArrayRef, BooleanArray};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::Session;
 use datafusion::common::pruning::PruningStatistics;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Column, DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::expr::Like;
 use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, Operator, lit};
 use datafusion::physical_optimizer::pruning::PruningPredicate;
 use icefield_catalog::spec::{PrimitiveType, Schema};
 use icefield_table::manifest::columns::Containers;
@@ -30,7 +30,7 @@ pub(crate) fn sieve(
     filters: &[Expr],
 ) -> Result<Option<Box<Sieve>>> {
     let filters = filters.iter().map(|it| with_ranges(it.clone()));
-    let Some(filter) = conjunction(filters.collect::<Result<Vec<_>>>()?) else { return Ok(None) };
+    let Some(filter) = conjunction(filters) else { return Ok(None) };
     let columns = DFSchema::try_from(arrow.as_ref().clone())?;
     let Ok(physical) = state.create_physical_expr(filter, &columns) else { return Ok(None) };
     let Ok(predicate) = PruningPredicate::try_new(physical, Arc::clone(arrow)) else {
@@ -54,52 +54,54 @@ pub(crate) fn sieve(
 }
 
 /// A prefix as a range, which bounds can tell of: DataFusion 54 does so only for plain text columns,
-/// and fails on views.
-fn with_ranges(filter: Expr) -> Result<Expr> {
-    let range = |column: &Expr, prefix: &str| {
-        let text = |it: String| Expr::Literal(ScalarValue::Utf8View(Some(it)), None);
-        let from = column.clone().gt_eq(text(prefix.to_owned()));
-        match value::increment_text(prefix) {
-            Some(end) => from.and(column.clone().lt(text(end))),
-            None => from,
+/// and fails on views. The range holds wherever the pattern does, and more; so it may stand only
+/// where more rows are harmless: under AND and OR, never under a negation or a comparison.
+fn with_ranges(filter: Expr) -> Expr {
+    match filter {
+        Expr::BinaryExpr(mut it) if matches!(it.op, Operator::And | Operator::Or) => {
+            *it.left = with_ranges(*it.left);
+            *it.right = with_ranges(*it.right);
+            Expr::BinaryExpr(it)
         }
-    };
-    filter
-        .transform_up(|expr| {
-            let made = match &expr {
-                Expr::Like(like)
-                    if !like.case_insensitive
-                        && like.escape_char.is_none()
-                        && matches!(*like.expr, Expr::Column(_)) =>
-                {
-                    let literal = |it: &Expr| match it {
-                        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
-                        _ => None,
-                    };
-                    let pattern = literal(&like.pattern);
-                    let end = pattern.as_deref().and_then(|it| it.find(['%', '_', '\\']));
-                    match (like.negated, pattern.as_deref(), end) {
-                        (false, Some(pattern), Some(end)) if end > 0 => {
-                            let prefix = pattern.get(..end).unwrap_or_default();
-                            // Any row may match the rest, so the range stands for all of it.
-                            Some(range(&like.expr, prefix))
-                        }
-                        _ => Some(datafusion::logical_expr::lit(true)),
-                    }
-                }
-                Expr::ScalarFunction(call) if call.func.name() == "starts_with" => {
-                    match call.args.as_slice() {
-                        [column @ Expr::Column(_), Expr::Literal(value, _)] => {
-                            value.try_as_str().flatten().map(|prefix| range(column, prefix))
-                        }
-                        _ => None,
-                    }
-                }
-                _ => None,
-            };
-            Ok(made.map_or_else(|| Transformed::no(expr.clone()), Transformed::yes))
-        })
-        .data()
+        Expr::Like(like) => like_range(&like).unwrap_or_else(|| lit(true)),
+        Expr::ScalarFunction(call) if call.func.name() == "starts_with" => {
+            match call.args.as_slice() {
+                [column @ Expr::Column(_), prefix] => match literal(prefix) {
+                    Some(prefix) => range(column, &prefix),
+                    None => lit(true),
+                },
+                _ => lit(true),
+            }
+        }
+        other => other,
+    }
+}
+
+/// The range of a pattern that begins with letters.
+fn like_range(like: &Like) -> Option<Expr> {
+    let plain = !like.negated && !like.case_insensitive && like.escape_char.is_none();
+    if !plain || !matches!(*like.expr, Expr::Column(_)) {
+        return None;
+    }
+    let pattern = literal(&like.pattern)?;
+    let end = pattern.find(['%', '_', '\\']).filter(|it| *it > 0)?;
+    Some(range(&like.expr, pattern.get(..end)?))
+}
+
+fn literal(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn range(column: &Expr, prefix: &str) -> Expr {
+    let text = |it: String| Expr::Literal(ScalarValue::Utf8View(Some(it)), None);
+    let from = column.clone().gt_eq(text(prefix.to_owned()));
+    match value::increment_text(prefix) {
+        Some(end) => from.and(column.clone().lt(text(end))),
+        None => from,
+    }
 }
 
 /// Containers as DataFusion asks about them.
