@@ -25,7 +25,8 @@ pub struct Commit {
     pub changes: Vec<TableChange>,
 }
 
-/// What one table must still look like, and how it then changes.
+/// What one table must still look like, and how it then changes. Without updates nothing is
+/// written: the table then only has to stay as it is until the others have moved.
 #[derive(Debug, Clone)]
 pub struct TableChange {
     /// The table to change.
@@ -89,6 +90,13 @@ pub(crate) struct Staged {
     pub(crate) next: LoadedTable,
 }
 
+impl Staged {
+    /// Whether the pointer moves, and is not only held.
+    pub(crate) fn moves(&self) -> bool {
+        self.base.metadata_location != self.next.metadata_location
+    }
+}
+
 /// Applies `change` to `base` and writes the next metadata file, which nobody sees yet.
 /// `None` if a requirement no longer holds.
 pub(crate) async fn stage(
@@ -97,6 +105,10 @@ pub(crate) async fn stage(
     base: LoadedTable,
     change: &TableChange,
 ) -> Result<Option<Staged>> {
+    if change.updates.is_empty() {
+        let holds = change.requirements.iter().all(|it| it.check(Some(&base.metadata)).is_ok());
+        return Ok(holds.then(|| Staged { next: base.clone(), base }));
+    }
     let Some(metadata) = change.apply(&base)? else { return Ok(None) };
     let metadata_location =
         metadata::write_next(storage, env, &metadata, Some(&base.metadata_location)).await?;
@@ -106,7 +118,7 @@ pub(crate) async fn stage(
 /// After the swap: removes the metadata files that fell out of the log, if the table says so.
 /// Best effort; what stays behind is an orphan.
 pub(crate) async fn prune_metadata(storage: &Storage, staged: &[Staged]) {
-    for Staged { base, next } in staged {
+    for Staged { base, next } in staged.iter().filter(|it| it.moves()) {
         for old in metadata::dropped_from_log(&base.metadata, &next.metadata) {
             let _ = storage.delete(&old).await;
         }

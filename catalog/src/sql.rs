@@ -165,9 +165,11 @@ impl SqlCatalog {
         let failed = |e| self.database.failed("commit", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         for (change, staged) in changes {
+            // A table that is only held gets a write without effect, which holds its row.
+            let previous = if staged.moves() { "$2" } else { "previous_metadata_location" };
             let moved = sqlx::query(&format!(
                 "UPDATE iceberg_tables SET metadata_location = $1, \
-                 previous_metadata_location = $2 WHERE catalog_name = $3 AND \
+                 previous_metadata_location = {previous} WHERE catalog_name = $3 AND \
                  table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {IS_TABLE}"
             ))
             .bind(staged.next.metadata_location.as_str())

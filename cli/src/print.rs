@@ -105,6 +105,11 @@ pub(crate) fn done(out: &mut dyn Write, done: &Done, format: Format) -> Result<(
             if let Some(rows) = done.rows {
                 line.push_str(&format!(" {rows}"));
             }
+            if let Some((inserted, updated, deleted)) = done.changed {
+                line.push_str(&format!(
+                    " ({inserted} inserted, {updated} updated, {deleted} deleted)"
+                ));
+            }
             if done.was_there {
                 line.push_str(" (done before)");
             }
@@ -114,9 +119,16 @@ pub(crate) fn done(out: &mut dyn Write, done: &Done, format: Format) -> Result<(
             writeln!(out, "{line}")?;
         }
         Format::Json | Format::Ndjson => {
-            let value = serde_json::json!({
+            let mut value = serde_json::json!({
                 "statement": done.tag, "rows": done.rows, "snapshot_id": done.snapshot_id,
             });
+            if let (Some((inserted, updated, deleted)), Some(object)) =
+                (done.changed, value.as_object_mut())
+            {
+                object.insert("inserted".to_owned(), inserted.into());
+                object.insert("updated".to_owned(), updated.into());
+                object.insert("deleted".to_owned(), deleted.into());
+            }
             match format {
                 Format::Json => writeln!(out, "[{value}]")?,
                 _ => writeln!(out, "{value}")?,

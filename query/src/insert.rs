@@ -33,11 +33,12 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 use icefield_catalog::spec::{NullOrder, SortDirection, TableMetadata, Transform};
 use icefield_table::Table;
-use icefield_table::commit::{self, Append, Evolution};
+use icefield_table::commit::{self, Change, Evolution};
 use icefield_table::manifest::DataFile;
 use icefield_table::write::{MEMORY_BYTES, TableWriter, WriteContext};
 
 use crate::error::external;
+use crate::provider::Lake;
 
 /// What is done with the files that were written.
 #[derive(Debug, Clone, Default)]
@@ -69,6 +70,8 @@ pub(crate) struct StatementContext {
     pub(crate) summary: BTreeMap<String, String>,
     /// Snapshots that were made.
     pub(crate) receipts: Mutex<Vec<Receipt>>,
+    /// Where the open transaction is.
+    pub(crate) lake: Option<Arc<Lake>>,
 }
 
 /// A commit that a statement made.
@@ -93,8 +96,8 @@ pub(crate) fn insert_plan(
     let files = Arc::new(Mutex::new(Vec::new()));
     let said = state.config().get_extension::<StatementContext>().unwrap_or_default();
     let write = WriteExec {
-        order: sort_order(table.metadata(), &schema, &input.schema())?,
-        hash: partition_exprs(table.metadata(), &schema, &input.schema())?,
+        order: sort_order(table.metadata(), &schema, &input.schema(), 0)?,
+        hash: partition_exprs(table.metadata(), &schema, &input.schema(), 0)?,
         properties: counts_properties(input.output_partitioning().partition_count()),
         input,
         context,
@@ -124,11 +127,11 @@ pub async fn write_rows(
     session.write(input, table, purpose).await
 }
 
-fn count_schema() -> SchemaRef {
+pub(crate) fn count_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("count", DataType::UInt64, false)]))
 }
 
-fn counts_properties(partitions: usize) -> Arc<PlanProperties> {
+pub(crate) fn counts_properties(partitions: usize) -> Arc<PlanProperties> {
     Arc::new(PlanProperties::new(
         EquivalenceProperties::new(count_schema()),
         Partitioning::UnknownPartitioning(partitions),
@@ -137,20 +140,21 @@ fn counts_properties(partitions: usize) -> Arc<PlanProperties> {
     ))
 }
 
-fn one_count(count: u64) -> Result<RecordBatch> {
+pub(crate) fn one_count(count: u64) -> Result<RecordBatch> {
     let array = Arc::new(UInt64Array::from(vec![count]));
     Ok(RecordBatch::try_new(count_schema(), vec![array])?)
 }
 
-/// The order that the table wants its files in.
-fn sort_order(
+/// The order that the table wants its files in; its columns come after `leading` others.
+pub(crate) fn sort_order(
     metadata: &TableMetadata,
     schema: &icefield_catalog::spec::Schema,
     input: &SchemaRef,
+    leading: usize,
 ) -> Result<Option<LexOrdering>> {
     let mut exprs = Vec::new();
     for field in &metadata.default_sort_order().fields {
-        let Some(expr) = source(schema, input, field.source_id, &field.transform) else {
+        let Some(expr) = source(schema, (input, leading), field.source_id, &field.transform) else {
             break;
         };
         let options = arrow::compute::SortOptions {
@@ -162,25 +166,27 @@ fn sort_order(
     Ok(LexOrdering::new(exprs))
 }
 
-/// The table's partition values, to bring rows of one partition to one writer.
-fn partition_exprs(
+/// The table's partition values (its columns come after `leading` others), to bring rows of one partition to one writer.
+pub(crate) fn partition_exprs(
     metadata: &TableMetadata,
     schema: &icefield_catalog::spec::Schema,
     input: &SchemaRef,
+    leading: usize,
 ) -> Result<Vec<Arc<dyn PhysicalExpr>>> {
     let fields = metadata.default_partition_spec().fields();
-    let exprs = fields.iter().map(|it| source(schema, input, it.source_id, &it.transform));
+    let exprs =
+        fields.iter().map(|it| source(schema, (input, leading), it.source_id, &it.transform));
     Ok(exprs.flatten().collect())
 }
 
 /// A transform of a top-level column; `None` for what is nested or has no value.
 fn source(
     schema: &icefield_catalog::spec::Schema,
-    input: &SchemaRef,
+    (input, leading): (&SchemaRef, usize),
     id: i32,
     transform: &Transform,
 ) -> Option<Arc<dyn PhysicalExpr>> {
-    let place = schema.as_struct().fields().iter().position(|it| it.id == id)?;
+    let place = schema.as_struct().fields().iter().position(|it| it.id == id)? + leading;
     let field = input.fields().get(place)?;
     let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), place));
     match transform {
@@ -418,7 +424,7 @@ impl ExecutionPlan for CommitExec {
                 rows += count(&batch?)?;
             }
             let files = std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner));
-            let receipt = commit_files(&table, purpose, &said, files).await.map_err(external)?;
+            let receipt = commit_files(&table, purpose, &said, files).await?;
             if receipt.was_there {
                 rows = 0;
             }
@@ -434,22 +440,26 @@ async fn commit_files(
     purpose: Purpose,
     said: &StatementContext,
     files: Vec<DataFile>,
-) -> icefield_table::Result<Receipt> {
+) -> crate::Result<Receipt> {
     let mut summary = said.summary.clone();
     summary.extend(purpose.summary);
     let keys = purpose.keys;
     let evolution = purpose.evolution.map(|(evolution, _)| evolution);
-    let append = Append { files, summary, keys, evolution };
+    let change = Change { files, summary, keys, evolution, ..Change::default() };
 
     if purpose.creates {
-        let made = commit::create(table, append).await?;
+        let made = commit::create(table, change).await?;
         let snapshot_id = made.metadata().current_snapshot_id();
         return Ok(Receipt { snapshot_id, was_there: false });
     }
-    let is_empty = append.files.is_empty() && append.evolution.is_none();
-    let appended = commit::append(table, append).await?;
-    let snapshot_id = (!is_empty).then_some(appended.snapshot_id);
-    Ok(Receipt { snapshot_id, was_there: appended.was_there })
+    if let Some(lake) = said.lake.as_ref().filter(|it| it.in_transaction()) {
+        lake.absorb(table, change).await?;
+        return Ok(Receipt { snapshot_id: None, was_there: false });
+    }
+    let is_empty = change.files.is_empty() && change.evolution.is_none();
+    let changed = commit::change(table, change).await?;
+    let snapshot_id = (!is_empty).then_some(changed.snapshot_id);
+    Ok(Receipt { snapshot_id, was_there: changed.was_there })
 }
 
 /// The count in a batch of counts.

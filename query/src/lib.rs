@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   text ─▶ parser ─▶ statement ─┬─▶ ours: CREATE, ALTER, DROP, SHOW, USE      (statement)
+//!                                ├─▶ ours: DELETE, UPDATE, MERGE, OVERWRITE    (change)
 //!                                └─▶ DataFusion: SELECT, INSERT, EXPLAIN
 //!                                       names ─▶ provider ─▶ scan │ insert
 //! ```
@@ -11,6 +12,7 @@
 //!
 //! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
 
+mod change;
 mod error;
 mod insert;
 mod names;
@@ -19,6 +21,7 @@ mod provider;
 mod scan;
 mod session;
 mod statement;
+mod transaction;
 pub mod types;
 
 pub use error::{Error, ErrorKind, Place, Result};

@@ -43,7 +43,12 @@ pub(crate) struct TableName {
     pub(crate) metadata: Option<String>,
     /// `v:` and an id or name, or `t:` and milliseconds.
     pub(crate) version: Option<String>,
+    /// Whether the metadata columns come with it.
+    pub(crate) with_positions: bool,
 }
+
+/// What a table's name ends with if the metadata columns come with it.
+const WITH_POSITIONS: &str = "$positions";
 
 impl TableName {
     pub(crate) fn parse(text: &str) -> Self {
@@ -51,13 +56,17 @@ impl TableName {
             Some((text, version)) => (text, Some(version.to_owned())),
             None => (text, None),
         };
+        let (text, with_positions) = match text.strip_suffix(WITH_POSITIONS) {
+            Some(table) => (table, true),
+            None => (text, false),
+        };
         let (table, metadata) = match text.rsplit_once('$') {
             Some((table, kind)) if METADATA_TABLES.contains(&kind) => {
                 (table, Some(kind.to_owned()))
             }
             _ => (text, None),
         };
-        Self { table: table.to_owned(), metadata, version }
+        Self { table: table.to_owned(), metadata, version, with_positions }
     }
 }
 

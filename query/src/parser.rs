@@ -4,12 +4,14 @@
 //! out of each ([`time_travel`]); then sqlparser, with one dialect, parses what DataFusion plans, and
 //! [`crate::statement`] what is ours.
 
+use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
 use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_TABLE_ALIAS};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Tokenizer};
 
 use crate::error::Place;
+use crate::transaction::Verb;
 use crate::{Error, Result};
 
 /// PostgreSQL's manners with backticks allowed too.
@@ -324,6 +326,74 @@ fn time(tokens: &Tokens, place: usize) -> Result<(Wanted, usize)> {
     })?;
     let used = parser.index();
     Ok((Wanted::Time(expression.to_string()), used))
+}
+
+fn is_word(token: Option<&TokenWithSpan>, name: &str) -> bool {
+    matches!(token.map(|it| &it.token), Some(Token::Word(word))
+        if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name))
+}
+
+/// BEGIN, COMMIT or ROLLBACK, as PostgreSQL writes them.
+pub(crate) fn transaction(tokens: &Tokens) -> Result<Option<Verb>> {
+    let is = |place: usize, name: &str| is_word(tokens.get(place), name);
+    let begins = is(0, "BEGIN") || (is(0, "START") && is(1, "TRANSACTION"));
+    let (verb, mut place) = if begins {
+        (Verb::Begin { snapshot_isolation: false }, 1)
+    } else if is(0, "COMMIT") || is(0, "END") {
+        (Verb::Commit, 1)
+    } else if is(0, "ROLLBACK") || is(0, "ABORT") {
+        (Verb::Rollback, 1)
+    } else {
+        return Ok(None);
+    };
+    if is(place, "TRANSACTION") || is(place, "WORK") {
+        place += 1;
+    }
+    let mut verb = verb;
+    if begins && is(place, "ISOLATION") && is(place + 1, "LEVEL") {
+        place += 2;
+        let (relaxed, used) = match () {
+            () if is(place, "SERIALIZABLE") => (false, 1),
+            () if is(place, "SNAPSHOT") => (true, 1),
+            () if is(place, "REPEATABLE") && is(place + 1, "READ") => (true, 2),
+            () => {
+                return Err(Error::invalid("expected SERIALIZABLE, SNAPSHOT or REPEATABLE READ")
+                    .with_place(place_of(tokens, place)));
+            }
+        };
+        verb = Verb::Begin { snapshot_isolation: relaxed };
+        place += used;
+    }
+    match tokens.get(place) {
+        None => Ok(Some(verb)),
+        Some(token) => Err(Error::invalid(format!("unexpected {} in a transaction statement", token.token))
+            .with_place(place_of(tokens, place))),
+    }
+}
+
+/// Cuts the condition out of `INSERT OVERWRITE t WHERE condition SELECT …`.
+pub(crate) fn overwrite_where(tokens: Tokens) -> Result<(Tokens, Option<Expr>)> {
+    if !(is_word(tokens.first(), "INSERT") && is_word(tokens.get(1), "OVERWRITE")) {
+        return Ok((tokens, None));
+    }
+    let query = |it: &TokenWithSpan| {
+        ["SELECT", "VALUES", "WITH", "FROM"].iter().any(|name| is_word(Some(it), name))
+    };
+    let end = tokens.iter().position(query).unwrap_or(tokens.len());
+    let Some(start) = tokens.iter().take(end).position(|it| is_word(Some(it), "WHERE")) else {
+        return Ok((tokens, None));
+    };
+    let rest: Tokens = tokens.iter().skip(start + 1).cloned().collect();
+    let dialect = Sql::default();
+    let mut parser = Parser::new(&dialect).with_tokens_with_locations(rest);
+    let condition = parser.parse_expr().map_err(|error| {
+        Error::from(datafusion::common::DataFusionError::SQL(Box::new(error), None))
+            .with_place(place_of(&tokens, start + 1))
+    })?;
+    let used = parser.index();
+    let mut out: Tokens = tokens.iter().take(start).cloned().collect();
+    out.extend(tokens.into_iter().skip(start + 1 + used));
+    Ok((out, Some(condition)))
 }
 
 /// Where a token is; the end of the statement if there is none.

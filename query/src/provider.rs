@@ -4,15 +4,22 @@ pub(crate) mod catalog;
 pub(crate) mod metadata;
 pub(crate) mod table;
 
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use datafusion::catalog::TableProvider;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use icefield_catalog::warehouse::TIERS;
 use icefield_table::{ErrorKind, Table, Tables};
 
 use crate::names::SEARCH;
 use crate::scan::source::FooterCaches;
+use crate::transaction::Transaction;
 use crate::{Error, Result};
+
+/// The namespace of tables registered for one statement.
+pub(crate) const PREPARED: &str = "$prepared";
 
 /// What all providers of a session share.
 #[derive(Debug)]
@@ -20,11 +27,43 @@ pub(crate) struct Lake {
     pub(crate) tables: Tables,
     pub(crate) footers: Arc<FooterCaches>,
     current: Mutex<String>,
+    /// The open transaction.
+    pub(crate) transaction: Mutex<Option<Transaction>>,
+    prepared: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
+    prepared_count: AtomicU64,
 }
 
 impl Lake {
     pub(crate) fn new(tables: Tables) -> Self {
-        Self { tables, footers: Arc::default(), current: Mutex::new(SEARCH.to_owned()) }
+        Self {
+            tables,
+            footers: Arc::default(),
+            current: Mutex::new(SEARCH.to_owned()),
+            transaction: Mutex::default(),
+            prepared: Mutex::default(),
+            prepared_count: AtomicU64::new(0),
+        }
+    }
+
+    /// A new name for a table of one statement.
+    pub(crate) fn prepared_name(&self) -> String {
+        format!("t{}", self.prepared_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Registers a table for one statement.
+    pub(crate) fn prepare(&self, name: &str, table: Arc<dyn TableProvider>) {
+        let mut prepared = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+        prepared.insert(name.to_owned(), table);
+    }
+
+    /// A table registered for one statement.
+    pub(crate) fn prepared(&self, name: &str) -> Option<Arc<dyn TableProvider>> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
+    }
+
+    /// Ends what [`Self::prepare`] began.
+    pub(crate) fn forget(&self, name: &str) {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
     }
 
     /// The namespace of names that have none; [`SEARCH`] until a USE.
@@ -62,8 +101,14 @@ impl Lake {
 
     async fn load(&self, namespace: &str, name: &str) -> Result<Option<Table>> {
         let ident = ident(namespace, name)?;
+        if let Some(table) = self.draft(&ident) {
+            return Ok(Some(table));
+        }
         match self.tables.load(&ident).await {
-            Ok(table) => return Ok(Some(table)),
+            Ok(table) => {
+                self.pin(&ident, &table);
+                return Ok(Some(table));
+            }
             Err(error)
                 if matches!(
                     error.kind(),
@@ -76,7 +121,12 @@ impl Lake {
         match (alike.next(), alike.next()) {
             (Some(one), None) => {
                 let ident = TableIdent::new(ident.namespace().clone(), one.clone());
-                Ok(Some(self.tables.load(&ident).await?))
+                if let Some(table) = self.draft(&ident) {
+                    return Ok(Some(table));
+                }
+                let table = self.tables.load(&ident).await?;
+                self.pin(&ident, &table);
+                Ok(Some(table))
             }
             _ => Ok(None),
         }

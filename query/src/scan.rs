@@ -14,11 +14,13 @@
 
 pub(crate) mod columns;
 pub(crate) mod deletes;
+mod equality;
+pub(crate) mod positions;
 pub(crate) mod sieve;
 pub(crate) mod source;
 pub(crate) mod statistics;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -32,6 +34,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
@@ -44,6 +47,7 @@ use icefield_table::scan::{ScanTask, plan};
 use icefield_table::snapshot::Version;
 use icefield_table::{Table, arrow as shapes};
 use object_store::ObjectMeta;
+use roaring::RoaringTreemap;
 
 use crate::error::external;
 use columns::{ColumnMap, FieldIds};
@@ -58,8 +62,25 @@ const FOOTER_HINT_BYTES: usize = 64 << 10;
 pub(crate) struct Scan {
     pub(crate) table: Table,
     pub(crate) version: Version,
+    /// The table's columns, and the metadata columns if it has them.
     pub(crate) schema: SchemaRef,
     pub(crate) footers: Arc<FooterCaches>,
+    /// The snapshot of a transaction that is not committed: its rows have no ids yet.
+    pub(crate) draft: Option<i64>,
+    /// Which files are read, if not all.
+    pub(crate) files: Chosen,
+}
+
+/// Files of a version that are read.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Chosen {
+    /// All.
+    #[default]
+    All,
+    /// All but these.
+    Without(Arc<HashSet<String>>),
+    /// These, without the rows at some more positions of each.
+    Only(Arc<HashMap<String, RoaringTreemap>>),
 }
 
 impl Scan {
@@ -75,19 +96,29 @@ impl Scan {
         let unmapped = columns::unmapped(self.table.metadata(), schema)?;
         let sieve = sieve::sieve(state, &self.schema, schema, &unmapped, filters)?;
         let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
+        let tasks = self.chosen(planned.tasks)?;
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
-        if planned.tasks.is_empty() {
+        let own = schema.as_struct().fields().len();
+        let with_positions = match projection {
+            Some(places) => places.iter().any(|it| *it >= own),
+            None => self.schema.fields().len() > own,
+        };
+        if tasks.is_empty() {
             let schema = match projection {
                 Some(places) => Arc::new(self.schema.project(places)?),
                 None => Arc::clone(&self.schema),
             };
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
-        let bounds = FileBounds::new(&self.table, schema, &planned.tasks, &unmapped, projection)?;
+        let bounds = FileBounds::new(&self.table, schema, &tasks, &unmapped, projection)?;
         let mut by_root: BTreeMap<String, Vec<(usize, PartitionedFile)>> = BTreeMap::new();
-        for (place, task) in planned.tasks.iter().enumerate() {
+        let more = if with_positions { self.schema.fields().len() - own } else { 0 };
+        for (place, task) in tasks.iter().enumerate() {
             let (root, mut file) = self.file(task)?;
-            file = file.with_statistics(Arc::new(bounds.of_file(place, task)?));
+            file = file.with_statistics(Arc::new(widened(bounds.of_file(place, task)?, more)));
+            if with_positions {
+                file = file.with_extension(self.facts(task)?);
+            }
             if let Some(constants) = map.constants(&self.table, task)? {
                 file = file.with_extension(constants);
             }
@@ -96,16 +127,56 @@ impl Scan {
         let mut plans = Vec::new();
         for (root, files) in by_root {
             let (places, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
-            let tasks: Vec<_> = places.iter().filter_map(|it| planned.tasks.get(*it)).collect();
-            let total = bounds.of_table(&places, &tasks)?;
+            let tasks: Vec<_> = places.iter().filter_map(|it| tasks.get(*it)).collect();
+            let mut total = widened(bounds.of_table(&places, &tasks)?, more);
+            if matches!(self.files, Chosen::Only(_)) {
+                total = total.to_inexact();
+            }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
             let parts = (files, total, with_nan);
-            plans.push(self.source(state, &root, parts, &map, projection, limit)?);
+            plans.push(self.source(state, &root, parts, &map, (projection, limit, more))?);
         }
         match plans.len() {
             1 => plans.pop().ok_or_else(|| DataFusionError::Internal("no plan".to_owned())),
             _ => UnionExec::try_new(plans),
         }
+    }
+
+    fn chosen(&self, mut tasks: Vec<ScanTask>) -> Result<Vec<ScanTask>> {
+        let mut failed = None;
+        let mut keep = |task: &ScanTask, test: &dyn Fn(&str) -> bool| match task.file_path() {
+            Ok(path) => test(path),
+            Err(error) => {
+                failed = Some(error);
+                false
+            }
+        };
+        match &self.files {
+            Chosen::All => {}
+            Chosen::Without(files) => tasks.retain(|it| keep(it, &|path| !files.contains(path))),
+            Chosen::Only(files) => tasks.retain(|it| keep(it, &|path| files.contains_key(path))),
+        }
+        match failed {
+            None => Ok(tasks),
+            Some(error) => Err(external(error)),
+        }
+    }
+
+    /// What the metadata columns are for the rows of a file.
+    fn facts(&self, task: &ScanTask) -> Result<positions::Facts> {
+        let (spec_id, values) = task.partition(&self.table).map_err(external)?;
+        let metadata = self.table.metadata();
+        let spec = icefield_table::partition::spec(metadata, spec_id).map_err(external)?;
+        let types = icefield_table::partition::field_types(metadata, spec).map_err(external)?;
+        let (manifest, index) = task.entry();
+        let is_draft = self.draft.is_some() && manifest.snapshot_id(index) == self.draft;
+        Ok(positions::Facts {
+            file: task.file_path().map_err(external)?.to_owned(),
+            spec_id,
+            partition: icefield_table::partition::path(spec, &types, &values),
+            first_row_id: task.first_row_id().filter(|_| !is_draft),
+            sequence_number: Some(task.sequence_number()),
+        })
     }
 
     /// The file of a task, with its deletes, and the root of its store.
@@ -133,8 +204,12 @@ impl Scan {
         };
         let mut file =
             PartitionedFile::new_from_meta(meta).with_metadata_size_hint(FOOTER_HINT_BYTES);
-        if !task.deletes.is_empty() {
-            file = file.with_extension(deletes::Deletes::new(&self.table, written, &task.deletes)?);
+        let more = match &self.files {
+            Chosen::Only(files) => files.get(written).filter(|it| !it.is_empty()).cloned(),
+            _ => None,
+        };
+        if !task.deletes.is_empty() || more.is_some() {
+            file = file.with_extension(deletes::Deletes::new(&self.table, task, more)?);
         }
         Ok((place.root, file))
     }
@@ -146,28 +221,43 @@ impl Scan {
         root: &str,
         (files, total, with_nan): (Vec<PartitionedFile>, Statistics, Arc<HashSet<String>>),
         map: &ColumnMap,
-        projection: Option<&Vec<usize>>,
-        limit: Option<usize>,
+        (projection, limit, more): (Option<&Vec<usize>>, Option<usize>, usize),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let url = ObjectStoreUrl::parse(root)?;
         let store = state.runtime_env().object_store(&url)?;
         let footers = self.footers.of(root, state);
-        let global = state.config_options().execution.parquet.clone();
-        let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
-        options.global.coerce_int96 = Some("us".to_owned());
-        let schema = TableSchema::from_file_schema(Arc::clone(&map.file_schema));
-        let reader = CachedParquetFileReaderFactory::new(Arc::clone(&store), Arc::clone(&footers));
-        let parquet = ParquetSource::new(schema)
-            .with_table_parquet_options(options)
-            .with_parquet_file_reader_factory(Arc::new(reader));
+        let reader = Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&footers)));
         let storage = Arc::clone(self.table.storage());
-        let source: Arc<dyn FileSource> = Arc::new(IcebergSource::new(
-            Arc::new(parquet),
-            footers,
-            storage,
-            Arc::clone(&map.ids),
-            with_nan,
-        ));
+        let source: Arc<dyn FileSource> = if more > 0 {
+            let fields = map.file_schema.fields().iter().map(|it| Field::clone(it));
+            let schema = Arc::new(Schema::new(
+                fields.chain(positions::fields()).collect::<Vec<_>>(),
+            ));
+            let places: Vec<usize> = (0..schema.fields().len()).collect();
+            Arc::new(positions::PositionSource {
+                projection: ProjectionExprs::from_indices(&places, &schema),
+                schema: TableSchema::from_file_schema(schema),
+                predicate: None,
+                batch_size: state.config().batch_size(),
+                metrics: Default::default(),
+                readers: reader,
+                footers,
+                storage,
+                ids: Arc::clone(&map.ids),
+                deletes: Arc::default(),
+                with_nan,
+            })
+        } else {
+            let global = state.config_options().execution.parquet.clone();
+            let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
+            options.global.coerce_int96 = Some("us".to_owned());
+            let schema = TableSchema::from_file_schema(Arc::clone(&map.file_schema));
+            let parquet = ParquetSource::new(schema)
+                .with_table_parquet_options(options)
+                .with_parquet_file_reader_factory(reader);
+            let ids = Arc::clone(&map.ids);
+            Arc::new(IcebergSource::new(Arc::new(parquet), footers, storage, ids, with_nan))
+        };
         let partitions = state.config().target_partitions().min(files.len()).max(1);
         let groups = FileGroup::new(files).split_files(partitions);
         let config = FileScanConfigBuilder::new(url, source)
@@ -194,6 +284,29 @@ impl Scan {
         });
         Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), scan)?))
     }
+}
+
+/// Statistics with nothing known of `more` columns at the end.
+fn widened(mut statistics: Statistics, more: usize) -> Statistics {
+    let unknown = datafusion::common::ColumnStatistics::new_unknown();
+    statistics.column_statistics.extend(std::iter::repeat_n(unknown, more));
+    statistics
+}
+
+/// The schema that queries see of a version of a table, with the metadata columns after its own.
+pub(crate) fn schema_with_positions(version: &Version) -> Result<SchemaRef> {
+    let own = query_schema(version);
+    let more = positions::fields();
+    if let Some(taken) = more.iter().find(|it| own.field_with_name(it.name()).is_ok()) {
+        return Err(crate::Error::unsupported(format!(
+            "the table has a column `{}`, which is the name of a metadata column",
+            taken.name()
+        ))
+        .with_hint("rename it: ALTER TABLE t RENAME COLUMN a TO b")
+        .into());
+    }
+    let fields = own.fields().iter().map(|it| Field::clone(it)).chain(more);
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }
 
 /// The schema that queries see of a version of a table.

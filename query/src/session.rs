@@ -31,7 +31,7 @@ use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::statement::{self, uuid};
-use crate::{Error, Result};
+use crate::{Error, Result, change, transaction};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -90,13 +90,15 @@ pub struct Done {
     pub rows: Option<u64>,
     /// The snapshot it made, if it made one.
     pub snapshot_id: Option<i64>,
+    /// Rows inserted, updated and deleted, for statements that may do several of these.
+    pub changed: Option<(u64, u64, u64)>,
     /// Whether it had been done before, under the same key.
     pub was_there: bool,
 }
 
 impl Done {
     pub(crate) fn new(tag: &str) -> Self {
-        Self { tag: tag.to_owned(), rows: None, snapshot_id: None, was_there: false }
+        Self { tag: tag.to_owned(), rows: None, snapshot_id: None, changed: None, was_there: false }
     }
 }
 
@@ -179,17 +181,44 @@ impl Session {
         let result = self.run_tokens(text, tokens.clone()).await;
         match result {
             Ok(answer) => Ok(answer),
-            Err(error) => Err(self.explain(error, &tokens).await),
+            Err(error) => {
+                self.lake.fail();
+                Err(self.explain(error, &tokens).await)
+            }
         }
     }
 
     async fn run_tokens(&self, text: &str, tokens: Tokens) -> Result<Answer> {
+        if let Some(verb) = parser::transaction(&tokens)? {
+            return transaction::run(self, verb).await.map(Answer::Done);
+        }
+        if self.lake.has_failed() {
+            return Err(Error::invalid("a statement of this transaction has failed")
+                .with_hint("ROLLBACK ends it"));
+        }
         if let Some(ours) = statement::parse(&tokens)? {
+            if self.lake.in_transaction() && ours.changes_something() {
+                return Err(Error::unsupported("tables are not made, altered or dropped within a \
+                     transaction")
+                    .with_hint("COMMIT it first"));
+            }
             return statement::run(self, ours, text).await;
         }
-        let (mut tokens, found) = parser::time_travel(tokens)?;
+        let (mut tokens, found) = parser::time_travel(change::stars(tokens))?;
         self.resolve_versions(&mut tokens, found).await?;
+        let (tokens, overwritten) = parser::overwrite_where(tokens)?;
         let statement = self.parse(tokens)?;
+        if change::is_ours(&statement) {
+            return change::run(self, statement, text, overwritten).await;
+        }
+        if let Statement::Explain(explain) = &statement
+            && change::is_ours(&explain.statement)
+        {
+            if explain.analyze {
+                return Err(Error::unsupported("EXPLAIN ANALYZE would change rows; use EXPLAIN"));
+            }
+            return change::explain(self, explain.statement.as_ref().clone(), text).await;
+        }
         self.run_datafusion(text, statement).await
     }
 
@@ -370,7 +399,8 @@ impl Session {
         let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let short: String = text.chars().take(200).collect();
         put("icefield.statement", &(!short.is_empty()).then_some(short));
-        StatementContext { summary, ..StatementContext::default() }
+        let lake = Some(Arc::clone(&self.lake));
+        StatementContext { summary, lake, ..StatementContext::default() }
     }
 
     /// The state for one statement.
@@ -423,6 +453,7 @@ impl Session {
             tag: "INSERT".to_owned(),
             rows: Some(rows),
             snapshot_id: receipt.and_then(|it| it.snapshot_id),
+            changed: None,
             was_there: receipt.is_some_and(|it| it.was_there),
         })
     }
@@ -540,9 +571,6 @@ fn refuse(statement: &Statement) -> Result<()> {
                 Ast::Query(_) | Ast::Insert(_) => Ok(()),
                 _ => Err(Error::unsupported("EXPLAIN is for queries and INSERT")),
             },
-            Ast::Delete(_) | Ast::Update(_) | Ast::Merge(_) | Ast::Truncate(_) => {
-                Err(Error::unsupported("DELETE, UPDATE, MERGE and TRUNCATE are not supported yet"))
-            }
             other => {
                 let text = other.to_string();
                 let words: Vec<_> = text.split_whitespace().take(2).collect();

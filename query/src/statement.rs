@@ -35,6 +35,13 @@ pub(crate) enum Ours {
     Use { name: ObjectName },
 }
 
+impl Ours {
+    /// Whether it does more than show or choose something.
+    pub(crate) fn changes_something(&self) -> bool {
+        !matches!(self, Self::Show(_) | Self::Use { .. })
+    }
+}
+
 /// What ALTER TABLE does.
 #[derive(Debug)]
 pub(crate) enum Alteration {

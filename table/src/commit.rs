@@ -1,9 +1,9 @@
 //! Changing a table: stage, swap, and on a lost race begin again.
 //!
 //! ```text
-//!   append ─▶ queue ─▶ load ─▶ stage ─▶ swap ─▶ done
-//!              │        ▲    stage.rs    │
-//!              │        └─── backoff ◀───┘ conflict, or answer lost
+//!   change ─▶ queue ─▶ load ─▶ check ─▶ stage ─▶ swap ─▶ done
+//!              │        ▲   conflict.rs stage.rs │
+//!              │        └─────── backoff ◀───────┘ lost race, or answer lost
 //!              └ writers of one process take turns, and one commits for all that wait
 //! ```
 //!
@@ -13,9 +13,14 @@
 //! made live (traps T-05, T-114).
 
 mod backoff;
+pub mod conflict;
+mod filter;
+mod manifests;
 mod merge;
 pub(crate) mod queue;
 mod stage;
+mod summary;
+pub mod transaction;
 
 use std::collections::BTreeMap;
 
@@ -25,12 +30,30 @@ use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Res
 use crate::manifest::DataFile;
 use crate::table::{Table, Tables};
 use backoff::Backoff;
+pub use conflict::Check;
+use roaring::RoaringTreemap;
 
-/// New rows for a table.
+/// A change of a table's rows: one snapshot. The default changes nothing.
+///
+/// What it does to the rows that were there is said in two ways: whole files [`removed`], and rows
+/// [`deleted`] from files that stay. The second is a set of positions, not a delete file: delete
+/// files are written when the change is staged, from what the table's head has by then, so that two
+/// changes that delete different rows of one file both land.
+///
+/// [`removed`]: Self::removed
+/// [`deleted`]: Self::deleted
 #[derive(Debug, Clone, Default)]
-pub struct Append {
-    /// The files that hold them, written with the table's default partition spec.
+pub struct Change {
+    /// New data files, written with the table's default partition spec.
     pub files: Vec<DataFile>,
+    /// Data files that are no longer part of the table, as the snapshot that was read has them.
+    pub removed: Vec<DataFile>,
+    /// Rows that are no longer part of the table.
+    pub deleted: Vec<DeletedRows>,
+    /// What must hold of the commits since the snapshot that was read; none for plain appends.
+    pub checks: Vec<Check>,
+    /// Whether the rows stay the same and only their files change (compaction).
+    pub rewrites: bool,
     /// Who, why and with what: keys of the snapshot's summary. They never replace computed ones.
     pub summary: BTreeMap<String, String>,
     /// Names under which these rows may land only once, such as an idempotency key, or a loaded
@@ -39,6 +62,24 @@ pub struct Append {
     /// A change of schema that the rows need, in the same commit. Its requirements have to hold in
     /// every attempt.
     pub evolution: Option<Evolution>,
+}
+
+impl Change {
+    /// Whether it makes a snapshot.
+    pub fn changes_rows(&self) -> bool {
+        !(self.files.is_empty() && self.removed.is_empty() && self.deleted.is_empty())
+    }
+}
+
+/// Rows of one data file that a change deletes.
+#[derive(Debug, Clone)]
+pub struct DeletedRows {
+    /// The data file, as the snapshot that was read has it.
+    pub file: DataFile,
+    /// Its data sequence number.
+    pub sequence_number: i64,
+    /// Their positions in the file.
+    pub positions: RoaringTreemap,
 }
 
 /// A change of a table's metadata.
@@ -50,10 +91,10 @@ pub struct Evolution {
     pub updates: Vec<TableUpdate>,
 }
 
-/// An append that is in the table.
+/// A change that is in the table.
 #[derive(Debug, Clone)]
-pub struct Appended {
-    /// The snapshot that brought the rows.
+pub struct Changed {
+    /// The snapshot that it made.
     pub snapshot_id: i64,
     /// Whether it was there before, under one of the keys.
     pub was_there: bool,
@@ -61,24 +102,25 @@ pub struct Appended {
     pub table: Table,
 }
 
-/// Appends files to a table. Appends conflict with nothing, so this tries until the table's
-/// `commit.retry.*` properties say to stop.
+/// Changes the rows of a table. A lost race is tried again until the table's `commit.retry.*`
+/// properties say to stop; appends conflict with nothing.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::CatalogCommitConflicts`] if the table stays contended or its schema changed under an
+/// [`ErrorKind::CatalogCommitConflicts`] if another commit changed what this change was worked out
+/// from (see [`Check`]), if the table stays contended, or if its schema changed under an
 /// [`Evolution`]; [`ErrorKind::TableNotFound`] if it is gone; an error whose message says that the
 /// outcome is unknown, if it is.
-pub async fn append(table: &Table, append: Append) -> Result<Appended> {
-    if append.files.is_empty() && append.evolution.is_none() {
+pub async fn change(table: &Table, change: Change) -> Result<Changed> {
+    if !change.changes_rows() && change.evolution.is_none() {
         let snapshot_id = table.metadata().current_snapshot_id().unwrap_or(-1);
-        return Ok(Appended { snapshot_id, was_there: false, table: table.clone() });
+        return Ok(Changed { snapshot_id, was_there: false, table: table.clone() });
     }
-    table.tables().queues().append(table, append).await
+    table.tables().queues().change(table, change).await
 }
 
 /// Makes a staged table real, with its first rows if there are any: both or neither.
-pub async fn create(staged: &Table, first: Append) -> Result<Table> {
+pub async fn create(staged: &Table, first: Change) -> Result<Table> {
     let ident = staged.ident().ok_or_else(nameless)?;
     let tables = staged.tables();
     let mut metadata = staged.metadata().clone();
@@ -103,7 +145,7 @@ pub async fn create(staged: &Table, first: Append) -> Result<Table> {
 ///
 /// # Errors
 ///
-/// What `evolve` refuses, and as for [`append`].
+/// What `evolve` refuses, and as for [`change`].
 pub async fn evolve(table: &Table, evolve: impl Fn(&Table) -> Result<Evolution>) -> Result<Table> {
     let ident = table.ident().ok_or_else(nameless)?;
     let catalog = &table.tables().warehouse().catalog;

@@ -15,6 +15,7 @@
 
 pub mod arrow;
 pub mod commit;
+pub mod deletes;
 pub mod evolve;
 pub mod location;
 pub mod manifest;

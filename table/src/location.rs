@@ -42,6 +42,11 @@ pub fn data_file(
     }
 }
 
+/// A new delete file's location, beside the data.
+pub fn delete_file(metadata: &TableMetadata, env: &Env, extension: &str) -> String {
+    format!("{}/{}-deletes.{extension}", data_folder(metadata), env.uuid())
+}
+
 /// Folders from a hash of the path, so that object stores spread the load (trap T-88).
 fn entropy(path: &str) -> String {
     let hash = path

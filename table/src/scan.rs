@@ -145,7 +145,7 @@ pub async fn plan(table: &Table, version: &Version, sieve: Option<&Sieve>) -> Re
     Ok(ScanPlan { tasks, pruning })
 }
 
-async fn read_all(
+pub(crate) async fn read_all(
     table: &Table,
     lines: &[ManifestFile],
 ) -> Result<Vec<(Arc<Manifest>, ManifestFile)>> {

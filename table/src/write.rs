@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
 use icefield_catalog::spec::{PartitionSpec, Schema, TableMetadata};
 use icefield_catalog::{Env, Error, ErrorKind, Result, Storage};
 
@@ -31,6 +31,10 @@ use crate::{arrow as shapes, location, partition};
 use fanout::Fanout;
 use file::FileWriter;
 use settings::Settings;
+
+/// Field ids of the columns of row lineage.
+const ROW_ID: i32 = 2_147_483_540;
+const LAST_UPDATED: i32 = 2_147_483_539;
 
 /// How much memory one [`TableWriter`] may use for rows it has not written yet, if not told.
 pub const MEMORY_BYTES: usize = 256 << 20;
@@ -58,6 +62,24 @@ impl WriteContext {
     /// A table whose spec has a transform that is not known: its files could not be placed.
     pub fn new(table: &Table) -> Result<Arc<Self>> {
         Self::with_schema(table, table.metadata().current_schema())
+    }
+
+    /// A write of rows that may have had another place before (format v3): the last two columns of
+    /// each batch are their `_row_id` and `_last_updated_sequence_number`, null for new values.
+    pub fn with_lineage(table: &Table) -> Result<Arc<Self>> {
+        let made = Self::new(table)?;
+        let Some(mut context) = Arc::into_inner(made) else {
+            return Err(Error::new(ErrorKind::Unexpected, "a new write is shared already"));
+        };
+        let lineage = [(ROW_ID, "_row_id"), (LAST_UPDATED, "_last_updated_sequence_number")];
+        let lineage = lineage.map(|(id, name)| {
+            let id = [(shapes::FIELD_ID.to_owned(), id.to_string())].into();
+            Field::new(name, DataType::Int64, true).with_metadata(id)
+        });
+        let fields = context.file_schema.fields().iter().map(|it| Field::clone(it));
+        context.file_schema =
+            Arc::new(ArrowSchema::new(fields.chain(lineage).collect::<Vec<_>>()));
+        Ok(Arc::new(context))
     }
 
     /// A write with a schema that the commit of these files will make current.

@@ -10,7 +10,7 @@ use icefield_catalog::Storage;
 use icefield_catalog::warehouse::CATALOG_NAME;
 use icefield_table::{At, Table, snapshot};
 
-use super::Lake;
+use super::{Lake, PREPARED};
 use super::metadata::MetadataTable;
 use super::table::IcebergTable;
 use crate::names::{BY_PATH, TableName};
@@ -72,11 +72,20 @@ impl SchemaProvider for LakeNamespace {
         if self.name == BY_PATH {
             return Ok(Some(by_path(lake, name).await?));
         }
+        if self.name == PREPARED {
+            return Ok(lake.prepared(name));
+        }
         let parsed = TableName::parse(name);
         let Some(table) = lake.find(&self.name, &parsed.table).await? else { return Ok(None) };
         let at = at(&table, parsed.version.as_deref())?;
+        if at == At::Now {
+            lake.mark_read(&table);
+        }
         Ok(Some(match parsed.metadata {
             Some(kind) => Arc::new(MetadataTable::new(table, at, &kind)?),
+            None if parsed.with_positions => {
+                Arc::new(IcebergTable::new(lake, table, at)?.with_positions()?)
+            }
             None => Arc::new(IcebergTable::new(lake, table, at)?),
         }))
     }

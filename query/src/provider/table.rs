@@ -16,7 +16,7 @@ use super::Lake;
 use crate::Error;
 use crate::error::external;
 use crate::insert::{Purpose, insert_plan};
-use crate::scan::{Scan, query_schema};
+use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 
 /// One version of one table. Made once for a query, so that the query sees one snapshot of it.
 #[derive(Debug)]
@@ -30,7 +30,21 @@ impl IcebergTable {
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
         let schema = query_schema(&version);
         let footers = Arc::clone(&lake.footers);
-        Ok(Self { scan: Scan { table, version, schema, footers }, at })
+        let draft = table.ident().and_then(|it| lake.draft_snapshot(it));
+        let files = Chosen::All;
+        Ok(Self { scan: Scan { table, version, schema, footers, draft, files }, at })
+    }
+
+    /// The same with the metadata columns after its own.
+    pub(crate) fn with_positions(mut self) -> Result<Self> {
+        self.scan.schema = schema_with_positions(&self.scan.version)?;
+        Ok(self)
+    }
+
+    /// The same with only some of its files.
+    pub(crate) fn with_files(mut self, files: Chosen) -> Self {
+        self.scan.files = files;
+        self
     }
 }
 

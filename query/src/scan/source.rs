@@ -35,7 +35,7 @@ use object_store::ObjectStore;
 use parquet::file::metadata::PageIndexPolicy;
 
 use super::columns::{Constants, FieldIds, Ids};
-use super::deletes::{Deletes, PositionCache, access_plan};
+use super::deletes::{DeleteCache, Deletes, access_plan};
 
 /// Footers kept, one cache a store: DataFusion keys them by path alone, and two buckets can have the
 /// same path.
@@ -66,7 +66,7 @@ pub(crate) struct IcebergSource {
     footers: Arc<dyn FileMetadataCache>,
     storage: Arc<Storage>,
     ids: Arc<Ids>,
-    positions: Arc<PositionCache>,
+    deletes: Arc<DeleteCache>,
     /// Columns that may hold NaN: the reader's own statistics leave it out and would lose rows.
     with_nan: Arc<HashSet<String>>,
 }
@@ -79,7 +79,7 @@ impl IcebergSource {
         ids: Arc<Ids>,
         with_nan: Arc<HashSet<String>>,
     ) -> Self {
-        Self { inner, footers, storage, ids, positions: Arc::default(), with_nan }
+        Self { inner, footers, storage, ids, deletes: Arc::default(), with_nan }
     }
 
     fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -286,7 +286,8 @@ impl MorselPlanner for LoadDeletes {
                 .with_page_index_policy(Some(PageIndexPolicy::Skip))
                 .fetch_metadata()
                 .await?;
-            let deleted = deletes.load(&source.storage, &source.positions).await?;
+            let place = (&store, &file);
+            let deleted = deletes.load(&source.storage, &source.deletes, place, &footer).await?;
             next.plan_file(file.with_extension(access_plan(&footer, &deleted)))
         })))
     }

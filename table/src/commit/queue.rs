@@ -1,6 +1,6 @@
 //! Writers of one process wait in line, and whoever is at its head commits for all of them.
 //!
-//! Each append keeps a snapshot of its own, so that history says who did what; but a whole group
+//! Each change keeps a snapshot of its own, so that history says who did what; but a whole group
 //! moves the pointer once and writes `metadata.json` once.
 //!
 //! ```text
@@ -17,10 +17,10 @@ use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
 use super::stage::{self, Pending};
-use super::{Append, Appended, nameless, one, refuse_other, unknown};
+use super::{Change, Changed, nameless, one, refuse_other, unknown};
 use crate::table::{Table, Tables};
 
-/// Appends that are committed at once.
+/// Changes that are committed at once.
 const GROUP_MAX: usize = 64;
 
 /// One line for each table of the process.
@@ -42,12 +42,12 @@ impl std::fmt::Debug for Queue {
 struct Waiting {
     table: Table,
     pending: Pending,
-    answer: oneshot::Sender<Result<Appended>>,
+    answer: oneshot::Sender<Result<Changed>>,
 }
 
 impl Queues {
-    /// Puts an append in line and returns when it is settled.
-    pub(super) async fn append(&self, table: &Table, append: Append) -> Result<Appended> {
+    /// Puts a change in line and returns when it is settled.
+    pub(super) async fn change(&self, table: &Table, change: Change) -> Result<Changed> {
         let ident = table.ident().ok_or_else(nameless)?.clone();
         let queue = {
             let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -55,7 +55,7 @@ impl Queues {
         };
         let (answer, mut settled) = oneshot::channel();
         let snapshot_id = table.tables().warehouse().env.snapshot_id();
-        let pending = Pending::new(snapshot_id, append);
+        let pending = Pending::new(snapshot_id, change);
         let waiting = Waiting { table: table.clone(), pending, answer };
         queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiting);
 
@@ -136,8 +136,8 @@ async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result
             let table = tables.table(last.ident().cloned(), one(loaded)?);
             for member in group.drain(..) {
                 let snapshot_id = member.pending.snapshot_id;
-                let appended = Appended { snapshot_id, was_there: false, table: table.clone() };
-                let _ = member.answer.send(Ok(appended));
+                let changed = Changed { snapshot_id, was_there: false, table: table.clone() };
+                let _ = member.answer.send(Ok(changed));
             }
             Ok(())
         }
@@ -162,7 +162,7 @@ async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result
 /// one of their keys.
 async fn settle_landed(current: &Table, group: &mut Vec<Waiting>) -> Result<()> {
     let keys: Vec<String> =
-        group.iter().flat_map(|it| it.pending.append.keys.iter().cloned()).collect();
+        group.iter().flat_map(|it| it.pending.change.keys.iter().cloned()).collect();
     let landed = if keys.is_empty() {
         Default::default()
     } else {
@@ -171,7 +171,7 @@ async fn settle_landed(current: &Table, group: &mut Vec<Waiting>) -> Result<()> 
     let mut rest = Vec::with_capacity(group.len());
     for member in group.drain(..) {
         let own = member.pending.snapshot_id;
-        let by_key = member.pending.append.keys.iter().find_map(|key| landed.get(key).copied());
+        let by_key = member.pending.change.keys.iter().find_map(|key| landed.get(key).copied());
         let found = match current.metadata().snapshot_by_id(own) {
             Some(_) => Some((own, false)),
             None => by_key.map(|id| (id, true)),
@@ -180,7 +180,7 @@ async fn settle_landed(current: &Table, group: &mut Vec<Waiting>) -> Result<()> 
             None => rest.push(member),
             Some((snapshot_id, was_there)) => {
                 let table = current.clone();
-                let _ = member.answer.send(Ok(Appended { snapshot_id, was_there, table }));
+                let _ = member.answer.send(Ok(Changed { snapshot_id, was_there, table }));
             }
         }
     }
@@ -208,7 +208,7 @@ async fn stage_group(
         ledger: Vec::new(),
     };
     let keys: Vec<String> =
-        group.iter().flat_map(|it| it.pending.append.keys.iter().cloned()).collect();
+        group.iter().flat_map(|it| it.pending.change.keys.iter().cloned()).collect();
     let catalog = &tables.warehouse().catalog;
     let held = if keys.is_empty() { HashMap::new() } else { catalog.ledger(&ident, &keys).await? };
 
@@ -217,7 +217,7 @@ async fn stage_group(
     let (mut staged, mut deferred) = (Vec::new(), Vec::new());
     for mut member in group.drain(..) {
         // The same key twice in one group: the second finds the first in the next attempt.
-        let keys = &member.pending.append.keys;
+        let keys = &member.pending.change.keys;
         if keys.iter().any(|key| taken.contains(key)) {
             deferred.push(member);
             continue;
@@ -227,7 +227,7 @@ async fn stage_group(
                 let _ = member.answer.send(Err(error));
             }
             Ok((updates, next)) => {
-                taken.extend(member.pending.append.keys.iter().cloned());
+                taken.extend(member.pending.change.keys.iter().cloned());
                 change.ledger.extend(member.pending.ledger(&held));
                 change.updates.extend(updates);
                 table = next;
@@ -258,7 +258,7 @@ async fn stage_one(
     pending: &mut Pending,
     number: u32,
 ) -> Result<(Vec<icefield_catalog::spec::TableUpdate>, Table)> {
-    if let Some(evolution) = &pending.append.evolution {
+    if let Some(evolution) = &pending.change.evolution {
         for requirement in &evolution.requirements {
             requirement.check(Some(table.metadata())).map_err(|_| {
                 Error::new(

@@ -149,6 +149,20 @@ impl Manifest {
         self.entries.get(index).is_some_and(|it| it.status != ManifestStatus::Deleted as u8)
     }
 
+    /// Whether entry `index` was added, carried over or deleted.
+    pub fn status(&self, index: usize) -> ManifestStatus {
+        match self.entries.get(index).map(|it| it.status) {
+            Some(0) => ManifestStatus::Existing,
+            Some(1) => ManifestStatus::Added,
+            _ => ManifestStatus::Deleted,
+        }
+    }
+
+    /// The snapshot that added the file of entry `index`, or deleted it.
+    pub fn snapshot_id(&self, index: usize) -> Option<i64> {
+        self.entries.get(index)?.snapshot_id
+    }
+
     /// Rows in the file of entry `index`.
     pub fn record_count(&self, index: usize) -> u64 {
         self.entries.get(index).map_or(0, |it| it.record_count)

@@ -15,16 +15,14 @@ use icefield_catalog::spec::{DataContentType, DataFileFormat, PrimitiveLiteral, 
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use super::ScanTask;
+use crate::deletes::one_path;
 use crate::manifest::ManifestEntry;
 use crate::manifest::list::ManifestFile;
 use crate::manifest::read::Manifest;
 use crate::partition;
 use crate::table::Table;
 
-/// Field id of `file_path` in position delete files.
-const DELETE_FILE_PATH: i32 = 2_147_483_546;
-
-type PartitionKey = (i32, Vec<Option<PrimitiveLiteral>>);
+pub(crate) type PartitionKey = (i32, Vec<Option<PrimitiveLiteral>>);
 type Entries = Vec<Arc<ManifestEntry>>;
 
 /// All delete files of a snapshot, by what they can reach.
@@ -78,9 +76,17 @@ impl DeleteIndex {
     ///
     /// Two deletion vectors for one file, which the specification forbids (trap T-34).
     pub fn reaching(&self, table: &Table, task: &ScanTask) -> Result<Entries> {
-        let number = task.sequence_number();
-        let key = task.partition(table)?;
-        let path = task.file_path()?;
+        self.reaching_file(task.file_path()?, &task.partition(table)?, task.sequence_number())
+    }
+
+    /// The deletes that reach the data file at `path`, with the partition spec and values `key` and
+    /// the data sequence number `number`.
+    pub(crate) fn reaching_file(
+        &self,
+        path: &str,
+        key: &PartitionKey,
+        number: i64,
+    ) -> Result<Entries> {
         let not_before = |it: &&Arc<ManifestEntry>| number <= it.sequence_number.unwrap_or(0);
         let after = |it: &&Arc<ManifestEntry>| number < it.sequence_number.unwrap_or(0);
 
@@ -94,24 +100,14 @@ impl DeleteIndex {
             ));
         }
         if vectors.is_empty() {
-            let shared = self.positions.get(&key).into_iter().flatten();
+            let shared = self.positions.get(key).into_iter().flatten();
             reaching.extend(shared.filter(not_before).cloned());
         } else {
             // A deletion vector holds what older position deletes said.
             reaching = vectors;
         }
-        let equality = self.equality.get(&key).into_iter().flatten().chain(&self.global);
+        let equality = self.equality.get(key).into_iter().flatten().chain(&self.global);
         reaching.extend(equality.filter(after).cloned());
         Ok(reaching)
     }
-}
-
-/// The one data file whose rows a position delete file deletes, if it is one (trap T-33).
-fn one_path(entry: &ManifestEntry) -> Option<String> {
-    if let Some(path) = &entry.file.referenced_data_file {
-        return Some(path.clone());
-    }
-    let lower = entry.file.metrics.lower_bounds.get(&DELETE_FILE_PATH)?;
-    let upper = entry.file.metrics.upper_bounds.get(&DELETE_FILE_PATH)?;
-    (lower == upper).then(|| String::from_utf8(lower.clone()).ok())?
 }

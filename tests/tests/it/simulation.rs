@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use icefield_catalog::storage::faulty::{Faults, FaultyStore};
 use icefield_catalog::{Env, Storage};
-use icefield_table::commit::{Append, append};
+use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
 use icefield_table::{Tables, snapshot};
 use icefield_tests::faulty_catalog::FaultyCatalog;
@@ -105,12 +105,12 @@ async fn write(tables: Tables, env: Env, writer: u64) -> Vec<(u64, bool)> {
             _ => vec![format!("own-{id}")],
         };
         let file = DataFile::parquet(format!("memory:///w/raw/t/data/{id}.parquet"), 0, 1, 100);
-        let change = Append { files: vec![file], keys, ..Append::default() };
+        let new = Change { files: vec![file], keys, ..Change::default() };
         let Ok(table) = tables.load(&raw_t()).await else {
             answers.push((id, false));
             continue;
         };
-        let done = append(&table, change).await;
+        let done = change(&table, new).await;
         answers.push((id, done.is_ok_and(|it| !it.was_there)));
         env.sleep(env.jitter(std::time::Duration::from_millis(30))).await;
     }

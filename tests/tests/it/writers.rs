@@ -7,7 +7,7 @@ use std::process::Command;
 
 use icefield_catalog::Warehouse;
 use icefield_query::{Answer, Session, Settings};
-use icefield_table::commit::{Append, append};
+use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
 use icefield_table::{Tables, snapshot};
 use icefield_tests::{create_raw_t, memory_warehouse, raw_t};
@@ -69,7 +69,7 @@ async fn one_writer_process() {
                     table.metadata().location()
                 );
                 let files = vec![DataFile::parquet(path, 0, 1, 400)];
-                append(&table, Append { files, ..Append::default() }).await.unwrap();
+                change(&table, Change { files, ..Change::default() }).await.unwrap();
             }
         });
     }
@@ -107,7 +107,7 @@ async fn writers_of_one_process_share_commits() {
         writers.spawn(async move {
             let path = format!("memory:///w/raw/t/data/{number}.parquet");
             let files = vec![DataFile::parquet(path, 0, 1, 100)];
-            append(&table, Append { files, ..Append::default() }).await.unwrap();
+            change(&table, Change { files, ..Change::default() }).await.unwrap();
         });
     }
     writers.join_all().await;
@@ -133,7 +133,7 @@ async fn t60_metadata_files_that_fall_out_of_the_log_go_if_asked_to() {
     for number in 0..5 {
         let path = format!("memory:///w/raw/t/data/{number}.parquet");
         let files = vec![DataFile::parquet(path, 0, 1, 100)];
-        table = append(&table, Append { files, ..Append::default() }).await.unwrap().table;
+        table = change(&table, Change { files, ..Change::default() }).await.unwrap().table;
     }
     assert_eq!(table.metadata().metadata_log().len(), 2);
     assert_eq!(tables.warehouse().storage.size(&first).await.unwrap(), None);

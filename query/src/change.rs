@@ -1,0 +1,658 @@
+//! Row changes: DELETE, UPDATE, MERGE, TRUNCATE, INSERT OVERWRITE.
+//!
+//! ```text
+//!   statement ─▶ one SELECT of (operation, file, position, new values)      statement
+//!                  │ files that are covered wholly are left out             cover
+//!                  ▼
+//!                sink: positions to delete, files of new rows               sink
+//!                  │ copy-on-write: the other rows of touched files         copy
+//!                  ▼
+//!                one commit, checked against what others did meanwhile
+//! ```
+//!
+//! DataFusion plans the SELECT like any other, subqueries and joins included; it never plans the
+//! change. Which rows are deleted is known before it is chosen how: by copying the touched files
+//! without them, or by writing down their positions.
+
+mod cover;
+mod merge;
+pub(crate) mod sink;
+mod statement;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, PoisonError};
+
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::dml::InsertOp;
+use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
+use icefield_catalog::spec::{DataFileFormat, FormatVersion};
+use icefield_table::commit::{self, Change, Check, DeletedRows};
+use icefield_table::manifest::DataFile;
+use icefield_table::scan::{ScanTask, plan};
+use icefield_table::snapshot::Version;
+use icefield_table::{At, Table, partition, snapshot};
+
+use crate::insert::StatementContext;
+use crate::provider::table::IcebergTable;
+use crate::scan::Chosen;
+use crate::session::{Answer, Done, Session, rows_of};
+use crate::{Error, ErrorKind, Result};
+pub(crate) use merge::stars;
+use sink::{Outcome, Target};
+use statement::{Condition, Kind, Rewritten};
+
+/// How often a statement is run again because another commit changed what it had read.
+const RUNS_MAX: u32 = 10;
+/// Bytes of touched files that are copied rather than given deletes, if the table does not say.
+const COPY_BYTES: u64 = 8 << 20;
+/// Share of the rows of touched files, in percent, from which on they are copied likewise.
+const COPY_PERCENT: u64 = 25;
+
+/// Whether a statement changes rows and is planned here.
+pub(crate) fn is_ours(statement: &Statement) -> bool {
+    let Statement::Statement(inner) = statement else { return false };
+    match inner.as_ref() {
+        ast::Statement::Delete(_)
+        | ast::Statement::Update(_)
+        | ast::Statement::Merge(_)
+        | ast::Statement::Truncate(_) => true,
+        ast::Statement::Insert(insert) => insert.overwrite,
+        _ => false,
+    }
+}
+
+/// Runs a row change. Outside a transaction, a statement whose input was changed by another commit
+/// meanwhile is run again on the table as it stands then: nothing of it has been seen.
+pub(crate) async fn run(
+    session: &Session,
+    statement: Statement,
+    text: &str,
+    overwritten: Option<ast::Expr>,
+) -> Result<Answer> {
+    let mut runs = 0;
+    loop {
+        let done = run_once(session, &statement, text, overwritten.as_ref()).await;
+        match done {
+            Err(error) if error.kind == ErrorKind::Conflict && !session.lake.in_transaction() => {
+                runs += 1;
+                if runs == RUNS_MAX {
+                    let hint = "run it again when the table is less busy";
+                    let message = format!("{}, {runs} times in a row", error.message);
+                    return Err(Error::new(ErrorKind::Conflict, message).with_hint(hint));
+                }
+                let env = &session.tables().warehouse().env;
+                env.sleep(env.jitter(std::time::Duration::from_millis(20 << runs.min(6)))).await;
+            }
+            other => return other.map(Answer::Done),
+        }
+    }
+}
+
+/// Shows the plan of a row change, and how it would be written.
+pub(crate) async fn explain(session: &Session, statement: Statement, text: &str) -> Result<Answer> {
+    let mut work = Work::begin(session, &statement, text, None).await?;
+    let covered = work.covered().await?;
+    let (logical, _) = work.plan(&covered).await?;
+    let state = &work.state;
+    let physical = state.create_physical_plan(&logical).await?;
+    let shown = datafusion::physical_plan::displayable(physical.as_ref()).indent(false);
+    let tasks = work.tasks().await?;
+    let bytes: u64 = tasks.values().map(ScanTask::file_size_bytes).sum();
+    let how = format!(
+        "{}\n{} of {} data files are removed whole; the others have {} bytes",
+        work.mode_explained(),
+        covered.len(),
+        tasks.len(),
+        bytes
+    );
+    let names: arrow::array::ArrayRef =
+        Arc::new(arrow::array::StringArray::from(vec!["physical_plan", "row_change"]));
+    let plans: arrow::array::ArrayRef =
+        Arc::new(arrow::array::StringArray::from(vec![shown.to_string(), how]));
+    let batch = arrow::array::RecordBatch::try_from_iter([("plan_type", names), ("plan", plans)])?;
+    work.end();
+    Ok(Answer::Rows(rows_of(batch)))
+}
+
+async fn run_once(
+    session: &Session,
+    statement: &Statement,
+    text: &str,
+    overwritten: Option<&ast::Expr>,
+) -> Result<Done> {
+    let mut work = Work::begin(session, statement, text, overwritten).await?;
+    let done = work.run().await;
+    work.end();
+    done
+}
+
+/// A statement being run.
+struct Work<'a> {
+    session: &'a Session,
+    said: Arc<StatementContext>,
+    state: SessionState,
+    table: Table,
+    version: Version,
+    rewritten: Rewritten,
+    /// Names under which tables are registered for this statement.
+    prepared: Vec<String>,
+}
+
+/// Which way rows are deleted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    CopyOnWrite,
+    MergeOnRead,
+}
+
+impl<'a> Work<'a> {
+    async fn begin(
+        session: &'a Session,
+        statement: &Statement,
+        text: &str,
+        overwritten: Option<&ast::Expr>,
+    ) -> Result<Self> {
+        let target = statement::target(statement)?;
+        let table = session.table(&target.name).await?;
+        if table.ident().is_none() {
+            return Err(Error::invalid("a table read by its path cannot be written"));
+        }
+        if table.metadata().format_version() == FormatVersion::V1 {
+            return Err(Error::unsupported(format!(
+                "`{}` is of format version 1, which is read, not written",
+                table.name()
+            )));
+        }
+        let version = snapshot::resolve(table.metadata(), &At::Now)?;
+        let name = session.lake.prepared_name();
+        let columns: Vec<String> =
+            version.schema.as_struct().fields().iter().map(|it| it.name.clone()).collect();
+        let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
+        let rewriter = statement::Rewriter {
+            name: &name,
+            alias: target.alias.clone(),
+            columns: &columns,
+            uuids: statement::uuids(&version.schema),
+            lineage: is_v3,
+            table: table.name(),
+        };
+        let rewritten = rewriter.rewrite(statement, overwritten)?;
+        let said = Arc::new(session.context_of(text));
+        let state = session.state_with(&said, text).await?;
+        Ok(Self { session, said, state, table, version, rewritten, prepared: vec![name] })
+    }
+
+    /// Forgets the tables registered for this statement.
+    fn end(&mut self) {
+        for name in self.prepared.drain(..) {
+            self.session.lake.forget(&name);
+        }
+    }
+
+    async fn run(&mut self) -> Result<Done> {
+        let tasks = self.tasks().await?;
+        let covered = self.covered().await?;
+        let (logical, target) = self.plan(&covered).await?;
+        let mut outcome = Outcome::default();
+        // A DELETE of nothing but whole files reads none.
+        if self.rewritten.kind.writes() || covered.len() < tasks.len() {
+            collect(&self.state, &logical).await?;
+            outcome = std::mem::take(
+                &mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner),
+            );
+        }
+        if let Some((file, position)) = outcome.twice.take() {
+            return Err(self.matched_twice(&file, position).await);
+        }
+        let mut change = Change { summary: self.said.summary.clone(), ..Change::default() };
+        let mut removed_rows = 0;
+        for path in &covered {
+            let Some(task) = tasks.get(path) else { continue };
+            change.removed.push(data_file(&self.table, task)?);
+            removed_rows += self.live_rows(task).await?;
+        }
+        let counts = Counts {
+            inserted: outcome.inserted,
+            updated: outcome.updated,
+            deleted: removed_rows + outcome.rows_deleted() - outcome.updated.min(outcome.rows_deleted()),
+        };
+        change.files = std::mem::take(&mut outcome.files);
+        if self.rewritten.kind == Kind::OverwritePartitions {
+            self.overwrite_partitions(&tasks, &mut change).await?;
+        }
+        self.delete_rows(&tasks, &mut outcome, &mut change).await?;
+        change.checks.push(self.check()?);
+        self.commit(change, counts).await
+    }
+
+    /// Deletes rows in the way that the table wants, or that is cheaper.
+    async fn delete_rows(
+        &mut self,
+        tasks: &HashMap<String, ScanTask>,
+        outcome: &mut Outcome,
+        change: &mut Change,
+    ) -> Result<()> {
+        let deleted = std::mem::take(&mut outcome.deleted);
+        if deleted.is_empty() {
+            return Ok(());
+        }
+        if self.mode(tasks, &deleted) == Mode::CopyOnWrite {
+            for path in deleted.keys() {
+                if let Some(task) = tasks.get(path) {
+                    change.removed.push(data_file(&self.table, task)?);
+                }
+            }
+            change.files.extend(self.copy(deleted).await?);
+            return Ok(());
+        }
+        for (path, positions) in deleted {
+            let Some(task) = tasks.get(&path) else { continue };
+            let file = data_file(&self.table, task)?;
+            let sequence_number = task.sequence_number();
+            change.deleted.push(DeletedRows { file, sequence_number, positions });
+        }
+        Ok(())
+    }
+
+    /// The data files of the version, by path.
+    async fn tasks(&self) -> Result<HashMap<String, ScanTask>> {
+        let planned = plan(&self.table, &self.version, None).await?;
+        let mut tasks = HashMap::with_capacity(planned.tasks.len());
+        for task in planned.tasks {
+            tasks.insert(task.file_path()?.to_owned(), task);
+        }
+        Ok(tasks)
+    }
+
+    /// Data files of which every row goes, without looking at any.
+    async fn covered(&mut self) -> Result<HashSet<String>> {
+        if self.rewritten.kind == Kind::Truncate {
+            return Ok(self.tasks().await?.into_keys().collect());
+        }
+        let Some(condition) = self.condition().await? else { return Ok(HashSet::new()) };
+        if !matches!(self.rewritten.kind, Kind::Delete | Kind::Overwrite) {
+            return Ok(HashSet::new());
+        }
+        cover::covered(&self.state, &self.table, &self.version, &condition).await
+    }
+
+    /// The condition that target rows fulfil, over the table's own columns; `None` if it is not only
+    /// about them.
+    async fn condition(&mut self) -> Result<Option<Expr>> {
+        let condition = match &self.rewritten.condition {
+            Condition::All => return Ok(Some(lit(true))),
+            Condition::Joined => return Ok(None),
+            Condition::Where(condition) => condition.as_ref().clone(),
+        };
+        self.register(Chosen::All)?;
+        let logical = self.session.plan(&self.state, condition).await?;
+        self.rewritten.read = cover::conjuncts(&logical);
+        Ok(cover::predicate(&logical))
+    }
+
+    /// Makes the target table known to the planner, with only some of its files.
+    fn register(&self, files: Chosen) -> Result<()> {
+        let table = IcebergTable::new(&self.session.lake, self.table.clone(), At::Now)?;
+        let table = table.with_positions()?.with_files(files);
+        if let Some(name) = self.prepared.first() {
+            self.session.lake.prepare(name, Arc::new(table));
+        }
+        Ok(())
+    }
+
+    /// The plan whose rows are the change, ending in its sink.
+    async fn plan(&mut self, covered: &HashSet<String>) -> Result<(LogicalPlan, Arc<Target>)> {
+        let files = match covered.is_empty() {
+            true => Chosen::All,
+            false => Chosen::Without(Arc::new(covered.clone())),
+        };
+        let kind = self.rewritten.kind;
+        let lineage =
+            self.table.metadata().format_version() >= FormatVersion::V3 && kind.replaces_rows();
+        let target = Target::new(&self.table, kind.writes(), lineage, self.rewritten.once);
+        let target = match kind {
+            Kind::Overwrite => target.with_must(self.must().await?),
+            _ => target,
+        };
+        let target = Arc::new(target);
+        self.register(files)?;
+        let rows = self.session.plan(&self.state, self.rewritten.rows.clone()).await?;
+        let rows = match kind {
+            Kind::Overwrite | Kind::OverwritePartitions => self.inserted(rows).await?,
+            _ => rows,
+        };
+        Ok((into_target(rows, &target)?, target))
+    }
+
+    /// What every row of a static overwrite fulfils, as the sink evaluates it.
+    async fn must(&mut self) -> Result<Arc<dyn datafusion::physical_expr::PhysicalExpr>> {
+        let Some(predicate) = self.condition().await? else {
+            return Err(Error::unsupported(
+                "INSERT OVERWRITE … WHERE takes a condition over the table's columns",
+            ));
+        };
+        let columns = icefield_table::arrow::schema(self.table.metadata().current_schema());
+        let columns = datafusion::common::DFSchema::try_from(columns.as_ref().clone())?;
+        Ok(self.state.create_physical_expr(predicate, &columns)?)
+    }
+
+    /// The rows of an INSERT's query as rows of a change: each column in its place, and for a static
+    /// overwrite, with those that it deletes.
+    async fn inserted(&self, query: LogicalPlan) -> Result<LogicalPlan> {
+        let fields = self.version.schema.as_struct().fields();
+        let given: Vec<(Option<TableReference>, String)> = query
+            .schema()
+            .iter()
+            .map(|(qualifier, field)| (qualifier.cloned(), field.name().clone()))
+            .collect();
+        let names = match &self.rewritten.into_columns {
+            Some(names) => names.clone(),
+            None => fields.iter().map(|it| it.name.clone()).collect(),
+        };
+        if given.len() != names.len() {
+            return Err(Error::invalid(format!(
+                "`{}` is to get {} columns, and the query gives {}",
+                self.table.name(),
+                names.len(),
+                given.len()
+            )));
+        }
+        for name in &names {
+            if !fields.iter().any(|it| it.name == *name) {
+                return Err(Error::not_found(format!(
+                    "`{}` has no column `{name}`",
+                    self.table.name()
+                )));
+            }
+        }
+        let null = || lit(datafusion::common::ScalarValue::Null);
+        let mut exprs = vec![
+            lit(sink::INSERT).alias("$op"),
+            null().alias("$file"),
+            null().alias("$pos"),
+            null().alias("$row_id"),
+            null().alias("$updated"),
+        ];
+        for field in fields {
+            let place = names.iter().position(|it| *it == field.name);
+            let value = place.and_then(|it| given.get(it)).map_or_else(null, |(table, name)| {
+                Expr::Column(Column::new(table.clone(), name.clone()))
+            });
+            exprs.push(value.alias(field.name.clone()));
+        }
+        let inserted = LogicalPlanBuilder::from(query).project(exprs)?;
+        let Some(deleted) = self.rewritten.deleted.clone() else { return Ok(inserted.build()?) };
+        let deleted = self.session.plan(&self.state, deleted).await?;
+        let inserted = typed(inserted.build()?, &self.table)?;
+        let deleted = typed(deleted, &self.table)?;
+        Ok(LogicalPlanBuilder::from(inserted).union(deleted)?.build()?)
+    }
+
+    /// A dynamic overwrite: the files of the partitions that were written go.
+    async fn overwrite_partitions(
+        &self,
+        tasks: &HashMap<String, ScanTask>,
+        change: &mut Change,
+    ) -> Result<()> {
+        let spec_id = self.table.metadata().default_partition_spec_id();
+        let written: HashSet<_> = change.files.iter().map(|it| it.partition.clone()).collect();
+        for task in tasks.values() {
+            let (spec, values) = task.partition(&self.table)?;
+            if spec != spec_id {
+                return Err(Error::unsupported(format!(
+                    "`{}` has files of another partition spec, whose rows a dynamic overwrite \
+                     cannot tell apart",
+                    self.table.name()
+                ))
+                .with_hint("say which rows: INSERT OVERWRITE t WHERE condition SELECT …"));
+            }
+            if written.contains(&values) {
+                change.removed.push(data_file(&self.table, task)?);
+            }
+        }
+        change.summary.insert("replace-partitions".to_owned(), "true".to_owned());
+        Ok(())
+    }
+
+    /// Whether to copy files or to write deletes.
+    fn mode(
+        &self,
+        tasks: &HashMap<String, ScanTask>,
+        deleted: &HashMap<String, roaring::RoaringTreemap>,
+    ) -> Mode {
+        if let Some(mode) = self.wanted_mode() {
+            return mode;
+        }
+        let touched: Vec<_> = deleted.keys().filter_map(|it| tasks.get(it)).collect();
+        let bytes: u64 = touched.iter().map(|it| it.file_size_bytes()).sum();
+        let rows: u64 = touched.iter().map(|it| it.record_count()).sum();
+        let gone: u64 = deleted.values().map(|it| it.len()).sum();
+        match bytes <= COPY_BYTES || gone.saturating_mul(100) >= rows.saturating_mul(COPY_PERCENT) {
+            true => Mode::CopyOnWrite,
+            false => Mode::MergeOnRead,
+        }
+    }
+
+    fn wanted_mode(&self) -> Option<Mode> {
+        let property = self.rewritten.kind.mode_property();
+        match self.table.metadata().properties().get(property).map(String::as_str) {
+            Some("copy-on-write") => Some(Mode::CopyOnWrite),
+            Some("merge-on-read") => Some(Mode::MergeOnRead),
+            _ => None,
+        }
+    }
+
+    fn mode_explained(&self) -> String {
+        let property = self.rewritten.kind.mode_property();
+        match self.wanted_mode() {
+            Some(Mode::CopyOnWrite) => format!("copy-on-write, since `{property}` says so"),
+            Some(Mode::MergeOnRead) => format!("merge-on-read, since `{property}` says so"),
+            None => format!(
+                "merge-on-read; copy-on-write if the touched files have at most {COPY_BYTES} bytes \
+                 or lose {COPY_PERCENT}% of their rows (`{property}` is not set)"
+            ),
+        }
+    }
+
+    /// Copies the rows of files that are not deleted into new files.
+    async fn copy(
+        &mut self,
+        deleted: HashMap<String, roaring::RoaringTreemap>,
+    ) -> Result<Vec<DataFile>> {
+        let name = self.session.lake.prepared_name();
+        let is_v3 = self.table.metadata().format_version() >= FormatVersion::V3;
+        let table = IcebergTable::new(&self.session.lake, self.table.clone(), At::Now)?;
+        let table = table.with_positions()?.with_files(Chosen::Only(Arc::new(deleted)));
+        let table: Arc<dyn TableProvider> = Arc::new(table);
+        let scan = LogicalPlanBuilder::scan(
+            TableReference::bare(name),
+            provider_as_source(table),
+            None,
+        )?;
+        let null = || lit(datafusion::common::ScalarValue::Null);
+        let column = |name: &str| Expr::Column(Column::from_name(name));
+        let lineage = |name: &str| if is_v3 { column(name) } else { null() };
+        let mut exprs = vec![
+            lit(sink::COPY).alias("$op"),
+            null().alias("$file"),
+            null().alias("$pos"),
+            lineage("_row_id").alias("$row_id"),
+            lineage("_last_updated_sequence_number").alias("$updated"),
+        ];
+        for field in self.version.schema.as_struct().fields() {
+            exprs.push(column(&field.name).alias(field.name.clone()));
+        }
+        let target = Arc::new(Target::new(&self.table, true, is_v3, false));
+        let logical = into_target(scan.project(exprs)?.build()?, &target)?;
+        collect(&self.state, &logical).await?;
+        let mut outcome = target.outcome.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut outcome.files))
+    }
+
+    /// Rows of a file that are not deleted.
+    async fn live_rows(&self, task: &ScanTask) -> Result<u64> {
+        let all = task.record_count();
+        let is_exact = |it: &icefield_table::manifest::ManifestEntry| {
+            it.file.format == DataFileFormat::Puffin
+        };
+        match task.deletes.as_slice() {
+            [] => Ok(all),
+            [one] if is_exact(one) => Ok(all.saturating_sub(one.file.record_count)),
+            _ => {
+                let only = HashMap::from([(task.file_path()?.to_owned(), Default::default())]);
+                let table = IcebergTable::new(&self.session.lake, self.table.clone(), At::Now)?;
+                let table = table.with_files(Chosen::Only(Arc::new(only)));
+                let scan = LogicalPlanBuilder::scan(
+                    TableReference::bare("counted"),
+                    provider_as_source(Arc::new(table)),
+                    Some(Vec::new()),
+                )?;
+                let physical = self.state.create_physical_plan(&scan.build()?).await?;
+                let batches =
+                    datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
+                Ok(batches.iter().map(|it| it.num_rows() as u64).sum())
+            }
+        }
+    }
+
+    /// What has to hold of commits since the snapshot that was read.
+    fn check(&self) -> Result<Check> {
+        let kind = self.rewritten.kind;
+        let properties = self.table.metadata().properties();
+        let level = properties.get(kind.isolation_property()).map(String::as_str);
+        let serializable = match kind {
+            Kind::OverwritePartitions | Kind::Truncate => level == Some("serializable"),
+            _ => level != Some("snapshot"),
+        };
+        let reads = match &self.rewritten.read {
+            None => None,
+            Some(predicate) => cover::check_sieve(&self.state, &self.table, &self.version, predicate)?,
+        };
+        Ok(Check {
+            from: self.session.lake.base_snapshot(&self.table),
+            reads: reads.map(Arc::from),
+            no_new_rows: serializable,
+            replaces_rows: kind.replaces_rows(),
+            unchanged: serializable && self.rewritten.reads_itself,
+        })
+    }
+
+    async fn commit(&self, change: Change, counts: Counts) -> Result<Done> {
+        let mut done = Done::new(self.rewritten.kind.tag());
+        done.rows = Some(counts.inserted + counts.updated + counts.deleted);
+        if self.rewritten.kind.writes() {
+            done.changed = Some((counts.inserted, counts.updated, counts.deleted));
+        }
+        if !change.changes_rows() {
+            return Ok(done);
+        }
+        if self.session.lake.in_transaction() {
+            self.session.lake.absorb(&self.table, change).await?;
+            return Ok(done);
+        }
+        let changed = commit::change(&self.table, change).await?;
+        done.snapshot_id = Some(changed.snapshot_id);
+        Ok(done)
+    }
+
+    /// An error that names the row that several source rows matched.
+    async fn matched_twice(&self, file: &str, position: i64) -> Error {
+        let mut message = format!(
+            "a row of `{}` is matched by several rows of the source",
+            self.table.name()
+        );
+        if let Ok(Some(row)) = self.row(file, position).await {
+            message.push_str(&format!(": {row}"));
+        }
+        Error::invalid(message).with_hint(
+            "make the source have one row for each key, for instance with row_number() OVER \
+             (PARTITION BY key ORDER BY …) = 1",
+        )
+    }
+
+    /// The columns that a join compares, of one row.
+    async fn row(&self, file: &str, position: i64) -> Result<Option<String>> {
+        self.register(Chosen::Only(Arc::new(HashMap::from([(
+            file.to_owned(),
+            Default::default(),
+        )]))))?;
+        let Some(name) = self.prepared.first() else { return Ok(None) };
+        let columns: Vec<String> = match self.rewritten.keys.is_empty() {
+            true => self.version.schema.as_struct().fields().iter().map(|it| it.name.clone()).collect(),
+            false => self.rewritten.keys.clone(),
+        };
+        let quoted: Vec<_> =
+            columns.iter().map(|it| format!("\"{}\"", it.replace('"', "\"\""))).collect();
+        let text = format!(
+            "SELECT {} FROM {} WHERE _pos = {position}",
+            quoted.join(", "),
+            statement::prepared(name)
+        );
+        let tokens = crate::parser::tokens(&text)?.pop().unwrap_or_default();
+        let logical = self.session.plan(&self.state, self.session.parse(tokens)?).await?;
+        let physical = self.state.create_physical_plan(&logical).await?;
+        let batches = datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
+        let Some(batch) = batches.into_iter().find(|it| it.num_rows() > 0) else { return Ok(None) };
+        let mut parts = Vec::new();
+        for (name, column) in columns.iter().zip(batch.columns()).take(8) {
+            let value = arrow::util::display::array_value_to_string(column, 0)?;
+            parts.push(format!("{name} = {value}"));
+        }
+        Ok(Some(parts.join(", ")))
+    }
+}
+
+/// Rows that a statement changed.
+struct Counts {
+    inserted: u64,
+    updated: u64,
+    deleted: u64,
+}
+
+/// The data file of a task as its manifest has it.
+fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
+    let (manifest, index) = task.entry();
+    let spec = partition::spec(table.metadata(), manifest.spec_id)?;
+    let types = partition::field_types(table.metadata(), spec)?;
+    Ok(manifest.entry(index, &types)?.file)
+}
+
+/// Rows with each column in the type that the target has, and the target below them.
+fn into_target(rows: LogicalPlan, target: &Arc<Target>) -> Result<LogicalPlan> {
+    let schema = TableProvider::schema(target.as_ref());
+    let rows = cast_to(rows, &schema)?;
+    let source = provider_as_source(Arc::clone(target) as Arc<dyn TableProvider>);
+    let plan = LogicalPlanBuilder::insert_into(rows, "$target", source, InsertOp::Append)?;
+    Ok(plan.build()?)
+}
+
+fn typed(rows: LogicalPlan, table: &Table) -> Result<LogicalPlan> {
+    let target = Target::new(table, true, false, false);
+    cast_to(rows, &TableProvider::schema(&target))
+}
+
+fn cast_to(rows: LogicalPlan, schema: &arrow::datatypes::SchemaRef) -> Result<LogicalPlan> {
+    let given = Arc::clone(rows.schema());
+    let mut exprs = Vec::with_capacity(schema.fields().len());
+    for ((qualifier, field), wanted) in given.iter().zip(schema.fields()) {
+        let column = Expr::Column(Column::new(qualifier.cloned(), field.name().clone()));
+        let value = match column.get_type(given.as_ref())? == *wanted.data_type() {
+            true => column,
+            false => datafusion::logical_expr::cast(column, wanted.data_type().clone()),
+        };
+        exprs.push(value.alias(wanted.name().clone()));
+    }
+    Ok(LogicalPlanBuilder::from(rows).project(exprs)?.build()?)
+}
+
+/// Runs a plan for what it does.
+async fn collect(state: &SessionState, logical: &LogicalPlan) -> Result<()> {
+    let physical = state.create_physical_plan(logical).await?;
+    datafusion::physical_plan::collect(physical, state.task_ctx()).await?;
+    Ok(())
+}

@@ -1,0 +1,489 @@
+//! A row change as one SELECT.
+//!
+//! ```text
+//!   DELETE FROM t WHERE p           SELECT 1, _file, _pos FROM t WHERE p
+//!   UPDATE t SET a = e WHERE p      SELECT 2, _file, _pos, e, b, c FROM t WHERE p
+//!   MERGE INTO t USING s ON … …     SELECT CASE …, _file, _pos, CASE …, … FROM s LEFT JOIN t ON …
+//! ```
+//!
+//! The parts that people wrote go over as they were parsed, so errors still point at their places.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+
+use datafusion::logical_expr::Expr as Predicate;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{
+    self, Expr, Ident, Query, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut,
+    VisitorMut,
+};
+use datafusion::sql::sqlparser::parser::Parser;
+use icefield_catalog::spec::{PrimitiveType, Schema};
+
+use super::sink;
+use crate::names::{folded, parts};
+use crate::parser::Sql;
+use crate::provider::PREPARED;
+use crate::statement::sql;
+use crate::{Error, Result};
+
+/// What a row change is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Delete,
+    Update,
+    Merge,
+    Truncate,
+    /// INSERT OVERWRITE of the rows that fulfil a condition.
+    Overwrite,
+    /// INSERT OVERWRITE of the partitions that are written.
+    OverwritePartitions,
+}
+
+impl Kind {
+    /// Whether rows are written in the place of others.
+    pub(crate) fn replaces_rows(self) -> bool {
+        matches!(self, Self::Update | Self::Merge)
+    }
+
+    /// Whether there are new rows.
+    pub(crate) fn writes(self) -> bool {
+        !matches!(self, Self::Delete | Self::Truncate)
+    }
+
+    pub(crate) fn tag(self) -> &'static str {
+        match self {
+            Self::Delete => "DELETE",
+            Self::Update => "UPDATE",
+            Self::Merge => "MERGE",
+            Self::Truncate => "TRUNCATE",
+            Self::Overwrite | Self::OverwritePartitions => "INSERT OVERWRITE",
+        }
+    }
+
+    pub(crate) fn mode_property(self) -> &'static str {
+        match self {
+            Self::Update => "write.update.mode",
+            Self::Merge => "write.merge.mode",
+            _ => "write.delete.mode",
+        }
+    }
+
+    pub(crate) fn isolation_property(self) -> &'static str {
+        match self {
+            Self::Update => "write.update.isolation-level",
+            Self::Merge => "write.merge.isolation-level",
+            _ => "write.delete.isolation-level",
+        }
+    }
+}
+
+/// Which rows of the target a statement is about.
+#[derive(Debug, Clone)]
+pub(crate) enum Condition {
+    /// All.
+    All,
+    /// Those that a SELECT gives, which asks nothing else.
+    Where(Box<Statement>),
+    /// Those that go with another table.
+    Joined,
+}
+
+/// A row change as the queries it comes to.
+#[derive(Debug)]
+pub(crate) struct Rewritten {
+    pub(crate) kind: Kind,
+    /// The rows for the sink; for INSERT OVERWRITE, the query as it was written.
+    pub(crate) rows: Statement,
+    pub(crate) condition: Condition,
+    /// A static overwrite's rows to delete, for the sink.
+    pub(crate) deleted: Option<Statement>,
+    /// Whether a target row may be matched only once.
+    pub(crate) once: bool,
+    /// Whether the target is also read otherwise.
+    pub(crate) reads_itself: bool,
+    /// The columns that an INSERT names.
+    pub(crate) into_columns: Option<Vec<String>>,
+    /// Target columns that a MERGE compares, to name a row by.
+    pub(crate) keys: Vec<String>,
+    /// The condition planned: which rows were read.
+    pub(crate) read: Option<Predicate>,
+}
+
+/// The table that a statement changes.
+#[derive(Debug)]
+pub(crate) struct TargetName {
+    /// Its name, dotted.
+    pub(crate) name: String,
+    /// What the statement calls it.
+    pub(crate) alias: Ident,
+}
+
+/// Finds the table that a statement changes.
+pub(crate) fn target(statement: &Statement) -> Result<TargetName> {
+    use ast::Statement as Ast;
+    let Statement::Statement(inner) = statement else { return Err(no_target()) };
+    let (name, alias) = match inner.as_ref() {
+        Ast::Delete(delete) => of_factor(&one(from(delete))?.relation)?,
+        Ast::Update(update) => of_factor(&update.table.relation)?,
+        Ast::Merge(merge) => of_factor(&merge.table)?,
+        Ast::Truncate(truncate) => match truncate.table_names.as_slice() {
+            [one] => (one.name.clone(), None),
+            _ => return Err(Error::unsupported("TRUNCATE takes one table")),
+        },
+        Ast::Insert(insert) => match &insert.table {
+            ast::TableObject::TableName(name) => (name.clone(), None),
+            other => {
+                return Err(Error::unsupported(format!("`{other}` cannot be written")));
+            }
+        },
+        _ => return Err(no_target()),
+    };
+    let parts = parts(&name);
+    let last = parts.last().cloned().unwrap_or_default();
+    if last.contains(['@', '$']) {
+        return Err(Error::invalid("only the current version of a table can be written"));
+    }
+    Ok(TargetName {
+        name: parts.join("."),
+        alias: alias.unwrap_or_else(|| Ident::with_quote('"', last)),
+    })
+}
+
+fn no_target() -> Error {
+    Error::invalid("the statement names no table to change")
+}
+
+fn from(delete: &ast::Delete) -> &[TableWithJoins] {
+    match &delete.from {
+        ast::FromTable::WithFromKeyword(tables) | ast::FromTable::WithoutKeyword(tables) => tables,
+    }
+}
+
+fn one(tables: &[TableWithJoins]) -> Result<&TableWithJoins> {
+    match tables {
+        [one] if one.joins.is_empty() => Ok(one),
+        _ => Err(Error::unsupported("DELETE takes rows from one table")
+            .with_hint("name the others after USING")),
+    }
+}
+
+fn of_factor(factor: &TableFactor) -> Result<(ast::ObjectName, Option<Ident>)> {
+    match factor {
+        TableFactor::Table { name, alias, args: None, .. } => {
+            Ok((name.clone(), alias.as_ref().map(|it| it.name.clone())))
+        }
+        other => Err(Error::invalid(format!("`{other}` is no table that can be changed"))),
+    }
+}
+
+/// Columns that hold UUIDs, for which text is taken too.
+pub(crate) fn uuids(schema: &Schema) -> HashSet<String> {
+    let fields = schema.as_struct().fields().iter();
+    let is_uuid = |it: &&icefield_catalog::spec::NestedFieldRef| {
+        it.field_type.as_primitive_type() == Some(&PrimitiveType::Uuid)
+    };
+    fields.filter(is_uuid).map(|it| it.name.clone()).collect()
+}
+
+/// The name of a table registered for a statement, as SQL.
+pub(crate) fn prepared(name: &str) -> String {
+    format!("lake.\"{PREPARED}\".\"{name}\"")
+}
+
+/// Makes the SELECT of a row change.
+pub(crate) struct Rewriter<'a> {
+    /// Under which the target is registered.
+    pub(crate) name: &'a str,
+    pub(crate) alias: Ident,
+    pub(crate) columns: &'a [String],
+    pub(crate) uuids: HashSet<String>,
+    /// Whether rows have ids (format v3).
+    pub(crate) lineage: bool,
+    /// The target's name, to recognize it among what is read.
+    pub(crate) table: String,
+}
+
+impl Rewriter<'_> {
+    pub(crate) fn rewrite(
+        &self,
+        statement: &Statement,
+        overwritten: Option<&Expr>,
+    ) -> Result<Rewritten> {
+        use ast::Statement as Ast;
+        let Statement::Statement(inner) = statement else { return Err(no_target()) };
+        let mut inner = inner.as_ref().clone();
+        let mut seen = Seen { table: &self.table, alias: &self.alias, times: 0 };
+        let _ = inner.visit(&mut seen);
+        let times = seen.times;
+        let mut made = match inner {
+            Ast::Delete(delete) => self.delete(delete)?,
+            Ast::Update(update) => self.update(update)?,
+            Ast::Merge(merge) => self.merge(merge)?,
+            Ast::Truncate(_) => self.truncate()?,
+            Ast::Insert(insert) => self.overwrite(*Box::new(insert), overwritten)?,
+            _ => return Err(no_target()),
+        };
+        made.reads_itself = times > 1;
+        Ok(made)
+    }
+
+    pub(super) fn made(&self, kind: Kind, rows: Query, condition: Condition) -> Rewritten {
+        Rewritten {
+            kind,
+            rows: query(rows),
+            condition,
+            deleted: None,
+            once: false,
+            reads_itself: false,
+            into_columns: None,
+            keys: Vec::new(),
+            read: None,
+        }
+    }
+
+    /// `SELECT operation, file, position, row id, updated FROM target`.
+    pub(super) fn leading(&self, operation: i32) -> Result<Query> {
+        let alias = &self.alias;
+        let row_id = match self.lineage && operation == sink::UPDATE {
+            true => format!("{alias}._row_id"),
+            false => "CAST(NULL AS BIGINT)".to_owned(),
+        };
+        parse(&format!(
+            "SELECT {operation} AS \"$op\", {alias}._file AS \"$file\", {alias}._pos AS \"$pos\", \
+             {row_id} AS \"$row_id\", CAST(NULL AS BIGINT) AS \"$updated\" FROM {} AS {alias}",
+            prepared(self.name)
+        ))
+    }
+
+    /// `SELECT 1 FROM target WHERE …`.
+    fn rows_where(&self, condition: &Expr) -> Result<Condition> {
+        let mut rows = parse(&format!("SELECT 1 FROM {} AS {}", prepared(self.name), self.alias))?;
+        select(&mut rows)?.selection = Some(condition.clone());
+        Ok(Condition::Where(Box::new(query(rows))))
+    }
+
+    fn delete(&self, delete: ast::Delete) -> Result<Rewritten> {
+        if !delete.order_by.is_empty() || delete.limit.is_some() || delete.returning.is_some() {
+            return Err(Error::unsupported("DELETE takes no ORDER BY, LIMIT or RETURNING"));
+        }
+        let mut rows = self.leading(sink::DELETE)?;
+        let inner = select(&mut rows)?;
+        inner.selection.clone_from(&delete.selection);
+        let condition = match (&delete.using, &delete.selection) {
+            (Some(using), _) => {
+                inner.from.extend(using.iter().cloned());
+                Condition::Joined
+            }
+            (None, Some(condition)) => self.rows_where(condition)?,
+            (None, None) => Condition::All,
+        };
+        Ok(self.made(Kind::Delete, rows, condition))
+    }
+
+    fn truncate(&self) -> Result<Rewritten> {
+        Ok(self.made(Kind::Truncate, self.leading(sink::DELETE)?, Condition::All))
+    }
+
+    fn update(&self, update: ast::Update) -> Result<Rewritten> {
+        if update.returning.is_some() || !update.order_by.is_empty() || update.limit.is_some() {
+            return Err(Error::unsupported("UPDATE takes no ORDER BY, LIMIT or RETURNING"));
+        }
+        if !update.table.joins.is_empty() {
+            return Err(Error::unsupported("UPDATE changes one table")
+                .with_hint("name the others after FROM: UPDATE t SET … FROM s WHERE …"));
+        }
+        let mut rows = self.leading(sink::UPDATE)?;
+        let inner = select(&mut rows)?;
+        let assigned = self.assigned(&update.assignments)?;
+        for column in self.columns {
+            let value = assigned.iter().find(|(name, _)| name == column);
+            let value = match value {
+                Some((_, value)) => self.value(column, value.clone())?,
+                None => self.own(column),
+            };
+            inner.projection.push(named(value, column));
+        }
+        inner.selection.clone_from(&update.selection);
+        let condition = match (update.from, &update.selection) {
+            (Some(ast::UpdateTableFromKind::AfterSet(tables)), _) => {
+                inner.from.extend(tables);
+                Condition::Joined
+            }
+            (Some(_), _) => {
+                return Err(Error::unsupported("FROM stands after SET: UPDATE t SET … FROM s"));
+            }
+            (None, Some(condition)) => self.rows_where(condition)?,
+            (None, None) => Condition::All,
+        };
+        let once = matches!(condition, Condition::Joined);
+        let mut made = self.made(Kind::Update, rows, condition);
+        made.once = once;
+        Ok(made)
+    }
+
+    /// Assignments by the names of columns as the table has them.
+    pub(super) fn assigned(&self, assignments: &[ast::Assignment]) -> Result<Vec<(String, Expr)>> {
+        let mut all: Vec<(String, Expr)> = Vec::new();
+        for ast::Assignment { target, value } in assignments {
+            let ast::AssignmentTarget::ColumnName(name) = target else {
+                return Err(Error::unsupported("assign columns one by one: SET a = 1, b = 2"));
+            };
+            let column = self.column(&parts(name))?;
+            if all.iter().any(|(name, _)| *name == column) {
+                return Err(Error::invalid(format!("column `{column}` is assigned twice")));
+            }
+            all.push((column, value.clone()));
+        }
+        Ok(all)
+    }
+
+    /// A target column by the name that was written, perhaps after the table's.
+    pub(super) fn column(&self, parts: &[String]) -> Result<String> {
+        let name = match parts {
+            [name] => name,
+            [.., table, name] if *table == folded(&self.alias) => name,
+            _ => {
+                let name = parts.join(".");
+                return Err(Error::unsupported(format!("`{name}` cannot be assigned"))
+                    .with_hint("assign the whole column: SET c = named_struct('f', value, …)"));
+            }
+        };
+        let exact = self.columns.iter().find(|it| *it == name);
+        let mut alike = self.columns.iter().filter(|it| it.eq_ignore_ascii_case(name));
+        let alike = match (alike.next(), alike.next()) {
+            (Some(one), None) => Some(one),
+            _ => None,
+        };
+        exact.or(alike).cloned().ok_or_else(|| {
+            let known: Vec<&str> = self.columns.iter().map(String::as_str).collect();
+            let error = Error::not_found(format!("`{}` has no column `{name}`", self.table));
+            match crate::error::nearest(name, &known) {
+                Some(near) => error.with_hint(format!("did you mean `{near}`?")),
+                None => error,
+            }
+        })
+    }
+
+    /// A column of the target as it is.
+    pub(super) fn own(&self, column: &str) -> Expr {
+        Expr::CompoundIdentifier(vec![self.alias.clone(), Ident::with_quote('"', column)])
+    }
+
+    /// A value for a column; text is taken for UUIDs.
+    pub(super) fn value(&self, column: &str, value: Expr) -> Result<Expr> {
+        if is_default(&value) {
+            return Err(Error::unsupported(format!(
+                "column `{column}` has no default that could be assigned"
+            )));
+        }
+        if !self.uuids.contains(column) {
+            return Ok(value);
+        }
+        Ok(Expr::Cast {
+            kind: ast::CastKind::Cast,
+            expr: Box::new(value),
+            data_type: ast::DataType::Uuid,
+            array: false,
+            format: None,
+        })
+    }
+
+    fn overwrite(&self, insert: ast::Insert, overwritten: Option<&Expr>) -> Result<Rewritten> {
+        if insert.partitioned.is_some() {
+            return Err(Error::unsupported("INSERT OVERWRITE … PARTITION is not supported")
+                .with_hint("INSERT OVERWRITE t WHERE day = DATE '2026-11-01' SELECT …"));
+        }
+        let Some(source) = insert.source else {
+            return Err(Error::invalid("INSERT OVERWRITE needs a query"));
+        };
+        let kind = match overwritten {
+            Some(_) => Kind::Overwrite,
+            None => Kind::OverwritePartitions,
+        };
+        let condition = match overwritten {
+            Some(condition) => self.rows_where(condition)?,
+            None => Condition::Joined,
+        };
+        let mut made = self.made(kind, *source, condition);
+        if !insert.columns.is_empty() {
+            let names = insert.columns.iter().map(|it| self.column(&parts(it)));
+            made.into_columns = Some(names.collect::<Result<_>>()?);
+        }
+        if let Some(condition) = overwritten {
+            let mut deleted = self.leading(sink::DELETE)?;
+            let inner = select(&mut deleted)?;
+            for column in self.columns {
+                let null = Expr::Value(ast::Value::Null.into());
+                inner.projection.push(named(null, column));
+            }
+            inner.selection = Some(condition.clone());
+            made.deleted = Some(query(deleted));
+        }
+        Ok(made)
+    }
+}
+
+fn is_default(value: &Expr) -> bool {
+    matches!(value, Expr::Identifier(it)
+        if it.quote_style.is_none() && it.value.eq_ignore_ascii_case("default"))
+}
+
+/// Counts how often a table is named, and shortens names of columns that say its namespace.
+struct Seen<'a> {
+    table: &'a str,
+    alias: &'a Ident,
+    times: usize,
+}
+
+impl VisitorMut for Seen<'_> {
+    type Break = ();
+
+    fn pre_visit_relation(&mut self, name: &mut ast::ObjectName) -> ControlFlow<()> {
+        let name = parts(name).join(".");
+        let name = name.strip_prefix("lake.").unwrap_or(&name);
+        let bare = self.table.rsplit('.').next().unwrap_or(self.table);
+        if name == self.table || name == bare {
+            self.times += 1;
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::CompoundIdentifier(idents) = expr
+            && idents.len() > 2
+        {
+            let name: Vec<_> = idents.iter().map(folded).collect();
+            let table = name.get(..name.len() - 1).unwrap_or_default().join(".");
+            let table = table.strip_prefix("lake.").unwrap_or(&table);
+            if table == self.table
+                && let Some(column) = idents.pop()
+            {
+                *idents = vec![self.alias.clone(), column];
+            }
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+pub(super) fn named(expr: Expr, name: &str) -> SelectItem {
+    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) }
+}
+
+/// Parses a query of ours.
+pub(super) fn parse(text: &str) -> Result<Query> {
+    let dialect = Sql::default();
+    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
+    Ok(*parser.parse_query().map_err(sql)?)
+}
+
+pub(super) fn select(query: &mut Query) -> Result<&mut ast::Select> {
+    match query.body.as_mut() {
+        SetExpr::Select(select) => Ok(select),
+        _ => Err(Error::new(crate::ErrorKind::Internal, "a query of ours is no SELECT")),
+    }
+}
+
+pub(super) fn query(query: Query) -> Statement {
+    Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
+}

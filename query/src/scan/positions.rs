@@ -1,0 +1,529 @@
+//! Scans that tell where their rows are: the columns `_file`, `_pos` and the like.
+//!
+//! DataFusion 54's Parquet source cannot number rows, so files are opened here, with the parquet
+//! crate's own reader and its row numbers, which count rows of the file however many are skipped
+//! (trap T-43). Row groups are pruned and rows filtered as there. Row changes read the table this
+//! way, and so does any query that asks for one of [`fields`].
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
+use arrow::array::RecordBatchOptions;
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::datasource::physical_plan::{
+    FileScanConfig, FileSource, ParquetFileMetrics, ParquetFileReaderFactory,
+};
+use datafusion::execution::cache::cache_manager::FileMetadataCache;
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_expr::expressions::{Column, Literal};
+use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::{PhysicalExpr, conjunction};
+use datafusion::physical_plan::DisplayFormatType;
+use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet};
+use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
+use datafusion_datasource::{PartitionedFile, TableSchema};
+use datafusion_datasource_parquet::metadata::DFParquetMetadata;
+use datafusion_datasource_parquet::{
+    ParquetAccessPlan, RowGroupAccessPlanFilter, build_row_filter,
+};
+use datafusion_physical_expr_adapter::PhysicalExprAdapterFactory;
+use datafusion_pruning::{FilePruner, build_pruning_predicate};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use icefield_catalog::Storage;
+use icefield_table::arrow as shapes;
+use object_store::ObjectStore;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::async_reader::AsyncFileReader;
+use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use parquet::file::metadata::PageIndexPolicy;
+use roaring::RoaringTreemap;
+
+use super::columns::{Constants, FieldIds, Ids};
+use super::deletes::{DeleteCache, Deletes, access_plan};
+
+/// The data file of a row, as the metadata names it.
+pub(crate) const FILE: &str = "_file";
+/// The row's position in it.
+pub(crate) const POS: &str = "_pos";
+/// The partition spec of the file.
+pub(crate) const SPEC_ID: &str = "_spec_id";
+/// The partition of the file, as its folder would be called.
+pub(crate) const PARTITION: &str = "_partition";
+/// Whether the row is deleted. Asking for it shows deleted rows too.
+pub(crate) const DELETED: &str = "_deleted";
+/// The row's id, the same through its life (format v3).
+pub(crate) const ROW_ID: &str = "_row_id";
+/// The sequence number of the commit that last changed the row (format v3).
+pub(crate) const LAST_UPDATED: &str = "_last_updated_sequence_number";
+
+/// Field id of `_row_id` in files that store it.
+pub(crate) const ROW_ID_FIELD: i32 = 2_147_483_540;
+/// Field id of `_last_updated_sequence_number` in files that store it.
+pub(crate) const LAST_UPDATED_FIELD: i32 = 2_147_483_539;
+
+/// The metadata columns, which every table has after its own.
+pub(crate) fn fields() -> Vec<Field> {
+    vec![
+        Field::new(FILE, DataType::Utf8View, false),
+        Field::new(POS, DataType::Int64, false),
+        Field::new(SPEC_ID, DataType::Int32, false),
+        Field::new(PARTITION, DataType::Utf8View, false),
+        Field::new(DELETED, DataType::Boolean, false),
+        Field::new(ROW_ID, DataType::Int64, true),
+        Field::new(LAST_UPDATED, DataType::Int64, true),
+    ]
+}
+
+/// What the metadata columns are for one file.
+#[derive(Debug, Clone)]
+pub(crate) struct Facts {
+    pub(crate) file: String,
+    pub(crate) spec_id: i32,
+    pub(crate) partition: String,
+    pub(crate) first_row_id: Option<i64>,
+    pub(crate) sequence_number: Option<i64>,
+}
+
+/// A Parquet source with metadata columns.
+#[derive(Clone)]
+pub(crate) struct PositionSource {
+    pub(crate) schema: TableSchema,
+    pub(crate) projection: ProjectionExprs,
+    pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
+    pub(crate) batch_size: usize,
+    pub(crate) metrics: ExecutionPlanMetricsSet,
+    pub(crate) readers: Arc<dyn ParquetFileReaderFactory>,
+    pub(crate) footers: Arc<dyn FileMetadataCache>,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) ids: Arc<Ids>,
+    pub(crate) deletes: Arc<DeleteCache>,
+    pub(crate) with_nan: Arc<HashSet<String>>,
+}
+
+impl PositionSource {
+    /// Whether the reader may use a filter: over plain columns of the table without NaN.
+    fn is_fit(&self, filter: &Arc<dyn PhysicalExpr>) -> bool {
+        let schema = self.schema.table_schema();
+        let fit = |name: &str| {
+            let Ok(field) = schema.field_with_name(name) else { return false };
+            !name.starts_with('_') && !field.data_type().is_nested() && !self.with_nan.contains(name)
+        };
+        let columns = collect_columns(filter);
+        !columns.is_empty() && columns.iter().all(|it| fit(it.name()))
+    }
+}
+
+impl FileSource for PositionSource {
+    fn create_file_opener(
+        &self,
+        store: Arc<dyn ObjectStore>,
+        _: &FileScanConfig,
+        partition: usize,
+    ) -> Result<Arc<dyn FileOpener>> {
+        Ok(Arc::new(Opener { source: self.clone(), store, partition }))
+    }
+
+    fn table_schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
+    fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
+        Arc::new(Self { batch_size, ..self.clone() })
+    }
+
+    fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
+        self.predicate.clone()
+    }
+
+    fn projection(&self) -> Option<&ProjectionExprs> {
+        Some(&self.projection)
+    }
+
+    fn metrics(&self) -> &ExecutionPlanMetricsSet {
+        &self.metrics
+    }
+
+    fn file_type(&self) -> &str {
+        "iceberg-parquet-positions"
+    }
+
+    fn fmt_extra(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.predicate {
+            Some(predicate) => write!(f, ", predicate={predicate}"),
+            None => Ok(()),
+        }
+    }
+
+    fn try_pushdown_filters(
+        &self,
+        filters: Vec<Arc<dyn PhysicalExpr>>,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn FileSource>>> {
+        // Rows are checked again above, so nothing hangs on what the reader makes of a filter.
+        let all = vec![PushedDown::No; filters.len()];
+        let answer = FilterPushdownPropagation::with_parent_pushdown_result(all);
+        let fit: Vec<_> = filters.into_iter().filter(|it| self.is_fit(it)).collect();
+        if fit.is_empty() {
+            return Ok(answer);
+        }
+        let predicate = Some(conjunction(self.predicate.clone().into_iter().chain(fit)));
+        Ok(answer.with_updated_node(Arc::new(Self { predicate, ..self.clone() })))
+    }
+
+    fn try_pushdown_projection(
+        &self,
+        projection: &ProjectionExprs,
+    ) -> Result<Option<Arc<dyn FileSource>>> {
+        let projection = self.projection.try_merge(projection)?;
+        Ok(Some(Arc::new(Self { projection, ..self.clone() })))
+    }
+}
+
+struct Opener {
+    source: PositionSource,
+    store: Arc<dyn ObjectStore>,
+    partition: usize,
+}
+
+impl FileOpener for Opener {
+    fn open(&self, file: PartitionedFile) -> Result<FileOpenFuture> {
+        let (source, store, partition) =
+            (self.source.clone(), Arc::clone(&self.store), self.partition);
+        Ok(open(source, store, partition, file).boxed())
+    }
+}
+
+type Batches = futures::stream::BoxStream<'static, Result<RecordBatch>>;
+
+async fn open(
+    source: PositionSource,
+    store: Arc<dyn ObjectStore>,
+    partition: usize,
+    file: PartitionedFile,
+) -> Result<Batches> {
+    let wanted = Arc::new(source.projection.project_schema(source.schema.table_schema())?);
+    let logical = source.schema.table_schema();
+    if let Some(predicate) = &source.predicate
+        && let Some(mut pruner) =
+            FilePruner::try_new(Arc::clone(predicate), logical, &file, Count::new())
+        && pruner.should_prune()?
+    {
+        return Ok(futures::stream::empty().boxed());
+    }
+    let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
+        .with_metadata_size_hint(file.metadata_size_hint)
+        .with_file_metadata_cache(Some(Arc::clone(&source.footers)))
+        .with_page_index_policy(Some(PageIndexPolicy::Skip))
+        .fetch_metadata()
+        .await?;
+    let deleted = match file.extension::<Deletes>() {
+        None => RoaringTreemap::new(),
+        Some(deletes) => {
+            deletes.load(&source.storage, &source.deletes, (&store, &file), &footer).await?
+        }
+    };
+    let numbers = Field::new(POS, DataType::Int64, false).with_extension_type(RowNumber);
+    let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(numbers)])?;
+    let metadata = ArrowReaderMetadata::try_new(Arc::clone(&footer), options)?;
+    let physical = Arc::clone(metadata.schema());
+    let Some((numbers, own)) = physical.fields().split_last() else {
+        return Err(DataFusionError::Internal("a file has no row numbers".to_owned()));
+    };
+    let stored = Arc::new(Schema::new(own.to_vec()));
+
+    let columns = FileColumns::new(&source, &file, &stored, deleted)?;
+    let projection = source.projection.clone().try_map_exprs(|it| columns.rewrite(it))?;
+    let predicate = source.predicate.clone().map(|it| columns.rewrite(it)).transpose()?;
+    let metrics =
+        ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), &source.metrics);
+
+    let shows_deleted =
+        projection.expr_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
+    let access = match shows_deleted || columns.deleted.is_empty() {
+        true => ParquetAccessPlan::new_all(footer.num_row_groups()),
+        false => access_plan(&footer, &columns.deleted),
+    };
+    let mut groups = RowGroupAccessPlanFilter::new(access);
+    if let Some(range) = &file.range {
+        groups.prune_by_range(footer.row_groups(), range);
+    }
+    if let Some(predicate) = &predicate
+        && let Some(pruning) =
+            build_pruning_predicate(Arc::clone(predicate), &stored, &Count::new())
+    {
+        let parquet = metadata.parquet_schema();
+        groups.prune_by_statistics(&stored, parquet, footer.row_groups(), &pruning, &metrics);
+    }
+    let access = groups.build();
+    let row_groups = access.row_group_indexes();
+    let selection = access.into_overall_row_selection(footer.row_groups())?;
+
+    let used = projection.expr_iter().flat_map(|it| collect_columns(&it));
+    let mut used: Vec<usize> =
+        used.map(|it| it.index()).filter(|it| *it < own.len()).collect();
+    used.sort_unstable();
+    used.dedup();
+    let reader: Box<dyn AsyncFileReader> =
+        source.readers.create_reader(partition, file, None, &source.metrics)?;
+    let mask = ProjectionMask::roots(metadata.parquet_schema(), used);
+    let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+        .with_row_groups(row_groups)
+        .with_batch_size(source.batch_size)
+        .with_projection(mask);
+    if let Some(selection) = selection {
+        builder = builder.with_row_selection(selection);
+    }
+    if let Some(predicate) = &predicate
+        && let Some(filter) = build_row_filter(predicate, &stored, &footer, true, &metrics)?
+    {
+        builder = builder.with_row_filter(filter);
+    }
+    let stream = builder.build()?;
+    // The stream's schema leaves the row numbers out, though its batches have them, last.
+    let mut given = stream.schema().fields().to_vec();
+    given.push(Arc::clone(numbers));
+    let given = Arc::new(Schema::new(given));
+    let projection = projection.try_map_exprs(|it| reassign_expr_columns(it, &given))?;
+    let projector = projection.make_projector(&given)?;
+    Ok(stream
+        .map_err(DataFusionError::from)
+        .map(move |batch| {
+            let batch = projector.project_batch(&batch?)?;
+            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            let columns = batch.columns().to_vec();
+            Ok(RecordBatch::try_new_with_options(Arc::clone(&wanted), columns, &rows)?)
+        })
+        .boxed())
+}
+
+/// How the scan's columns are made from those of one file.
+struct FileColumns {
+    adapter: Arc<dyn datafusion_physical_expr_adapter::PhysicalExprAdapter>,
+    known: HashMap<&'static str, Arc<dyn PhysicalExpr>>,
+    deleted: Arc<RoaringTreemap>,
+}
+
+impl FileColumns {
+    fn new(
+        source: &PositionSource,
+        file: &PartitionedFile,
+        stored: &Arc<Schema>,
+        deleted: RoaringTreemap,
+    ) -> Result<Self> {
+        let ids = Arc::clone(&source.ids);
+        let factory = match file.extension::<Constants>().cloned() {
+            Some(constants) => FieldIds::with_constants(ids, constants),
+            None => FieldIds::new(ids),
+        };
+        let logical = Arc::clone(source.schema.table_schema());
+        let adapter = factory.create(logical, Arc::clone(stored))?;
+        let Some(facts) = file.extension::<Facts>() else {
+            return Err(DataFusionError::Internal("a file's place is not known".to_owned()));
+        };
+        let deleted = Arc::new(deleted);
+        let literal = |it: ScalarValue| Arc::new(Literal::new(it)) as Arc<dyn PhysicalExpr>;
+        let text = |it: &str| literal(ScalarValue::Utf8View(Some(it.to_owned())));
+        let position: Arc<dyn PhysicalExpr> = Arc::new(Column::new(POS, stored.fields().len()));
+        let own = |id: i32| {
+            let fields = stored.fields().iter().enumerate();
+            let mut found = fields.filter(|(_, it)| shapes::field_id(it) == Some(id));
+            let (place, field) = found.next()?;
+            Some(Arc::new(Column::new(field.name(), place)) as Arc<dyn PhysicalExpr>)
+        };
+        let row_id = Lineage {
+            own: own(ROW_ID_FIELD).filter(|_| facts.first_row_id.is_some()),
+            position: Some(Arc::clone(&position)),
+            start: facts.first_row_id,
+        };
+        let updated = Lineage {
+            own: own(LAST_UPDATED_FIELD).filter(|_| facts.first_row_id.is_some()),
+            position: None,
+            start: facts.sequence_number.filter(|_| facts.first_row_id.is_some()),
+        };
+        let is_deleted =
+            IsDeleted { position: Arc::clone(&position), deleted: Arc::clone(&deleted) };
+        let known: [(&'static str, Arc<dyn PhysicalExpr>); 7] = [
+            (FILE, text(&facts.file)),
+            (POS, position),
+            (SPEC_ID, literal(ScalarValue::Int32(Some(facts.spec_id)))),
+            (PARTITION, text(&facts.partition)),
+            (DELETED, Arc::new(is_deleted)),
+            (ROW_ID, Arc::new(row_id)),
+            (LAST_UPDATED, Arc::new(updated)),
+        ];
+        Ok(Self { adapter, known: known.into(), deleted })
+    }
+
+    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+        // Metadata columns last: what they are made of are columns of the file already.
+        let expr = self.adapter.rewrite(expr)?;
+        expr.transform_down(|expr| {
+            let known = expr.downcast_ref::<Column>().and_then(|it| self.known.get(it.name()));
+            Ok(match known {
+                Some(made) => Transformed::new(
+                    Arc::clone(made),
+                    true,
+                    datafusion::common::tree_node::TreeNodeRecursion::Jump,
+                ),
+                None => Transformed::no(expr),
+            })
+        })
+        .data()
+    }
+}
+
+/// `_row_id` and `_last_updated_sequence_number` ([row lineage], trap T-59): what the file stores for
+/// a row, or else a number of the file, counted on by the row's position for ids.
+///
+/// [row lineage]: https://iceberg.apache.org/spec/#row-lineage
+#[derive(Debug, Clone)]
+struct Lineage {
+    own: Option<Arc<dyn PhysicalExpr>>,
+    position: Option<Arc<dyn PhysicalExpr>>,
+    start: Option<i64>,
+}
+
+impl PartialEq for Lineage {
+    fn eq(&self, other: &Self) -> bool {
+        self.start == other.start && format!("{self:?}") == format!("{other:?}")
+    }
+}
+
+impl Eq for Lineage {}
+
+impl Hash for Lineage {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.start.hash(state);
+    }
+}
+
+impl fmt::Display for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "lineage({:?})", self.start)
+    }
+}
+
+fn number(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<Int64Array> {
+    let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
+    let array = arrow::compute::cast(&array, &DataType::Int64)?;
+    Ok(array.as_primitive::<Int64Type>().clone())
+}
+
+impl PhysicalExpr for Lineage {
+    fn data_type(&self, _: &Schema) -> Result<DataType> {
+        Ok(DataType::Int64)
+    }
+
+    fn nullable(&self, _: &Schema) -> Result<bool> {
+        Ok(true)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let rows = batch.num_rows();
+        let start = self.start;
+        let made: Int64Array = match (&self.position, start) {
+            (_, None) => Int64Array::new_null(rows),
+            (None, Some(start)) => Int64Array::from_value(start, rows),
+            (Some(position), Some(start)) => number(position, batch)?.unary(|it| it + start),
+        };
+        let Some(own) = &self.own else { return Ok(ColumnarValue::Array(Arc::new(made))) };
+        let own = number(own, batch)?;
+        let has = arrow::compute::is_not_null(&own)?;
+        let array: ArrayRef = arrow::compute::kernels::zip::zip(&has, &own, &made)?;
+        Ok(ColumnarValue::Array(array))
+    }
+
+    fn return_field(&self, _: &Schema) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new("lineage", DataType::Int64, true)))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        self.own.iter().chain(&self.position).collect()
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let mut children = children.into_iter();
+        let own = if self.own.is_some() { children.next() } else { None };
+        let position = if self.position.is_some() { children.next() } else { None };
+        Ok(Arc::new(Self { own, position, start: self.start }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+/// `_deleted`.
+#[derive(Debug, Clone)]
+struct IsDeleted {
+    position: Arc<dyn PhysicalExpr>,
+    deleted: Arc<RoaringTreemap>,
+}
+
+impl PartialEq for IsDeleted {
+    fn eq(&self, other: &Self) -> bool {
+        self.position.eq(&other.position) && self.deleted == other.deleted
+    }
+}
+
+impl Eq for IsDeleted {}
+
+impl Hash for IsDeleted {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.deleted.len().hash(state);
+    }
+}
+
+impl fmt::Display for IsDeleted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "is_deleted({} rows)", self.deleted.len())
+    }
+}
+
+impl PhysicalExpr for IsDeleted {
+    fn data_type(&self, _: &Schema) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn nullable(&self, _: &Schema) -> Result<bool> {
+        Ok(false)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        let positions = number(&self.position, batch)?;
+        let flags = positions.values().iter().map(|it| self.deleted.contains(it.cast_unsigned()));
+        let flags: Vec<bool> = flags.collect();
+        Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(flags))))
+    }
+
+    fn return_field(&self, _: &Schema) -> Result<FieldRef> {
+        Ok(Arc::new(Field::new(DELETED, DataType::Boolean, false)))
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.position]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        let position = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.position));
+        Ok(Arc::new(Self { position, deleted: Arc::clone(&self.deleted) }))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}

@@ -1,0 +1,251 @@
+//! Whether a change still fits a table that others have changed since.
+//!
+//! A change is worked out from one snapshot. Every attempt to commit it looks at all snapshots from
+//! there to the head (trap T-109), and finds one of these, or nothing:
+//!
+//! | what another commit did since | conflicts with |
+//! |---|---|
+//! | removed a data file that we remove, or delete rows of | always |
+//! | deleted rows of a data file that we remove | always, unless the rows stayed the same (`replace`) |
+//! | deleted a row that we delete | if we also put another in its place ([`Check::replaces_rows`]) |
+//! | added rows that we might have read | if rows read have to be all there were ([`Check::no_new_rows`]) |
+//! | anything but `replace` | if we read the table as a whole ([`Check::unchanged`]) |
+//!
+//! So changes to different rows both land, even of one file. The table is Java's, for serializable
+//! and snapshot isolation, but for deleted rows, which Java compares file by file.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use icefield_catalog::spec::{
+    DataContentType, ManifestContentType, ManifestStatus, Operation, SnapshotRef,
+};
+use icefield_catalog::{Error, ErrorKind, Result};
+
+use super::Change;
+use crate::deletes::{one_path, positions_of};
+use crate::manifest::ManifestEntry;
+use crate::manifest::columns::Files;
+use crate::manifest::read::Manifest;
+use crate::scan::Sieve;
+use crate::table::Table;
+use crate::{partition, snapshot};
+
+/// What a change relies on.
+#[derive(Clone, Default)]
+pub struct Check {
+    /// The snapshot that was read; `None` if the table had none.
+    pub from: Option<i64>,
+    /// Which rows were read; `None` for all.
+    pub reads: Option<Arc<Sieve>>,
+    /// Whether no rows like those read may have come since: serializable isolation.
+    pub no_new_rows: bool,
+    /// Whether deleted rows were replaced by others made from them, so that nobody else may have
+    /// deleted them: UPDATE and MERGE.
+    pub replaces_rows: bool,
+    /// Whether no row at all may have changed since.
+    pub unchanged: bool,
+}
+
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Check")
+            .field("from", &self.from)
+            .field("no_new_rows", &self.no_new_rows)
+            .field("replaces_rows", &self.replaces_rows)
+            .field("unchanged", &self.unchanged)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the commits since a snapshot did.
+#[derive(Default)]
+struct Since {
+    snapshots: Vec<SnapshotRef>,
+    /// Data manifests with new files, with the snapshot that wrote them.
+    added: Vec<(SnapshotRef, Arc<Manifest>)>,
+    /// Data files removed, and by which snapshot.
+    removed: HashMap<String, SnapshotRef>,
+    /// Delete files added.
+    deletes: Vec<(SnapshotRef, Arc<ManifestEntry>)>,
+}
+
+/// Refuses `change` if a commit since the snapshot it was worked out from does not go with it.
+///
+/// # Errors
+///
+/// [`ErrorKind::CatalogCommitConflicts`], naming the other snapshot and what overlaps.
+pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
+    let head = table.metadata().current_snapshot_id();
+    let mut walked: HashMap<Option<i64>, Since> = HashMap::new();
+    for check in &change.checks {
+        if check.from == head {
+            continue;
+        }
+        if !walked.contains_key(&check.from) {
+            walked.insert(check.from, since(table, check.from).await?);
+        }
+        let Some(since) = walked.get(&check.from) else { continue };
+        unchanged(table, check, since)?;
+        files_stand(table, change, since)?;
+        rows_stand(table, change, check, since).await?;
+        no_new_rows(table, check, since)?;
+    }
+    Ok(())
+}
+
+/// What the commits from the head back to `from` did.
+async fn since(table: &Table, from: Option<i64>) -> Result<Since> {
+    let metadata = table.metadata();
+    let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
+    let reaches = from.is_none() || line.iter().any(|it| Some(it.snapshot_id()) == from);
+    if !reaches {
+        return Err(conflict(format!(
+            "snapshot {} of `{}`, which this change was worked out from, is no longer behind its \
+             head",
+            from.unwrap_or_default(),
+            table.name()
+        )));
+    }
+    let mut since = Since::default();
+    for snapshot in line.into_iter().take_while(|it| Some(it.snapshot_id()) != from) {
+        let id = snapshot.snapshot_id();
+        let lines = table.manifest_list(snapshot.manifest_list()).await?;
+        for line in lines.iter().filter(|it| it.added_snapshot_id == id) {
+            let manifest = table.manifest(line).await?;
+            let spec = partition::spec(metadata, line.spec_id)?;
+            let types = partition::field_types(metadata, spec)?;
+            let mut adds = false;
+            for index in (0..manifest.len()).filter(|it| manifest.snapshot_id(*it) == Some(id)) {
+                let is_data = line.content == ManifestContentType::Data;
+                match (manifest.status(index), is_data) {
+                    (ManifestStatus::Added, true) => adds = true,
+                    (ManifestStatus::Added, false) => {
+                        let entry = Arc::new(manifest.entry(index, &types)?);
+                        since.deletes.push((snapshot.clone(), entry));
+                    }
+                    (ManifestStatus::Deleted, true) => {
+                        let path = manifest.file_path(index)?.to_owned();
+                        since.removed.insert(path, snapshot.clone());
+                    }
+                    _ => {}
+                }
+            }
+            if adds {
+                since.added.push((snapshot.clone(), manifest));
+            }
+        }
+        since.snapshots.push(snapshot);
+    }
+    Ok(since)
+}
+
+fn is_rewrite(snapshot: &SnapshotRef) -> bool {
+    snapshot.summary().operation == Operation::Replace
+}
+
+fn unchanged(table: &Table, check: &Check, since: &Since) -> Result<()> {
+    let changed = since.snapshots.iter().find(|it| !is_rewrite(it));
+    match changed.filter(|_| check.unchanged) {
+        None => Ok(()),
+        Some(by) => Err(conflict(format!(
+            "`{}` was read as a whole, and snapshot {} ({}) changed it",
+            table.name(),
+            by.snapshot_id(),
+            by.summary().operation.as_str()
+        ))),
+    }
+}
+
+/// Every file that the change removes or deletes rows of is still there.
+fn files_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
+    let touched = change.removed.iter().chain(change.deleted.iter().map(|it| &it.file));
+    for file in touched {
+        if let Some(by) = since.removed.get(&file.path) {
+            return Err(conflict(format!(
+                "data file `{}` of `{}` was removed by snapshot {} ({})",
+                file.path,
+                table.name(),
+                by.snapshot_id(),
+                by.summary().operation.as_str()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Nobody deleted rows that the change carries over or replaces.
+async fn rows_stand(table: &Table, change: &Change, check: &Check, since: &Since) -> Result<()> {
+    for (by, entry) in since.deletes.iter().filter(|(by, _)| !is_rewrite(by)) {
+        let reaches = |file: &crate::manifest::DataFile| match one_path(entry) {
+            Some(path) => path == file.path,
+            None => {
+                let is_global = entry.file.content == DataContentType::EqualityDeletes
+                    && entry.file.partition.is_empty();
+                let same = entry.file.spec_id == file.spec_id;
+                is_global || (same && entry.file.partition == file.partition)
+            }
+        };
+        let name = table.name();
+        let told = |path: &str| {
+            conflict(format!(
+                "snapshot {} ({}) deleted rows of data file `{path}` of `{name}`",
+                by.snapshot_id(),
+                by.summary().operation.as_str(),
+            ))
+        };
+        if let Some(file) = change.removed.iter().find(|it| reaches(it)) {
+            return Err(told(&file.path));
+        }
+        if !check.replaces_rows {
+            continue;
+        }
+        for rows in change.deleted.iter().filter(|it| reaches(&it.file)) {
+            if entry.file.content == DataContentType::EqualityDeletes {
+                return Err(told(&rows.file.path));
+            }
+            let theirs = positions_of(table, &rows.file.path, std::slice::from_ref(entry)).await?;
+            if !theirs.is_disjoint(&rows.positions) {
+                return Err(told(&rows.file.path));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn no_new_rows(table: &Table, check: &Check, since: &Since) -> Result<()> {
+    if !check.no_new_rows {
+        return Ok(());
+    }
+    let metadata = table.metadata();
+    for (by, manifest) in since.added.iter().filter(|(by, _)| !is_rewrite(by)) {
+        let mask = match &check.reads {
+            Some(sieve) => sieve(&Files::new(manifest, metadata, metadata.current_schema())?)?,
+            None => None,
+        };
+        for index in 0..manifest.len() {
+            let is_new = manifest.status(index) == ManifestStatus::Added
+                && manifest.snapshot_id(index) == Some(by.snapshot_id());
+            let may_match = mask.as_ref().is_none_or(|it| {
+                use arrow::array::Array;
+                it.is_null(index) || it.value(index)
+            });
+            if is_new && may_match {
+                return Err(conflict(format!(
+                    "snapshot {} ({}) added rows to `{}` that this change might have read, in \
+                     data file `{}`",
+                    by.snapshot_id(),
+                    by.summary().operation.as_str(),
+                    table.name(),
+                    manifest.file_path(index)?
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn conflict(message: String) -> Error {
+    Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(true)
+}

@@ -1,0 +1,185 @@
+//! Changes of several tables that land together or not at all, and several changes of one table that
+//! land as one.
+//!
+//! A [`Draft`] is a table with a change that nobody else sees yet. It is staged like a commit, so
+//! that reading it is reading a table; [`commit`] stages all drafts anew on the tables as they stand
+//! then, and moves all pointers in one step of the catalog.
+
+use icefield_catalog::spec::{TableIdent, TableRequirement};
+use icefield_catalog::{Commit, CommitOutcome, LoadedTable, Result, TableChange};
+
+use super::backoff::Backoff;
+use super::stage::{self, Pending};
+use super::{Change, Changed, nameless, refuse_other, unknown};
+use crate::manifest::DataFile;
+use crate::table::{Table, Tables};
+
+/// A table as a transaction sees it: as it was when first read, with the transaction's own changes.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The table without the changes.
+    pub base: Table,
+    /// The table with them.
+    pub table: Table,
+    /// The one snapshot they will be.
+    pub snapshot_id: i64,
+    /// All of them.
+    pub change: Change,
+}
+
+impl Draft {
+    /// A table as it stands, unchanged so far.
+    pub fn new(table: Table) -> Self {
+        let snapshot_id = table.tables().warehouse().env.snapshot_id();
+        Self { base: table.clone(), table, snapshot_id, change: Change::default() }
+    }
+
+    /// Adds a change, worked out on [`Self::table`].
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps manifests from being written; the draft is then as before.
+    pub async fn add(&mut self, next: Change) -> Result<()> {
+        let mut change = self.change.clone();
+        change.then(next);
+        if !change.changes_rows() {
+            self.table = self.base.clone();
+            self.change = change;
+            return Ok(());
+        }
+        let mut pending = Pending::new(self.snapshot_id, change);
+        let updates = stage::stage(&self.base, &mut pending, 0).await?;
+        let metadata = std::sync::Arc::new(stage::after(self.base.metadata(), &updates)?);
+        let loaded = LoadedTable { metadata_location: String::new(), metadata };
+        self.table = self.base.tables().table(self.base.ident().cloned(), loaded);
+        self.change = pending.change;
+        Ok(())
+    }
+}
+
+impl Change {
+    /// This change and then `next`, which was worked out on a table with this one in it, as one.
+    pub fn then(&mut self, next: Change) {
+        let own = |files: &[DataFile], path: &str| files.iter().any(|it| it.path == path);
+        for file in next.removed {
+            self.deleted.retain(|it| it.file.path != file.path);
+            if own(&self.files, &file.path) {
+                self.files.retain(|it| it.path != file.path);
+            } else {
+                self.removed.push(file);
+            }
+        }
+        for rows in next.deleted {
+            match self.deleted.iter_mut().find(|it| it.file.path == rows.file.path) {
+                Some(before) => before.positions |= rows.positions,
+                None => self.deleted.push(rows),
+            }
+        }
+        self.files.extend(next.files);
+        // What was checked of a snapshot of the draft itself is checked of its base already.
+        self.checks.extend(next.checks);
+        self.keys.extend(next.keys);
+        for (key, value) in next.summary {
+            match self.summary.get_mut(&key) {
+                Some(before) if *before != value && key == "icefield.statement" => {
+                    before.push_str("; ");
+                    before.push_str(&value);
+                }
+                Some(_) => {}
+                None => {
+                    self.summary.insert(key, value);
+                }
+            }
+        }
+    }
+}
+
+/// Commits drafts: all or none. Tables that were only read are among them with empty changes and
+/// [`Check`](super::Check)s, which must still hold.
+///
+/// # Errors
+///
+/// As for [`change`](super::change); no table is changed then, or if the outcome is unknown, all or
+/// none are.
+pub async fn commit(tables: &Tables, drafts: Vec<Draft>) -> Result<Vec<Changed>> {
+    let Some(first) = drafts.first() else { return Ok(Vec::new()) };
+    let mut backoff = Backoff::new(&first.base);
+    let mut open: Vec<(Draft, Pending)> = drafts
+        .into_iter()
+        .map(|draft| {
+            let pending = Pending::new(draft.snapshot_id, draft.change.clone());
+            (draft, pending)
+        })
+        .collect();
+    loop {
+        if let Some(done) = attempt(tables, &mut open, backoff.attempt()).await? {
+            return Ok(done);
+        }
+        backoff.wait("other commits came first each time").await?;
+    }
+}
+
+/// One attempt; `None` if it lost the race.
+async fn attempt(
+    tables: &Tables,
+    open: &mut [(Draft, Pending)],
+    number: u32,
+) -> Result<Option<Vec<Changed>>> {
+    let mut changes = Vec::new();
+    let mut landed = Vec::new();
+    let mut idents: Vec<(TableIdent, i64)> = Vec::new();
+    for (draft, pending) in open.iter_mut() {
+        let current = draft.base.refresh().await?;
+        refuse_other(&draft.base, &current)?;
+        if current.metadata().snapshot_by_id(pending.snapshot_id).is_some() {
+            let snapshot_id = pending.snapshot_id;
+            landed.push(Changed { snapshot_id, was_there: false, table: current });
+            continue;
+        }
+        let ident = current.ident().ok_or_else(nameless)?.clone();
+        let mut requirements = vec![TableRequirement::UuidMatch { uuid: current.metadata().uuid() }];
+        requirements.push(TableRequirement::RefSnapshotIdMatch {
+            r#ref: "main".to_owned(),
+            snapshot_id: current.metadata().current_snapshot_id(),
+        });
+        let mut updates = Vec::new();
+        if pending.change.changes_rows() {
+            updates = stage::stage(&current, pending, number).await?;
+            idents.push((ident.clone(), pending.snapshot_id));
+        } else {
+            super::conflict::check(&current, &pending.change).await?;
+        }
+        let held = Default::default();
+        let ledger = pending.ledger(&held);
+        changes.push(TableChange { table: ident, requirements, updates, ledger });
+    }
+    // The pointers moved together, so one that has landed says that all have.
+    if !landed.is_empty() {
+        return Ok(Some(landed));
+    }
+    if idents.is_empty() {
+        return Ok(Some(Vec::new()));
+    }
+    // A table that was only read is part of the commit as a requirement, without any update.
+    match tables.warehouse().catalog.commit(&Commit { changes }).await {
+        Ok(CommitOutcome::Committed(loaded)) => {
+            let done = idents.into_iter().filter_map(|(ident, snapshot_id)| {
+                let table = loaded
+                    .iter()
+                    .find(|it| it.metadata.snapshot_by_id(snapshot_id).is_some())?
+                    .clone();
+                let table = tables.table(Some(ident), table);
+                Some(Changed { snapshot_id, was_there: false, table })
+            });
+            Ok(Some(done.collect()))
+        }
+        Ok(CommitOutcome::Conflict) => Ok(None),
+        Ok(CommitOutcome::Unknown(_)) if number < 3 => Ok(None),
+        Ok(CommitOutcome::Unknown(cause)) => match open.first() {
+            Some((draft, _)) => Err(unknown(&draft.base, &cause)),
+            None => Ok(None),
+        },
+        Err(error) if error.retryable() => Ok(None),
+        Err(error) => Err(error),
+    }
+}

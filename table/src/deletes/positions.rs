@@ -1,0 +1,143 @@
+//! Position delete files: Parquet with the columns `file_path` and `pos` ([position deletes]).
+//!
+//! [position deletes]: https://iceberg.apache.org/spec/#position-delete-files
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Int64Type, Schema};
+use bytes::Bytes;
+use icefield_catalog::Result;
+use icefield_catalog::spec::DataContentType;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
+use parquet::arrow::{ArrowWriter, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use roaring::RoaringTreemap;
+
+use super::corrupt;
+use crate::manifest::DataFile;
+
+/// Field id of `file_path`.
+pub const FILE_PATH: i32 = 2_147_483_546;
+/// Field id of `pos`.
+pub const POS: i32 = 2_147_483_545;
+/// Positions in one batch of a file being written.
+const BATCH_ROWS: usize = 8192;
+
+/// Parses a position delete file, its columns found by field id or name: positions by data file.
+pub fn parse(bytes: Bytes, location: &str) -> Result<HashMap<String, RoaringTreemap>> {
+    let unreadable = |error: parquet::errors::ParquetError| corrupt(location, &error.to_string());
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(unreadable)?;
+    let place = |id: i32, name: &str| {
+        let fields = builder.schema().fields();
+        fields
+            .iter()
+            .position(|it| crate::arrow::field_id(it) == Some(id))
+            .or_else(|| fields.iter().position(|it| it.name() == name))
+            .ok_or_else(|| corrupt(location, &format!("it has no column `{name}`")))
+    };
+    let (path, pos) = (place(FILE_PATH, "file_path")?, place(POS, "pos")?);
+    let mask = ProjectionMask::roots(builder.parquet_schema(), [path, pos]);
+    let (path, pos) = if path < pos { (0, 1) } else { (1, 0) };
+    let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
+    for batch in builder.with_projection(mask).build().map_err(unreadable)? {
+        let batch = batch.map_err(|error| corrupt(location, &error.to_string()))?;
+        let wrong = || corrupt(location, "its columns are of the wrong types");
+        let paths = arrow::compute::cast(batch.column(path), &DataType::Utf8)?;
+        let paths = paths.as_string_opt::<i32>().ok_or_else(wrong)?;
+        let positions = batch.column(pos).as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
+        if paths.null_count() + positions.null_count() > 0 {
+            return Err(corrupt(location, "a path or position in it is null"));
+        }
+        let mut last: Option<(&str, &mut RoaringTreemap)> = None;
+        for row in 0..batch.num_rows() {
+            let name = paths.value(row);
+            let position = u64::try_from(positions.value(row)).map_err(|_| wrong())?;
+            match &mut last {
+                Some((before, bitmap)) if *before == name => {
+                    bitmap.insert(position);
+                }
+                _ => {
+                    let bitmap = all.entry(name.to_owned()).or_default();
+                    bitmap.insert(position);
+                    last = Some((name, bitmap));
+                }
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// A position delete file of one data file, to lie at `location`: its bytes, and what a manifest
+/// says of it. It inherits the partition spec and values of `target` (trap T-33), its positions are
+/// sorted, and its bounds are whole (trap T-42).
+pub fn encode(
+    location: String,
+    target: &DataFile,
+    positions: &RoaringTreemap,
+) -> Result<(Vec<u8>, DataFile)> {
+    let id = |id: i32| HashMap::from([(crate::arrow::FIELD_ID.to_owned(), id.to_string())]);
+    let schema = Arc::new(Schema::new(vec![
+        Field::new("file_path", DataType::Utf8, false).with_metadata(id(FILE_PATH)),
+        Field::new("pos", DataType::Int64, false).with_metadata(id(POS)),
+    ]));
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_created_by(concat!("Icefield ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
+    let options =
+        ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+    let mut bytes = Vec::new();
+    let mut writer =
+        ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)?;
+    let mut rest = positions.iter().map(u64::cast_signed);
+    loop {
+        let some: Vec<i64> = rest.by_ref().take(BATCH_ROWS).collect();
+        if some.is_empty() {
+            break;
+        }
+        let paths = StringArray::from_iter_values(some.iter().map(|_| &target.path));
+        let columns: Vec<arrow::array::ArrayRef> =
+            vec![Arc::new(paths), Arc::new(Int64Array::from(some))];
+        writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
+    }
+    writer.close()?;
+
+    let mut file =
+        DataFile::parquet(location, target.spec_id, positions.len(), bytes.len() as u64);
+    file.content = DataContentType::PositionDeletes;
+    file.partition.clone_from(&target.partition);
+    file.referenced_data_file = Some(target.path.clone());
+    let mut bound = |id: i32, lower: Vec<u8>, upper: Vec<u8>| {
+        file.metrics.lower_bounds.insert(id, lower);
+        file.metrics.upper_bounds.insert(id, upper);
+        file.metrics.value_counts.insert(id, positions.len().cast_signed());
+        file.metrics.null_value_counts.insert(id, 0);
+    };
+    let path = target.path.as_bytes();
+    bound(FILE_PATH, path.to_vec(), path.to_vec());
+    if let (Some(least), Some(most)) = (positions.min(), positions.max()) {
+        bound(POS, least.to_le_bytes().to_vec(), most.to_le_bytes().to_vec());
+    }
+    Ok((bytes, file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t42_what_is_encoded_parses_and_has_whole_bounds() {
+        let target = DataFile::parquet(format!("s3://b/{}", "long/".repeat(40)), 2, 99_999, 1);
+        let positions = RoaringTreemap::from_iter((0..20_000).map(|it| it * 3));
+        let (bytes, file) = encode("d.parquet".to_owned(), &target, &positions).unwrap();
+        let parsed = parse(bytes.into(), "d.parquet").unwrap();
+        assert_eq!(parsed, HashMap::from([(target.path.clone(), positions)]));
+        assert_eq!(file.metrics.lower_bounds[&FILE_PATH], target.path.as_bytes());
+        assert_eq!((file.spec_id, file.record_count, file.sort_order_id), (2, 20_000, None));
+        assert!(parse(Bytes::from_static(b"PAR1"), "d").is_err());
+    }
+}
