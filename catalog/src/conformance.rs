@@ -194,12 +194,22 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn postgres() {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/postgres");
+        let made = tokio::process::Command::new(script).arg("fresh").output().await.unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let url = String::from_utf8(made.stdout).unwrap();
+        let opened = SqlCatalog::open(url.trim(), "lake", &[], Storage::new(), Env::real()).await;
+        let folder = tempfile::tempdir().unwrap();
+        all(Arc::new(opened.unwrap()), &format!("file://{}", folder.path().display())).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn sqlite() {
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite:{}/c.db", folder.path().display());
-        let (catalog, is_new) =
-            SqlCatalog::open(&url, "lake", Storage::new(), Env::real()).await.unwrap();
-        assert!(is_new);
+        let opened = SqlCatalog::open(&url, "lake", &[], Storage::new(), Env::real()).await;
+        let catalog = opened.unwrap();
         all(Arc::new(catalog), &format!("file://{}", folder.path().display())).await;
     }
 }

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use database::Database;
+use md5::{Digest, Md5};
 use sqlx::Row;
 
 use crate::commit::{Staged, check_distinct, prune_metadata, stage};
@@ -47,8 +48,8 @@ pub struct SqlCatalog {
 }
 
 impl SqlCatalog {
-    /// Opens the catalog `name` in the database at `url` (`sqlite:PATH`, `postgres://…`), making
-    /// its tables if they are missing. Says whether it made them.
+    /// Opens the catalog `name` in the database at `url` (`sqlite:PATH`, `postgres://…`). If its
+    /// tables are missing they are made, and `namespaces` with them.
     ///
     /// # Errors
     ///
@@ -56,11 +57,12 @@ impl SqlCatalog {
     pub async fn open(
         url: &str,
         name: &str,
+        namespaces: &[&str],
         storage: Arc<Storage>,
         env: Env,
-    ) -> Result<(Self, bool)> {
-        let (database, is_new) = Database::open(url, name, &env).await?;
-        Ok((Self { database, storage, env, seen: Mutex::default() }, is_new))
+    ) -> Result<Self> {
+        let database = Database::open(url, name, namespaces, &env).await?;
+        Ok(Self { database, storage, env, seen: Mutex::default() })
     }
 
     /// The name under which this catalog's rows stand in the database.
@@ -130,7 +132,14 @@ impl SqlCatalog {
         for entry in ledger {
             self.record(&mut transaction, &uuid, entry).await.map_err(failed)?;
         }
-        transaction.commit().await.map_err(failed)?;
+        transaction.commit().await.map_err(|error| {
+            let cause = failed(error);
+            let message = format!(
+                "whether `{table}` was created is unknown: {}; look for it before trying again",
+                cause.message()
+            );
+            crate::Error::new(crate::ErrorKind::Unexpected, message)
+        })?;
         self.remember(table, loaded);
         Ok(())
     }
@@ -151,7 +160,7 @@ impl SqlCatalog {
         )
         .bind(self.name())
         .bind(uuid)
-        .bind(entry.key.as_str())
+        .bind(ledger_key(&entry.key))
         .bind(entry.snapshot_id)
         .bind(self.env.now_ms())
         .bind(entry.replaces.unwrap_or(-1))
@@ -178,8 +187,12 @@ impl SqlCatalog {
             .bind(joined(change.table.namespace()))
             .bind(change.table.name())
             .execute(&mut *transaction)
-            .await
-            .map_err(failed)?;
+            .await;
+            let moved = match moved {
+                Ok(moved) => moved,
+                Err(error) if database::is_lost_race(&error) => return Ok(Swap::Lost),
+                Err(error) => return Err(failed(error)),
+            };
             if moved.rows_affected() != 1 {
                 return Ok(Swap::Lost);
             }
@@ -192,6 +205,7 @@ impl SqlCatalog {
         }
         Ok(match transaction.commit().await {
             Ok(()) => Swap::Done,
+            Err(error) if database::is_lost_race(&error) => Swap::Lost,
             Err(error) => Swap::AnswerLost(failed(error)),
         })
     }
@@ -238,20 +252,18 @@ impl Catalog for SqlCatalog {
         }
         let rows = sqlx::query(&format!(
             "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 \
-             AND table_namespace = $2 AND {IS_TABLE} ORDER BY table_name"
+             AND table_namespace = $2 AND {IS_TABLE}"
         ))
         .bind(self.name())
         .bind(joined(namespace))
         .fetch_all(&self.database.pool)
         .await
         .map_err(|e| self.database.failed("list tables", e))?;
-        rows.iter()
-            .map(|row| {
-                let name: String =
-                    row.try_get(0).map_err(|e| self.database.failed("list tables", e))?;
-                Ok(TableIdent::new(namespace.clone(), name))
-            })
-            .collect()
+        let names = rows.iter().map(|row| row.try_get::<String, _>(0));
+        let names: sqlx::Result<std::collections::BTreeSet<String>> = names.collect();
+        // Sorted here, since each database has an order of its own.
+        let names = names.map_err(|e| self.database.failed("list tables", e))?;
+        Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
     }
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
@@ -357,7 +369,10 @@ impl Catalog for SqlCatalog {
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
         let uuid = self.load_table(table).await?.metadata.uuid().to_string();
         let mut held = HashMap::new();
-        for some in keys.chunks(500) {
+        let by_stored: HashMap<String, &String> =
+            keys.iter().map(|key| (ledger_key(key), key)).collect();
+        let stored: Vec<&String> = by_stored.keys().collect();
+        for some in stored.chunks(500) {
             let marks: Vec<_> = (3..some.len() + 3).map(|number| format!("${number}")).collect();
             let text = format!(
                 "SELECT ledger_key, snapshot_id FROM icefield_ledger WHERE catalog_name = $1 \
@@ -370,12 +385,28 @@ impl Catalog for SqlCatalog {
             }
             let failed = |e| self.database.failed("read the ledger", e);
             for row in query.fetch_all(&self.database.pool).await.map_err(failed)? {
-                let key: String = row.try_get(0).map_err(failed)?;
-                held.insert(key, row.try_get(1).map_err(failed)?);
+                let stored: String = row.try_get(0).map_err(failed)?;
+                if let Some(key) = by_stored.get(&stored) {
+                    held.insert((*key).clone(), row.try_get(1).map_err(failed)?);
+                }
             }
         }
         Ok(held)
     }
+}
+
+/// Characters of a ledger key that are stored as they are.
+const LEDGER_KEY_MAX: usize = 600;
+
+/// A key as the ledger stores it: a long one, such as a deep path, by its beginning and its hash.
+fn ledger_key(key: &str) -> String {
+    if key.chars().count() <= LEDGER_KEY_MAX {
+        return key.to_owned();
+    }
+    let start: String = key.chars().take(LEDGER_KEY_MAX - 100).collect();
+    let hash = Md5::digest(key.as_bytes());
+    let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{start}#md5:{hash}")
 }
 
 /// A namespace as the JDBC catalog writes it: its levels with dots between.

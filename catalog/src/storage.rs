@@ -17,6 +17,7 @@ pub mod durable;
 pub mod faulty;
 mod file_io;
 pub mod recording;
+mod remote;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -24,7 +25,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use durable::DurableLocal;
-use object_store::aws::AmazonS3Builder;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -115,14 +115,23 @@ impl Storage {
     }
 
     /// Writes a new object; refuses to replace one, since no path is ever used twice.
+    ///
+    /// A remote store may lose the answer to a write that it did, and then find its own object there
+    /// when it tries again: an object that is what was to be written is as good as written.
     pub async fn write(&self, location: &str, content: Bytes) -> Result<()> {
-        let (store, path) = self.resolve(location)?;
+        let place = place(location)?;
+        let store = self.store(&place.root)?;
         let create = PutOptions::from(PutMode::Create);
-        store
-            .put_opts(&path, PutPayload::from_bytes(content), create)
-            .await
-            .map_err(|e| cannot("write", location, e))?;
-        Ok(())
+        let payload = PutPayload::from_bytes(content.clone());
+        match store.put_opts(&place.path, payload, create).await {
+            Ok(_) => Ok(()),
+            Err(error @ object_store::Error::AlreadyExists { .. }) if place.is_remote() => {
+                let found = store.get(&place.path).await.map_err(|e| cannot("read", location, e))?;
+                let found = found.bytes().await.map_err(|e| cannot("read", location, e))?;
+                if found == content { Ok(()) } else { Err(cannot("write", location, error)) }
+            }
+            Err(error) => Err(cannot("write", location, error)),
+        }
     }
 
     /// The size of a local file, without waiting; `None` for what is elsewhere or not there.
@@ -156,48 +165,57 @@ impl Storage {
     }
 }
 
+impl Place {
+    /// Whether it is beyond a network.
+    fn is_remote(&self) -> bool {
+        !self.root.starts_with("file:") && !self.root.starts_with("memory:")
+    }
+
+    /// The location in the one spelling that all spellings of it come to.
+    pub fn location(&self) -> String {
+        format!("{}{}", self.root, self.path)
+    }
+}
+
 /// Takes a location apart; see the module's head for the rules.
 pub fn place(location: &str) -> Result<Place> {
     let (scheme, rest) = match location.split_once("://") {
-        Some((scheme, rest)) => (scheme, rest),
+        Some((scheme, rest)) => (scheme.to_ascii_lowercase(), rest),
         None => match location.strip_prefix("file:") {
-            Some(rest) => ("file", rest),
-            None if location.starts_with('/') => ("file", location),
+            Some(rest) => ("file".to_owned(), rest),
+            None if location.starts_with('/') => ("file".to_owned(), location),
             None => return Err(invalid(format!("location `{location}` has no scheme"))),
         },
     };
-    let (bucket, key) = match scheme {
+    let (bucket, key) = match scheme.as_str() {
         "file" => ("", rest.trim_start_matches('/')),
         _ => rest.split_once('/').unwrap_or((rest, "")),
     };
-    let scheme = if matches!(scheme, "s3a" | "s3n") { "s3" } else { scheme };
+    // Not shown: what stands before it may be a secret. (Azure's `container@account` is no secret.)
+    if bucket.contains('@') && !scheme.starts_with("ab") {
+        return Err(invalid(format!("a location of `{scheme}://` has credentials in it"))
+            .with_context("hint", "put them into the environment, as AWS_ACCESS_KEY_ID and so on"));
+    }
+    if bucket.is_empty() && !matches!(scheme.as_str(), "file" | "memory") {
+        return Err(invalid(format!("location `{location}` names no bucket")));
+    }
+    let scheme = if matches!(scheme.as_str(), "s3a" | "s3n") { "s3" } else { scheme.as_str() };
     let path = Path::parse(key.trim_end_matches('/'))
         .map_err(|error| invalid(format!("location `{location}` is not valid: {error}")))?;
     Ok(Place { root: format!("{scheme}://{bucket}/"), path })
 }
 
-/// Opens the store of a root. Credentials come from the environment, as the stores' own tools do.
+/// Opens the store of a root. Credentials come from the environment.
 fn open(root: &str) -> Result<Arc<dyn ObjectStore>> {
     let url = Url::parse(root).map_err(|e| invalid(format!("`{root}` is not a URL: {e}")))?;
-    let bucket = url.host_str().unwrap_or_default();
     match url.scheme() {
         "file" => Ok(Arc::new(DurableLocal::new())),
         "memory" => Ok(Arc::new(InMemory::new())),
-        "s3" => {
-            let plain_http = ["AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT"]
-                .iter()
-                .any(|name| std::env::var(name).is_ok_and(|it| it.starts_with("http://")));
-            let store = AmazonS3Builder::from_env()
-                .with_bucket_name(bucket)
-                .with_allow_http(plain_http)
-                .build()
-                .map_err(|e| cannot("open", root, e))?;
-            Ok(Arc::new(store))
-        }
+        "s3" => remote::s3(root, url.host_str().unwrap_or_default()),
         #[cfg(feature = "gs")]
         "gs" => {
             let store = object_store::gcp::GoogleCloudStorageBuilder::from_env()
-                .with_bucket_name(bucket)
+                .with_bucket_name(url.host_str().unwrap_or_default())
                 .build()
                 .map_err(|e| cannot("open", root, e))?;
             Ok(Arc::new(store))
@@ -218,23 +236,29 @@ fn open(root: &str) -> Result<Arc<dyn ObjectStore>> {
 }
 
 /// An error that names what was tried and on which object.
-pub(crate) fn cannot(verb: &str, location: &str, error: object_store::Error) -> Error {
+pub fn cannot(verb: &str, location: &str, error: object_store::Error) -> Error {
+    if let Some(explained) = remote::explained(verb, location, &error) {
+        return explained.with_source(error);
+    }
     let message = match &error {
         object_store::Error::NotFound { .. } => format!("file `{location}` does not exist"),
         object_store::Error::AlreadyExists { .. } => format!("file `{location}` exists already"),
-        _ => {
-            let mut cause: &dyn std::error::Error = &error;
-            while let Some(deeper) = cause.source() {
-                cause = deeper;
-            }
-            format!("cannot {verb} `{location}`: {cause}")
-        }
+        _ => format!("cannot {verb} `{location}`: {}", root_cause(&error)),
     };
     let kind = match &error {
         object_store::Error::NotFound { .. } => ErrorKind::DataInvalid,
         _ => ErrorKind::Unexpected,
     };
     Error::new(kind, message).with_source(error)
+}
+
+/// What is at the bottom of an error, as a text.
+fn root_cause(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 fn invalid(message: String) -> Error {
@@ -252,7 +276,10 @@ mod tests {
         let at = place("/tmp/w/x").unwrap();
         assert_eq!((at.root.as_str(), at.path.as_ref()), ("file:///", "tmp/w/x"));
         assert_eq!(place("file:/tmp/w/x").unwrap(), at);
-        assert!(place("relative/x").is_err());
+        assert!(place("relative/x").is_err() && place("s3:///x").is_err());
+        let error = place("s3://KEY:SECRET@b/x").unwrap_err().to_string();
+        assert!(!error.contains("SECRET"), "{error}");
+        assert_eq!(place("S3A://b/x").unwrap().location(), "s3://b/x");
     }
 
     #[tokio::test]

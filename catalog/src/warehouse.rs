@@ -1,9 +1,8 @@
 //! A warehouse: a root for files, a catalog for names, and the environment both use.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::spec::{NamespaceIdent, TableIdent};
+use crate::spec::TableIdent;
 use crate::sql::SqlCatalog;
 use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
 
@@ -45,26 +44,9 @@ impl Warehouse {
             Some(url) => url.to_owned(),
             None => default_catalog(&root)?,
         };
-        let (catalog, is_new) =
-            SqlCatalog::open(&url, CATALOG_NAME, Arc::clone(&storage), env.clone()).await?;
-        let warehouse = Self { root, catalog: Arc::new(catalog), storage, env };
-        if is_new {
-            warehouse.create_tiers().await?;
-        }
-        Ok(warehouse)
-    }
-
-    /// Makes the tiers; another process may be making them too.
-    async fn create_tiers(&self) -> Result<()> {
-        for tier in TIERS {
-            let namespace = NamespaceIdent::new(tier.to_owned());
-            match self.catalog.create_namespace(&namespace, HashMap::new()).await {
-                Ok(()) => {}
-                Err(error) if error.kind() == ErrorKind::NamespaceAlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+        let catalog =
+            SqlCatalog::open(&url, CATALOG_NAME, &TIERS, Arc::clone(&storage), env.clone()).await?;
+        Ok(Self { root, catalog: Arc::new(catalog), storage, env })
     }
 
     /// Where a new table's files go: below its namespace's `location`, or below the root.

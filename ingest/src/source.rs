@@ -183,13 +183,27 @@ fn from_stdin(format: Option<Format>) -> Result<Source> {
     Ok(Source { name, bytes, checksum, format, compression: Compression::None, path })
 }
 
+/// Bytes asked for at once from storage.
+const PART_BYTES: usize = 8 << 20;
+
 async fn from_storage(location: &str, format: Option<Format>, storage: &Storage) -> Result<Source> {
     let (format, compression) = kind(location, format)?;
-    let content = storage.read(location).await?;
+    // All spellings of a location are one file.
+    let name = icefield_catalog::storage::place(location)?.location();
+    let Some(bytes) = storage.size(location).await? else {
+        return Err(Error::not_found(format!("file `{name}` does not exist")));
+    };
     let mut held = tempfile::NamedTempFile::new().map_err(scratch)?;
-    let (bytes, checksum) = digest(content.as_ref(), &mut held).map_err(scratch)?;
+    let mut hash = Md5::new();
+    for start in (0..bytes).step_by(PART_BYTES) {
+        let end = bytes.min(start + PART_BYTES as u64);
+        let part = storage.read_range(location, start..end).await?;
+        hash.update(&part);
+        held.write_all(&part).map_err(scratch)?;
+    }
+    let checksum = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let path = Arc::new(Held::Temporary(held.into_temp_path()));
-    Ok(Source { name: location.to_owned(), bytes, checksum, format, compression, path })
+    Ok(Source { name, bytes, checksum, format, compression, path })
 }
 
 fn scratch(error: std::io::Error) -> Error {

@@ -166,9 +166,7 @@ impl From<DataFusionError> for Error {
             DataFusionError::SchemaError(error, _) => from_schema(&error),
             DataFusionError::NotImplemented(message) => Self::unsupported(lower(&message)),
             DataFusionError::ObjectStore(error) => from_store(&error),
-            DataFusionError::ParquetError(error) => {
-                Self::corrupt(format!("cannot read a Parquet file: {error}"))
-            }
+            DataFusionError::ParquetError(error) => from_parquet(&error.to_string()),
             DataFusionError::ResourcesExhausted(message) => {
                 let first = message.lines().next().unwrap_or_default().to_owned();
                 Self::new(ErrorKind::Unavailable, format!("out of memory: {}", lower(&first)))
@@ -284,6 +282,43 @@ fn from_store(error: &object_store::Error) -> Error {
     }
 }
 
+/// What the Parquet reader says, which holds what the storage said as a text.
+fn from_parquet(text: &str) -> Error {
+    let mut text = text;
+    for prefix in ["Parquet error: ", "parquet error: ", "External: ", "EOF: "] {
+        text = text.strip_prefix(prefix).unwrap_or(text);
+    }
+    let file = text.split_once("Failed to fetch metadata for file ").and_then(|(_, rest)| {
+        let (file, rest) = rest.split_once(": ")?;
+        Some((file, rest))
+    });
+    let Some((file, rest)) = file else {
+        return Error::corrupt(format!("cannot read a Parquet file: {text}"));
+    };
+    let says = |what: &str| rest.contains(what);
+    if says("not found") || says("No such file") {
+        return Error::corrupt(format!("data file `{file}` does not exist")).with_hint(
+            "the table names a file that was removed; restore it, or read an older snapshot",
+        );
+    }
+    if says("403 Forbidden") || says("401 Unauthorized") {
+        return Error::new(
+            ErrorKind::Unavailable,
+            format!("cannot read data file `{file}`: access denied"),
+        )
+        .with_hint("check the credentials and what they may do");
+    }
+    if says("Object Store error") && !says("Requested range was invalid") {
+        let first = rest.rsplit(": ").next().unwrap_or(rest).lines().next().unwrap_or_default();
+        return Error::new(
+            ErrorKind::Unavailable,
+            format!("cannot read data file `{file}`: {first}"),
+        );
+    }
+    let rest = rest.strip_prefix("Parquet error: ").unwrap_or(rest);
+    Error::corrupt(format!("cannot read data file `{file}`: {rest}"))
+}
+
 /// "Parser error: …", "Cast error: …": the prefix says nothing to a person.
 fn from_arrow(text: &str) -> Error {
     let message = ["Parser error: ", "Cast error: ", "Compute error: ", "Invalid argument error: "]
@@ -291,7 +326,7 @@ fn from_arrow(text: &str) -> Error {
         .find_map(|prefix| text.strip_prefix(prefix))
         .unwrap_or(text);
     if let Some(error) = text.strip_prefix("Parquet argument error: ") {
-        return Error::corrupt(format!("cannot read a Parquet file: {error}"));
+        return from_parquet(error);
     }
     Error::invalid(lower(message))
 }

@@ -137,6 +137,9 @@ impl Tables {
         let (store, path) = warehouse.storage.resolve(&location)?;
         let found = store.list_with_delimiter(Some(&path.join("metadata"))).await;
         match found {
+            Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
+                Err(icefield_catalog::storage::cannot("list", &location, error))
+            }
             Ok(found) if !found.objects.is_empty() => {
                 let suffix = warehouse.env.random() & 0xffff_ffff;
                 Ok(format!("{location}-{suffix:08x}"))

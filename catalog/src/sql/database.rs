@@ -4,7 +4,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::{AnyPool, Row};
+use sqlx::{AnyConnection, AnyPool, Connection, Row};
 
 use crate::{Env, Error, ErrorKind, Result};
 
@@ -26,6 +26,12 @@ const TABLES: [&str; 3] = [
 /// Attempts at preparing a database that other processes prepare at the same moment.
 const PREPARE_ATTEMPTS_MAX: u32 = 20;
 
+/// How long a first connection to a server may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Held by whoever makes the tables of a PostgreSQL catalog, so that others wait and find them.
+const ADVISORY_LOCK: i64 = 0x1ce_f1e1d;
+
 /// A pool of connections, and whose rows to look at.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -36,90 +42,143 @@ pub(super) struct Database {
 }
 
 impl Database {
-    /// Opens `url`; also says whether the catalog's tables had to be made.
-    pub(super) async fn open(url: &str, name: &str, env: &Env) -> Result<(Self, bool)> {
+    /// Opens `url`. If the catalog's tables are missing, they are made, and `namespaces` with them.
+    pub(super) async fn open(
+        url: &str,
+        name: &str,
+        namespaces: &[&str],
+        env: &Env,
+    ) -> Result<Self> {
         install_default_drivers();
         let address = Address::parse(url)?;
-        let pool = match address.connect(Access::Write).await {
-            Ok(pool) => pool,
+        let mut access = Access::Write;
+        let mut connection = match address.connect(access).await {
+            Ok(connection) => connection,
             // A warehouse on a read-only file system can still be read.
             Err(error) if address.is_sqlite => {
-                address.connect(Access::Read).await.map_err(|_| address.failed("open", &error))?
+                access = Access::Read;
+                address.connect(access).await.map_err(|_| address.failed("open", &error))?
             }
             Err(error) => return Err(address.failed("open", &error)),
         };
-        let mut database = Self { pool, catalog: name.to_owned(), shown: address.shown };
-        let is_new = database.prepare(env).await?;
-        database.adopt_name().await?;
-        Ok((database, is_new))
-    }
-
-    /// Makes the tables that are missing. Several processes may do so at once.
-    async fn prepare(&self, env: &Env) -> Result<bool> {
-        if self.has("icefield_ledger").await && self.has("iceberg_tables").await {
-            return self.upgrade().await.map(|()| false);
-        }
-        let is_new = !self.has("iceberg_tables").await;
-        let mut attempt = 0;
-        loop {
-            let mut result = Ok(());
-            for statement in TABLES {
-                result = sqlx::query(statement).execute(&self.pool).await.map(|_| ());
-                if result.is_err() {
-                    break;
-                }
-            }
-            match result {
-                Ok(()) => break,
-                Err(error) if attempt >= PREPARE_ATTEMPTS_MAX || !is_passing(&error) => {
-                    return Err(self.failed("prepare", error));
-                }
-                Err(_) => attempt += 1,
-            }
-            env.sleep(env.jitter(Duration::from_millis(100))).await;
-        }
-        self.upgrade().await?;
-        Ok(is_new)
-    }
-
-    /// Brings a catalog of schema V0 (before views) to V1, as other implementations do.
-    async fn upgrade(&self) -> Result<()> {
-        let probe = "SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0";
-        if sqlx::query(probe).fetch_optional(&self.pool).await.is_ok() {
-            return Ok(());
-        }
-        sqlx::query("ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)")
-            .execute(&self.pool)
-            .await
-            .map_err(|e| self.failed("upgrade", e))?;
-        Ok(())
-    }
-
-    async fn has(&self, table: &str) -> bool {
-        let probe = format!("SELECT 1 FROM {table} WHERE 1 = 0");
-        sqlx::query(&probe).fetch_optional(&self.pool).await.is_ok()
-    }
-
-    /// A database that another tool filled under another catalog name, and only that, is taken
-    /// under that name: otherwise it would look empty.
-    async fn adopt_name(&mut self) -> Result<()> {
-        let rows = sqlx::query(
-            "SELECT catalog_name FROM iceberg_tables \
-             UNION SELECT catalog_name FROM iceberg_namespace_properties",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .map_err(|e| self.failed("read", e))?;
-        let names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
-        if let [only] = names.as_slice() {
-            self.catalog.clone_from(only);
-        }
-        Ok(())
+        // One connection does all of this: a pool would open several, and some servers have few.
+        let mut setup = Setup { connection: &mut connection, address: &address };
+        setup.prepare(name, namespaces, env).await?;
+        let catalog = setup.adopted_name(name).await?;
+        let _ = connection.close().await;
+        let pool = address.pool(access).map_err(|error| address.failed("open", &error))?;
+        Ok(Self { pool, catalog, shown: address.shown })
     }
 
     /// An error naming the database, what was tried and why it failed.
     pub(super) fn failed(&self, verb: &str, error: sqlx::Error) -> Error {
         failed(&self.shown, verb, &error)
+    }
+}
+
+/// Making and bringing up to date what is in a database.
+struct Setup<'a> {
+    connection: &'a mut AnyConnection,
+    address: &'a Address,
+}
+
+impl Setup<'_> {
+    /// Makes the tables that are missing, and the first namespaces with them: all at once or not at
+    /// all, though several processes may begin together and any may die.
+    async fn prepare(&mut self, name: &str, namespaces: &[&str], env: &Env) -> Result<()> {
+        if self.has("icefield_ledger").await? && self.has("iceberg_tables").await? {
+            return self.upgrade().await;
+        }
+        let mut attempt = 0;
+        loop {
+            match self.make(name, namespaces).await {
+                Ok(()) => break,
+                // Whoever may only read can read what others made.
+                Err(error) if is_denied(&error) && self.has("iceberg_tables").await? => {
+                    return Ok(());
+                }
+                Err(error) if attempt >= PREPARE_ATTEMPTS_MAX || !is_passing(&error) => {
+                    return Err(self.address.failed("prepare", &error));
+                }
+                Err(_) => attempt += 1,
+            }
+            env.sleep(env.jitter(Duration::from_millis(100))).await;
+        }
+        self.upgrade().await
+    }
+
+    async fn make(&mut self, name: &str, namespaces: &[&str]) -> sqlx::Result<()> {
+        let is_sqlite = self.address.is_sqlite;
+        let mut transaction = self.connection.begin().await?;
+        let exists = match is_sqlite {
+            true => "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'iceberg_tables'",
+            false => {
+                sqlx::query("SELECT 1 FROM pg_advisory_xact_lock($1)")
+                    .bind(ADVISORY_LOCK)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+                "SELECT 1 FROM pg_catalog.pg_class WHERE oid = to_regclass('iceberg_tables')"
+            }
+        };
+        let is_new = sqlx::query(exists).fetch_optional(&mut *transaction).await?.is_none();
+        for statement in TABLES {
+            sqlx::query(statement).execute(&mut *transaction).await?;
+        }
+        for namespace in namespaces.iter().filter(|_| is_new) {
+            sqlx::query(
+                "INSERT INTO iceberg_namespace_properties \
+                 (catalog_name, namespace, property_key, property_value) \
+                 VALUES ($1, $2, 'exists', 'true')",
+            )
+            .bind(name)
+            .bind(*namespace)
+            .execute(&mut *transaction)
+            .await?;
+        }
+        transaction.commit().await
+    }
+
+    /// Brings a catalog of schema V0 (before views) to V1, as other implementations do.
+    async fn upgrade(&mut self) -> Result<()> {
+        let probe = "SELECT iceberg_type FROM iceberg_tables WHERE 1 = 0";
+        if sqlx::query(probe).fetch_optional(&mut *self.connection).await.is_ok() {
+            return Ok(());
+        }
+        let add = "ALTER TABLE iceberg_tables ADD COLUMN iceberg_type VARCHAR(5)";
+        match sqlx::query(add).execute(&mut *self.connection).await {
+            Ok(_) => Ok(()),
+            // Another process was quicker.
+            Err(error) => match sqlx::query(probe).fetch_optional(&mut *self.connection).await {
+                Ok(_) => Ok(()),
+                Err(_) => Err(self.address.failed("upgrade", &error)),
+            },
+        }
+    }
+
+    async fn has(&mut self, table: &str) -> Result<bool> {
+        let probe = format!("SELECT 1 FROM {table} WHERE 1 = 0");
+        match sqlx::query(&probe).fetch_optional(&mut *self.connection).await {
+            Ok(_) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(self.address.failed("look into", &error)),
+        }
+    }
+
+    /// A database that another tool filled under another catalog name, and only that, is taken
+    /// under that name: otherwise it would look empty.
+    async fn adopted_name(&mut self, name: &str) -> Result<String> {
+        let rows = sqlx::query(
+            "SELECT catalog_name FROM iceberg_tables \
+             UNION SELECT catalog_name FROM iceberg_namespace_properties",
+        )
+        .fetch_all(&mut *self.connection)
+        .await
+        .map_err(|e| self.address.failed("read", &e))?;
+        let mut names: Vec<String> = rows.iter().filter_map(|row| row.try_get(0).ok()).collect();
+        match names.pop().filter(|_| names.is_empty()) {
+            Some(only) => Ok(only),
+            None => Ok(name.to_owned()),
+        }
     }
 }
 
@@ -148,47 +207,59 @@ impl Address {
             let shown = format!("sqlite:{path}");
             return Ok(Self { url: encoded(&path), shown, is_sqlite: true });
         }
-        if url.starts_with("postgres://") || url.starts_with("postgresql://") {
-            let mut shown = url::Url::parse(url)
-                .map_err(|e| invalid(format!("the catalog's address is not a URL: {e}")))?;
-            if shown.password().is_some() {
-                // The URL has a host, so a password can be set.
-                let _ = shown.set_password(Some("…"));
-            }
-            return Ok(Self { url: url.to_owned(), shown: shown.to_string(), is_sqlite: false });
+        let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
+        if matches!(scheme.as_str(), "postgres" | "postgresql") {
+            let shown = shown_postgres(url)?;
+            return Ok(Self { url: url.to_owned(), shown, is_sqlite: false });
         }
-        let scheme = url.split(':').next().unwrap_or_default();
-        Err(invalid(format!(
-            "no catalog for `{scheme}:`; use sqlite:PATH or postgres://USER@HOST/DATABASE"
-        )))
+        // What is no scheme may be a password.
+        let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '+' | '.' | '-');
+        let what = match !scheme.is_empty() && scheme.len() < url.len() && scheme.chars().all(is_plain) {
+            true => format!("no catalog for `{scheme}:`"),
+            false => "the catalog's address is not a URL".to_owned(),
+        };
+        Err(invalid(format!("{what}; use sqlite:PATH or postgres://USER@HOST/DATABASE")))
     }
 
-    async fn connect(&self, access: Access) -> std::result::Result<AnyPool, sqlx::Error> {
-        let url = match (self.is_sqlite, access) {
+    fn options(&self, access: Access) -> sqlx::Result<AnyConnectOptions> {
+        AnyConnectOptions::from_str(&match (self.is_sqlite, access) {
             (false, _) => self.url.clone(),
             (true, Access::Write) => format!("sqlite://{}?mode=rwc", self.url),
             (true, Access::Read) => format!("sqlite://{}?mode=ro&immutable=true", self.url),
+        })
+    }
+
+    /// One connection; an answer is not waited for forever.
+    async fn connect(&self, access: Access) -> sqlx::Result<AnyConnection> {
+        let options = self.options(access)?;
+        let connect = AnyConnection::connect_with(&options);
+        let mut connection = match self.is_sqlite {
+            true => connect.await?,
+            false => tokio::time::timeout(CONNECT_TIMEOUT, connect).await.map_err(|_| {
+                let message = "the server does not answer";
+                sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, message))
+            })??,
         };
-        let options = AnyConnectOptions::from_str(&url)?;
-        let tune = self.is_sqlite && access == Access::Write;
-        AnyPoolOptions::new()
+        if self.is_sqlite && access == Access::Write {
+            tune(&mut connection).await?;
+        }
+        Ok(connection)
+    }
+
+    fn pool(&self, access: Access) -> sqlx::Result<AnyPool> {
+        let tuned = self.is_sqlite && access == Access::Write;
+        Ok(AnyPoolOptions::new()
             .max_connections(if self.is_sqlite { 4 } else { 16 })
-            .acquire_timeout(Duration::from_secs(60))
+            .acquire_timeout(Duration::from_secs(if self.is_sqlite { 60 } else { 20 }))
             .after_connect(move |connection, _| {
                 Box::pin(async move {
-                    if tune {
-                        use sqlx::Executor;
-                        connection.execute("PRAGMA busy_timeout = 60000").await?;
-                        // Readers and one writer at once; FULL, so that an acknowledged commit
-                        // survives a power cut.
-                        connection.execute("PRAGMA journal_mode = WAL").await?;
-                        connection.execute("PRAGMA synchronous = FULL").await?;
+                    match tuned {
+                        true => tune(connection).await,
+                        false => Ok(()),
                     }
-                    Ok(())
                 })
             })
-            .connect_with(options)
-            .await
+            .connect_lazy_with(self.options(access)?))
     }
 
     fn failed(&self, verb: &str, error: &sqlx::Error) -> Error {
@@ -208,16 +279,78 @@ fn failed(shown: &str, verb: &str, error: &sqlx::Error) -> Error {
         .with_retryable(retryable)
 }
 
+/// Settings of each connection to SQLite.
+async fn tune(connection: &mut AnyConnection) -> sqlx::Result<()> {
+    use sqlx::Executor;
+    connection.execute("PRAGMA busy_timeout = 60000").await?;
+    // Readers and one writer at once; FULL, so that an acknowledged commit survives a power cut.
+    connection.execute("PRAGMA journal_mode = WAL").await?;
+    connection.execute("PRAGMA synchronous = FULL").await?;
+    Ok(())
+}
+
+/// A PostgreSQL address without what may be secret in it.
+fn shown_postgres(url: &str) -> Result<String> {
+    let wrong = || {
+        invalid(
+            "the catalog's address is not a URL; use postgres://USER@HOST/DATABASE, with special \
+             characters of a password percent-encoded"
+                .to_owned(),
+        )
+    };
+    let parsed = url::Url::parse(url).map_err(|_| wrong())?;
+    // A password that is not encoded ends up in other parts.
+    if parsed.path().contains('@') || parsed.fragment().is_some() {
+        return Err(wrong());
+    }
+    let user = match parsed.username() {
+        "" => String::new(),
+        user => format!("{user}@"),
+    };
+    let port = parsed.port().map_or(String::new(), |it| format!(":{it}"));
+    let host = parsed.host_str().unwrap_or_default();
+    Ok(format!("postgres://{user}{host}{port}{}", parsed.path()))
+}
+
+/// SQLSTATEs after which the same may succeed: serialization, deadlock, locks, time-outs, a server
+/// that restarts or is full, a connection that broke, and a thing that another process just made.
+const PASSING: [&str; 15] = [
+    "40001", "40P01", "55P03", "57014", "57P01", "57P02", "57P03", "53300", "08000", "08003",
+    "08006", "42710", "42P07", "42701", "23505",
+];
+
 /// Whether waiting may help: the database is busy, or another process makes the same thing.
 fn is_passing(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(inner) => {
             let text = inner.message();
-            text.contains("locked") || text.contains("busy") || inner.is_unique_violation()
+            let code = inner.code();
+            text.contains("locked")
+                || text.contains("busy")
+                || code.is_some_and(|code| PASSING.contains(&code.as_ref()))
         }
         sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) => true,
         _ => false,
     }
+}
+
+/// Whether another transaction came first, so that this one changed nothing.
+pub(super) fn is_lost_race(error: &sqlx::Error) -> bool {
+    has_code(error, &["40001", "40P01"])
+}
+
+fn is_missing(error: &sqlx::Error) -> bool {
+    let text = matches!(error, sqlx::Error::Database(it) if it.message().contains("no such table"));
+    text || has_code(error, &["42P01"])
+}
+
+fn is_denied(error: &sqlx::Error) -> bool {
+    has_code(error, &["42501", "25006"])
+}
+
+fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
+    matches!(error, sqlx::Error::Database(inner)
+        if inner.code().is_some_and(|code| codes.contains(&code.as_ref())))
 }
 
 /// Whether a row with the same key was there already.
@@ -249,8 +382,19 @@ mod tests {
 
     #[test]
     fn passwords_are_not_shown() {
-        let address = Address::parse("postgres://ada:secret@localhost/lake").unwrap();
-        assert!(!address.shown.contains("secret"), "{}", address.shown);
+        let address = Address::parse("postgres://ada:secret@localhost:5433/lake").unwrap();
+        assert_eq!(address.shown, "postgres://ada@localhost:5433/lake");
+        let address = Address::parse("POSTGRES://ada@localhost/lake?password=secret").unwrap();
+        assert_eq!(address.shown, "postgres://ada@localhost/lake");
+        for url in [
+            "postgres://u:12/secret@h/db",
+            "postgres://u:12#secret@h/db",
+            "host=h password=secret",
+            "secret",
+        ] {
+            let error = Address::parse(url).err().unwrap().to_string();
+            assert!(!error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

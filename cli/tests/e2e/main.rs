@@ -8,4 +8,5 @@ mod crash;
 mod ingest;
 mod interop;
 mod lake;
+mod services;
 mod sql;

@@ -161,7 +161,13 @@ async fn newest_metadata(storage: &Storage, folder: &str) -> Result<String> {
     }
     let (store, path) = storage.resolve(folder).map_err(external)?;
     let found = store.list_with_delimiter(Some(&path.join("metadata"))).await;
-    let mut files: Vec<_> = found.map(|it| it.objects).unwrap_or_default();
+    let mut files = match found {
+        Ok(found) => found.objects,
+        Err(object_store::Error::NotFound { .. }) => Vec::new(),
+        Err(error) => {
+            return Err(external(icefield_catalog::storage::cannot("list", folder, error)));
+        }
+    };
     files.retain(|it| it.location.as_ref().contains(".metadata.json"));
     let version = |name: &str| icefield_catalog::metadata::version_of(name);
     files.sort_by_key(|it| (version(it.location.as_ref()), it.last_modified));

@@ -91,16 +91,63 @@ async fn commit_group(mut group: Vec<Waiting>) {
     let Some(first) = group.first() else { return };
     let begun = first.table.clone();
     let mut backoff = Backoff::new(&begun);
+    let mut lost = Lost::default();
     loop {
-        match attempt(&begun, &mut group, backoff.attempt()).await {
+        match attempt(&begun, &mut group, backoff.attempt(), &mut lost).await {
             Ok(()) => {}
-            Err(error) => return fail_all(group, &error),
+            Err(error) => return fail_all(group, &lost.or(&begun, error)),
         }
         if group.is_empty() {
             return;
         }
-        if let Err(error) = backoff.wait("other commits came first each time").await {
-            return fail_all(group, &error);
+        if let Err(error) = backoff.wait(lost.why()).await {
+            return fail_all(group, &lost.or(&begun, error));
+        }
+    }
+}
+
+/// A swap whose answer was lost. Until the head is seen to have moved on without it, it may still
+/// land, and no later error may say that it did not.
+#[derive(Debug, Default)]
+pub(super) struct Lost {
+    /// The cause, and the metadata from which the swap was made.
+    open: Option<(Error, String)>,
+    /// Why the last attempt did not land.
+    last: Option<String>,
+}
+
+impl Lost {
+    pub(super) fn answer(&mut self, cause: Error, from: &Table) {
+        self.last = Some(cause.message().to_owned());
+        self.open = Some((cause, from.loaded().metadata_location.clone()));
+    }
+
+    /// Notes an attempt that failed for certain.
+    pub(super) fn failed(&mut self, error: &Error) {
+        self.last = Some(error.message().to_owned());
+    }
+
+    pub(super) fn conflicted(&mut self) {
+        self.last = None;
+    }
+
+    /// The table was loaded, and the swap was looked for in vain: a swap compares with the metadata
+    /// it was made from, so if that is no longer current, it never lands.
+    pub(super) fn not_found(&mut self, current: &Table) {
+        if self.open.as_ref().is_some_and(|(_, from)| *from != current.loaded().metadata_location) {
+            self.open = None;
+        }
+    }
+
+    pub(super) fn why(&self) -> &str {
+        self.last.as_deref().unwrap_or("other commits came first each time")
+    }
+
+    /// What to tell: `error`, unless the swap may have landed.
+    pub(super) fn or(&self, table: &Table, error: Error) -> Error {
+        match &self.open {
+            None => error,
+            Some((cause, _)) => unknown(table, cause),
         }
     }
 }
@@ -118,7 +165,12 @@ fn copy(error: &Error) -> Error {
 }
 
 /// One attempt. Settled members leave the group; an error is everyone's.
-async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result<()> {
+async fn attempt(
+    begun: &Table,
+    group: &mut Vec<Waiting>,
+    number: u32,
+    lost: &mut Lost,
+) -> Result<()> {
     let tables = begun.tables();
     let current = begun.refresh().await?;
     refuse_other(begun, &current)?;
@@ -126,6 +178,7 @@ async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result
     if group.is_empty() {
         return Ok(());
     }
+    lost.not_found(&current);
     let (change, last) = stage_group(&current, group, number).await?;
     if group.is_empty() {
         return Ok(());
@@ -141,21 +194,33 @@ async fn attempt(begun: &Table, group: &mut Vec<Waiting>, number: u32) -> Result
             }
             Ok(())
         }
-        Ok(CommitOutcome::Conflict) => Ok(()),
-        // The swap compares with the state it was made from, so trying again with the same ids
-        // cannot land twice: either this attempt is found to have landed, or it never can.
-        Ok(CommitOutcome::Unknown(cause)) if number < 3 => {
-            drop(cause);
+        Ok(CommitOutcome::Conflict) => {
+            lost.conflicted();
             Ok(())
         }
+        // The swap compares with the state it was made from, so trying again with the same ids
+        // cannot land twice: either this attempt is found to have landed, or it never can.
         Ok(CommitOutcome::Unknown(cause)) => {
-            let now = begun.refresh().await?;
-            settle_landed(&now, group).await?;
-            if group.is_empty() { Ok(()) } else { Err(unknown(begun, &cause)) }
+            lost.answer(cause, &current);
+            if number < 3 { Ok(()) } else { last_look(begun, group, lost).await }
         }
-        Err(error) if error.retryable() => Ok(()),
+        Err(error) if error.retryable() => {
+            lost.failed(&error);
+            Ok(())
+        }
         Err(error) => Err(error),
     }
+}
+
+/// After several lost answers: what is found has landed; the rest stays unknown.
+async fn last_look(begun: &Table, group: &mut Vec<Waiting>, lost: &Lost) -> Result<()> {
+    let now = begun.refresh().await?;
+    settle_landed(&now, group).await?;
+    if group.is_empty() {
+        return Ok(());
+    }
+    let error = Error::new(ErrorKind::Unexpected, lost.why());
+    Err(lost.or(begun, error))
 }
 
 /// Answers members that are in the table already: from an attempt whose answer was lost, or under

@@ -6,11 +6,14 @@
 //! then, and moves all pointers in one step of the catalog.
 
 use icefield_catalog::spec::{TableIdent, TableRequirement};
-use icefield_catalog::{Commit, CommitOutcome, LoadedTable, Result, TableChange};
+use icefield_catalog::{
+    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange,
+};
 
 use super::backoff::Backoff;
+use super::queue::Lost;
 use super::stage::{self, Pending};
-use super::{Change, Changed, nameless, refuse_other, unknown};
+use super::{Change, Changed, nameless, refuse_other};
 use crate::manifest::DataFile;
 use crate::table::{Table, Tables};
 
@@ -111,12 +114,23 @@ pub async fn commit(tables: &Tables, drafts: Vec<Draft>) -> Result<Vec<Changed>>
             (draft, pending)
         })
         .collect();
+    let table = first_table(&open)?;
+    let mut lost = Lost::default();
     loop {
-        if let Some(done) = attempt(tables, &mut open, backoff.attempt()).await? {
-            return Ok(done);
+        let done = attempt(tables, &mut open, backoff.attempt(), &mut lost).await;
+        match done {
+            Ok(Some(done)) => return Ok(done),
+            Ok(None) => {}
+            Err(error) => return Err(lost.or(&table, error)),
         }
-        backoff.wait("other commits came first each time").await?;
+        if let Err(error) = backoff.wait(lost.why()).await {
+            return Err(lost.or(&table, error));
+        }
     }
+}
+
+fn first_table(open: &[(Draft, Pending)]) -> Result<Table> {
+    open.first().map(|(draft, _)| draft.base.clone()).ok_or_else(nameless)
 }
 
 /// One attempt; `None` if it lost the race.
@@ -124,18 +138,28 @@ async fn attempt(
     tables: &Tables,
     open: &mut [(Draft, Pending)],
     number: u32,
+    lost: &mut Lost,
 ) -> Result<Option<Vec<Changed>>> {
     let mut changes = Vec::new();
     let mut landed = Vec::new();
     let mut idents: Vec<(TableIdent, i64)> = Vec::new();
-    for (draft, pending) in open.iter_mut() {
+    let mut loaded = Vec::new();
+    for (draft, pending) in open.iter() {
         let current = draft.base.refresh().await?;
         refuse_other(&draft.base, &current)?;
-        if current.metadata().snapshot_by_id(pending.snapshot_id).is_some() {
-            let snapshot_id = pending.snapshot_id;
-            landed.push(Changed { snapshot_id, was_there: false, table: current });
-            continue;
+        let snapshot_id = pending.snapshot_id;
+        if current.metadata().snapshot_by_id(snapshot_id).is_some() {
+            landed.push(Changed { snapshot_id, was_there: false, table: current.clone() });
         }
+        loaded.push(current);
+    }
+    // The pointers moved together, so one that has landed says that all have.
+    if !landed.is_empty() {
+        return Ok(Some(landed));
+    }
+    let Some(first) = loaded.first().cloned() else { return Ok(Some(Vec::new())) };
+    lost.not_found(&first);
+    for ((_, pending), current) in open.iter_mut().zip(loaded) {
         let ident = current.ident().ok_or_else(nameless)?.clone();
         let mut requirements = vec![TableRequirement::UuidMatch { uuid: current.metadata().uuid() }];
         requirements.push(TableRequirement::RefSnapshotIdMatch {
@@ -153,10 +177,6 @@ async fn attempt(
         let ledger = pending.ledger(&held);
         changes.push(TableChange { table: ident, requirements, updates, ledger });
     }
-    // The pointers moved together, so one that has landed says that all have.
-    if !landed.is_empty() {
-        return Ok(Some(landed));
-    }
     if idents.is_empty() {
         return Ok(Some(Vec::new()));
     }
@@ -173,13 +193,18 @@ async fn attempt(
             });
             Ok(Some(done.collect()))
         }
-        Ok(CommitOutcome::Conflict) => Ok(None),
-        Ok(CommitOutcome::Unknown(_)) if number < 3 => Ok(None),
-        Ok(CommitOutcome::Unknown(cause)) => match open.first() {
-            Some((draft, _)) => Err(unknown(&draft.base, &cause)),
-            None => Ok(None),
-        },
-        Err(error) if error.retryable() => Ok(None),
+        Ok(CommitOutcome::Conflict) => {
+            lost.conflicted();
+            Ok(None)
+        }
+        Ok(CommitOutcome::Unknown(cause)) => {
+            lost.answer(cause, &first);
+            if number < 3 { Ok(None) } else { Err(Error::new(ErrorKind::Unexpected, "lost")) }
+        }
+        Err(error) if error.retryable() => {
+            lost.failed(&error);
+            Ok(None)
+        }
         Err(error) => Err(error),
     }
 }

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use icefield_catalog::spec::PrimitiveLiteral;
-use icefield_catalog::{Error, ErrorKind, Result};
+use icefield_catalog::{Error, Result};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, WriteMultipart};
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 
@@ -138,25 +138,25 @@ impl FileWriter {
     pub(super) async fn close(mut self) -> Result<DataFile> {
         let footer = self.encoder.finish()?;
         let size = self.encoder.bytes_written() as u64;
+        // One request for much would be slow, and as a whole be tried again.
+        if self.upload.is_none() && self.encoded.len() > 2 * PART_BYTES {
+            self.upload_part().await?;
+        }
         let rest = self.encoded.take();
         match self.upload.take() {
             Some(mut upload) => {
                 upload.put(rest.into());
                 upload.finish().await.map_err(|error| cannot_write(&self.location, error))?;
             }
-            None => {
-                let create = PutOptions::from(PutMode::Create);
-                let payload = PutPayload::from(rest);
-                let put = self.store.put_opts(&self.path, payload, create).await;
-                put.map_err(|error| cannot_write(&self.location, error))?;
-            }
+            None => self.context.storage.write(&self.location, rest.into()).await?,
         }
         let settings = &self.context.settings;
         let (metrics, offsets) =
             metrics::of_file(&footer, &self.context.schema, &settings.modes, &self.nans);
         let spec_id = self.context.spec.spec_id();
-        let mut file = DataFile::parquet(self.location, spec_id, self.rows, size);
-        file.partition = self.partition;
+        let location = std::mem::take(&mut self.location);
+        let mut file = DataFile::parquet(location, spec_id, self.rows, size);
+        file.partition = std::mem::take(&mut self.partition);
         file.metrics = metrics;
         file.split_offsets = Some(offsets);
         file.sort_order_id = settings.sort_order_id;
@@ -164,11 +164,20 @@ impl FileWriter {
     }
 }
 
-fn cannot_write(location: &str, error: object_store::Error) -> Error {
-    let mut cause: &dyn std::error::Error = &error;
-    while let Some(deeper) = cause.source() {
-        cause = deeper;
+impl Drop for FileWriter {
+    /// An upload that nobody finishes is told so, where there is still time: its parts would stay,
+    /// unseen and paid for.
+    fn drop(&mut self) {
+        if let (Some(upload), Ok(runtime)) =
+            (self.upload.take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(async move {
+                let _ = upload.abort().await;
+            });
+        }
     }
-    Error::new(ErrorKind::Unexpected, format!("cannot write `{location}`: {cause}"))
-        .with_source(error)
+}
+
+fn cannot_write(location: &str, error: object_store::Error) -> Error {
+    icefield_catalog::storage::cannot("write", location, error)
 }

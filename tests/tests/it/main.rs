@@ -1,5 +1,6 @@
 //! Tests across crates.
 
+mod changes;
 mod properties;
 mod scan;
 mod simulation;

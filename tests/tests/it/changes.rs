@@ -1,0 +1,471 @@
+//! Row changes against a model: random tables, random statements, and after each the same rows.
+//!
+//! A case is a seed. It chooses format version, modes, partitioning and file sizes, then statements;
+//! the model is a map of rows and predicates with SQL's three values. After every statement the
+//! table equals the model, after all of them every snapshot reads as it did when it was made.
+//!
+//! ```text
+//!   ICEFIELD_SEED=7 cargo test --workspace --test it changes     replays one case
+//!   ICEFIELD_SEEDS=500 …                                         runs more
+//! ```
+
+use std::collections::BTreeMap;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
+use futures::TryStreamExt;
+use icefield_catalog::{Env, Storage};
+use icefield_query::{Answer, Done, Session, Settings};
+use icefield_tests::memory_warehouse;
+
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    k: Option<i32>,
+    s: Option<String>,
+    d: Option<f64>,
+    day: Option<i32>,
+}
+
+type Rows = BTreeMap<i64, Row>;
+
+/// Chance from a seed, without any crate: xorshift.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    fn one_of<T: Clone>(&mut self, all: &[T]) -> T {
+        all[self.roll(all.len() as u64) as usize].clone()
+    }
+}
+
+/// A condition, as SQL and as a function.
+#[derive(Debug, Clone)]
+enum Condition {
+    IdMod(i64, i64),
+    IdBelow(i64),
+    IdIs(i64),
+    KIs(i32),
+    KIn(i32, i32),
+    KIsNull,
+    SLike(char),
+    DAbove(f64),
+    DayIs(i32),
+    DayFrom(i32),
+    IdInOther,
+    Not(Box<Condition>),
+    And(Box<Condition>, Box<Condition>),
+    Or(Box<Condition>, Box<Condition>),
+}
+
+impl Condition {
+    fn random(dice: &mut Dice, depth: u32) -> Self {
+        let sides = if depth == 0 { 11 } else { 15 };
+        let below = |dice: &mut Dice| Box::new(Self::random(dice, depth.saturating_sub(1)));
+        match dice.roll(sides) {
+            0 => Self::IdMod(2 + dice.roll(5) as i64, dice.roll(2) as i64),
+            1 => Self::IdBelow(dice.roll(120) as i64),
+            2 => Self::IdIs(dice.roll(120) as i64),
+            3 => Self::KIs(dice.roll(6) as i32),
+            4 => Self::KIn(dice.roll(6) as i32, dice.roll(6) as i32),
+            5 => Self::KIsNull,
+            6 => Self::SLike(dice.one_of(&['a', 'b', 'c'])),
+            7 => Self::DAbove(dice.roll(10) as f64 / 2.0),
+            8 => Self::DayIs(dice.roll(4) as i32),
+            9 => Self::DayFrom(dice.roll(4) as i32),
+            10 => Self::IdInOther,
+            11 => Self::Not(below(dice)),
+            12 => Self::Or(below(dice), below(dice)),
+            _ => Self::And(below(dice), below(dice)),
+        }
+    }
+
+    fn sql(&self) -> String {
+        match self {
+            Self::IdMod(m, r) => format!("t.id % {m} = {r}"),
+            Self::IdBelow(n) => format!("t.id < {n}"),
+            Self::IdIs(n) => format!("t.id = {n}"),
+            Self::KIs(n) => format!("t.k = {n}"),
+            Self::KIn(a, b) => format!("t.k IN ({a}, {b})"),
+            Self::KIsNull => "t.k IS NULL".to_owned(),
+            Self::SLike(c) => format!("t.s LIKE '{c}%'"),
+            Self::DAbove(x) => format!("t.d > {x:?}"),
+            Self::DayIs(n) => format!("t.day = {}", date(*n)),
+            Self::DayFrom(n) => format!("t.day >= {}", date(*n)),
+            Self::IdInOther => "t.id IN (SELECT id FROM raw.other)".to_owned(),
+            Self::Not(a) => format!("NOT ({})", a.sql()),
+            Self::And(a, b) => format!("({} AND {})", a.sql(), b.sql()),
+            Self::Or(a, b) => format!("({} OR {})", a.sql(), b.sql()),
+        }
+    }
+
+    fn holds(&self, id: i64, row: &Row) -> Option<bool> {
+        Some(match self {
+            Self::IdMod(m, r) => id % m == *r,
+            Self::IdBelow(n) => id < *n,
+            Self::IdIs(n) => id == *n,
+            Self::KIs(n) => row.k? == *n,
+            Self::KIn(a, b) => [*a, *b].contains(&row.k?),
+            Self::KIsNull => row.k.is_none(),
+            Self::SLike(c) => row.s.as_ref()?.starts_with(*c),
+            // NaN is greater than all.
+            Self::DAbove(x) => row.d?.total_cmp(x).is_gt(),
+            Self::DayIs(n) => row.day? == *n,
+            Self::DayFrom(n) => row.day? >= *n,
+            Self::IdInOther => id % 9 == 4 && id < 100,
+            Self::Not(a) => !a.holds(id, row)?,
+            Self::And(a, b) => match (a.holds(id, row), b.holds(id, row)) {
+                (Some(false), _) | (_, Some(false)) => false,
+                (a, b) => a? && b?,
+            },
+            Self::Or(a, b) => match (a.holds(id, row), b.holds(id, row)) {
+                (Some(true), _) | (_, Some(true)) => true,
+                (a, b) => a? || b?,
+            },
+        })
+    }
+}
+
+fn date(days: i32) -> String {
+    format!("DATE '2026-11-0{}'", days + 1)
+}
+
+fn literal<T>(value: Option<T>, sql: impl Fn(T) -> String) -> String {
+    value.map_or_else(|| "NULL".to_owned(), sql)
+}
+
+fn values(rows: &Rows) -> String {
+    let row = |(id, row): (&i64, &Row)| {
+        let k = literal(row.k, |it| it.to_string());
+        let s = literal(row.s.as_ref(), |it| format!("'{it}'"));
+        let d = literal(row.d, |it| match it.is_nan() {
+            true => "CAST('NaN' AS DOUBLE)".to_owned(),
+            false => format!("{it:?}"),
+        });
+        let day = literal(row.day, date);
+        format!(
+            "({id}, CAST({k} AS INT), CAST({s} AS TEXT), CAST({d} AS DOUBLE), CAST({day} AS DATE))"
+        )
+    };
+    rows.iter().map(row).collect::<Vec<_>>().join(", ")
+}
+
+fn random_row(dice: &mut Dice) -> Row {
+    let mut maybe = |sides: u64| (dice.roll(8) > 0).then(|| dice.roll(sides));
+    Row {
+        k: maybe(6).map(|it| it as i32),
+        s: maybe(3).map(|it| ["apple", "bear", "cat"][it as usize].to_owned()),
+        d: maybe(11).map(|it| if it == 10 { f64::NAN } else { it as f64 / 2.0 }),
+        day: maybe(4).map(|it| it as i32),
+    }
+}
+
+/// New rows, or rows for a MERGE: some with ids that are there.
+fn random_rows(dice: &mut Dice, rows: &Rows, fresh: bool) -> Rows {
+    let mut made = Rows::new();
+    for _ in 0..=dice.roll(30) {
+        let id = dice.roll(120) as i64;
+        if !(fresh && rows.contains_key(&id)) {
+            made.insert(id, random_row(dice));
+        }
+    }
+    made
+}
+
+struct Case {
+    session: Session,
+    rows: Rows,
+    /// What each snapshot held when it was made.
+    past: Vec<(i64, Rows)>,
+    seed: u64,
+    log: Vec<String>,
+}
+
+impl Case {
+    async fn begin(seed: u64, dice: &mut Dice) -> Self {
+        let tables = memory_warehouse(Storage::new(), Env::seeded(seed), |it| it);
+        let session = Session::new(tables, Settings::default()).unwrap();
+        let mut case = Self { session, rows: Rows::new(), past: Vec::new(), seed, log: Vec::new() };
+        case.run("CREATE NAMESPACE raw").await;
+        let mut properties = vec![format!("'format-version' = '{}'", 2 + dice.roll(2))];
+        for statement in ["delete", "update", "merge"] {
+            let mode = dice.one_of(&["copy-on-write", "merge-on-read", ""]);
+            if !mode.is_empty() {
+                properties.push(format!("'write.{statement}.mode' = '{mode}'"));
+            }
+        }
+        if dice.roll(2) == 0 {
+            properties.push("'write.parquet.row-group-limit' = '7'".to_owned());
+        }
+        let partition = dice.one_of(&[
+            "",
+            "PARTITIONED BY (day)",
+            "PARTITIONED BY (bucket(3, id))",
+            "PARTITIONED BY (truncate(1, s), k)",
+            "PARTITIONED BY (month(day), bucket(2, s))",
+        ]);
+        case.run(&format!(
+            "CREATE TABLE raw.t (id BIGINT NOT NULL, k INT, s TEXT, d DOUBLE, day DATE) \
+             {partition} TBLPROPERTIES ({})",
+            properties.join(", ")
+        ))
+        .await;
+        case.run("CREATE TABLE raw.other AS SELECT i AS id FROM range(0, 100) r(i) WHERE i % 9 = 4")
+            .await;
+        case
+    }
+
+    async fn run(&mut self, sql: &str) -> Done {
+        self.log.push(sql.to_owned());
+        match self.session.run(sql).await {
+            Ok(Answer::Done(done)) => done,
+            Ok(Answer::Rows(_)) => panic!("rows of {sql}"),
+            Err(error) => self.fail(&format!("{error}")),
+        }
+    }
+
+    fn fail(&self, why: &str) -> ! {
+        panic!("seed {}: {why}\n{}", self.seed, self.log.join(";\n"))
+    }
+
+    async fn read(&self, from: &str) -> Rows {
+        let sql = format!("SELECT id, k, s, d, day FROM {from}");
+        let answer = match self.session.run(&sql).await {
+            Ok(answer) => answer,
+            Err(error) => self.fail(&format!("{sql}: {error}")),
+        };
+        let Answer::Rows(rows) = answer else { panic!("no rows") };
+        let batches: Vec<RecordBatch> = match rows.stream.try_collect().await {
+            Ok(batches) => batches,
+            Err(error) => self.fail(&format!("{sql}: {error}")),
+        };
+        let mut found = Rows::new();
+        for batch in &batches {
+            for row in 0..batch.num_rows() {
+                let there = |column: usize| batch.column(column).is_valid(row).then_some(column);
+                let of = |column: usize| batch.column(column);
+                let id = of(0).as_primitive::<Int64Type>().value(row);
+                let value = Row {
+                    k: there(1).map(|it| of(it).as_primitive::<Int32Type>().value(row)),
+                    s: there(2).map(|it| of(it).as_string_view().value(row).to_owned()),
+                    d: there(3).map(|it| of(it).as_primitive::<Float64Type>().value(row)),
+                    day: there(4).map(|it| of(it).as_primitive::<Date32Type>().value(row) - 20758),
+                };
+                if found.insert(id, value).is_some() {
+                    self.fail(&format!("id {id} is in {from} twice"));
+                }
+            }
+        }
+        found
+    }
+
+    async fn check(&mut self, done: &Done) {
+        let found = self.read("raw.t").await;
+        // Debug text, so that NaN equals itself.
+        if format!("{found:?}") != format!("{:?}", self.rows) {
+            self.fail(&format!("the table is\n{found:?}\nand should be\n{:?}", self.rows));
+        }
+        if let Some(id) = done.snapshot_id {
+            self.past.push((id, self.rows.clone()));
+        }
+    }
+
+    fn ids(&self, condition: &Condition) -> Vec<i64> {
+        let holds = |(id, row): (&i64, &Row)| {
+            (condition.holds(*id, row) == Some(true)).then_some(*id)
+        };
+        self.rows.iter().filter_map(holds).collect()
+    }
+
+    async fn insert(&mut self, dice: &mut Dice) -> Option<Done> {
+        let new = random_rows(dice, &self.rows, true);
+        if new.is_empty() {
+            return None;
+        }
+        let done = self.run(&format!("INSERT INTO raw.t VALUES {}", values(&new))).await;
+        self.rows.extend(new);
+        Some(done)
+    }
+
+    async fn delete(&mut self, dice: &mut Dice) -> Option<Done> {
+        let condition = Condition::random(dice, 2);
+        let ids = self.ids(&condition);
+        let done = self.run(&format!("DELETE FROM raw.t AS t WHERE {}", condition.sql())).await;
+        if done.rows != Some(ids.len() as u64) {
+            self.fail(&format!("{:?} rows were deleted, not {}", done.rows, ids.len()));
+        }
+        ids.iter().for_each(|id| drop(self.rows.remove(id)));
+        Some(done)
+    }
+
+    async fn update(&mut self, dice: &mut Dice) -> Option<Done> {
+        let condition = Condition::random(dice, 2);
+        let ids = self.ids(&condition);
+        let what = dice.roll(3);
+        let set = ["k = k + 1, s = 'bee'", "day = DATE '2026-11-02'", "d = NULL, k = id % 5"];
+        let done = self
+            .run(&format!("UPDATE raw.t t SET {} WHERE {}", set[what as usize], condition.sql()))
+            .await;
+        for id in &ids {
+            let row = self.rows.get_mut(id).unwrap();
+            match what {
+                0 => (row.k, row.s) = (row.k.map(|it| it + 1), Some("bee".to_owned())),
+                1 => row.day = Some(1),
+                _ => (row.d, row.k) = (None, Some((*id % 5) as i32)),
+            }
+        }
+        if done.changed != Some((0, ids.len() as u64, 0)) {
+            self.fail(&format!("{:?} were updated, not {}", done.changed, ids.len()));
+        }
+        Some(done)
+    }
+
+    async fn merge(&mut self, dice: &mut Dice) -> Option<Done> {
+        let source = random_rows(dice, &self.rows, false);
+        let (matched, deletes, inserts, orphans) =
+            (dice.roll(3), dice.roll(2) == 0, dice.roll(2) == 0, dice.roll(3) == 0);
+        let mut sql = format!(
+            "MERGE INTO raw.t t USING (SELECT * FROM (VALUES {}) v(id, k, s, d, day)) s \
+             ON t.id = s.id",
+            values(&source)
+        );
+        if deletes {
+            sql.push_str(" WHEN MATCHED AND s.k = 1 THEN DELETE");
+        }
+        match matched {
+            0 => sql.push_str(" WHEN MATCHED THEN UPDATE SET *"),
+            1 => sql.push_str(" WHEN MATCHED AND t.k > 2 THEN UPDATE SET k = s.k, s = t.s"),
+            _ => {}
+        }
+        if inserts {
+            sql.push_str(" WHEN NOT MATCHED AND s.day IS NOT NULL THEN INSERT *");
+        }
+        if orphans {
+            sql.push_str(" WHEN NOT MATCHED BY SOURCE AND t.id > 90 THEN DELETE");
+        }
+        if !deletes && matched == 2 && !inserts && !orphans {
+            return None;
+        }
+        let done = self.run(&sql).await;
+        let (mut inserted, mut updated, mut deleted) = (0, 0, 0);
+        if orphans {
+            let before = self.rows.len();
+            self.rows.retain(|id, _| source.contains_key(id) || *id <= 90);
+            deleted += (before - self.rows.len()) as u64;
+        }
+        for (id, new) in source {
+            match self.rows.get_mut(&id) {
+                Some(_) if deletes && new.k == Some(1) => {
+                    self.rows.remove(&id);
+                    deleted += 1;
+                }
+                Some(row) if matched == 0 => {
+                    *row = new;
+                    updated += 1;
+                }
+                Some(row) if matched == 1 && row.k.is_some_and(|it| it > 2) => {
+                    row.k = new.k;
+                    updated += 1;
+                }
+                None if inserts && new.day.is_some() => {
+                    self.rows.insert(id, new);
+                    inserted += 1;
+                }
+                _ => {}
+            }
+        }
+        if done.changed != Some((inserted, updated, deleted)) {
+            let wanted = (inserted, updated, deleted);
+            self.fail(&format!("{:?} were changed, not {wanted:?}", done.changed));
+        }
+        Some(done)
+    }
+
+    async fn overwrite(&mut self, dice: &mut Dice) -> Option<Done> {
+        let day = dice.roll(4) as i32;
+        let condition = Condition::DayIs(day);
+        let ids = self.ids(&condition);
+        ids.iter().for_each(|id| drop(self.rows.remove(id)));
+        let mut new = random_rows(dice, &self.rows, true);
+        new.values_mut().for_each(|row| row.day = Some(day));
+        if new.is_empty() {
+            new.insert(1000, Row { k: None, s: None, d: None, day: Some(day) });
+            self.rows.remove(&1000);
+        }
+        let condition = format!("day = {}", date(day));
+        let sql = format!("INSERT OVERWRITE raw.t WHERE {condition} VALUES {}", values(&new));
+        let done = self.run(&sql).await;
+        self.rows.extend(new);
+        Some(done)
+    }
+
+    async fn step(&mut self, dice: &mut Dice) -> Option<Done> {
+        match dice.roll(20) {
+            0..=4 => self.insert(dice).await,
+            5..=9 => self.delete(dice).await,
+            10..=13 => self.update(dice).await,
+            14..=17 => self.merge(dice).await,
+            18 => self.overwrite(dice).await,
+            _ if dice.roll(4) == 0 => {
+                let done = self.run("TRUNCATE raw.t").await;
+                self.rows.clear();
+                Some(done)
+            }
+            _ => None,
+        }
+    }
+
+    /// Several statements as one; half of the time they are taken back.
+    async fn transaction(&mut self, dice: &mut Dice) {
+        let before = self.rows.clone();
+        self.run("BEGIN").await;
+        for _ in 0..2 + dice.roll(3) {
+            if let Some(done) = self.step(dice).await {
+                assert_eq!(done.snapshot_id, None, "nothing is committed before COMMIT");
+                self.check(&done).await;
+            }
+        }
+        let done = if dice.roll(2) == 0 {
+            self.rows = before;
+            self.run("ROLLBACK").await
+        } else {
+            self.run("COMMIT").await
+        };
+        self.check(&done).await;
+    }
+}
+
+async fn case(seed: u64) {
+    let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+    let mut case = Case::begin(seed, &mut dice).await;
+    for _ in 0..12 {
+        if dice.roll(6) == 0 {
+            case.transaction(&mut dice).await;
+        } else if let Some(done) = case.step(&mut dice).await {
+            case.check(&done).await;
+        }
+    }
+    for (id, rows) in std::mem::take(&mut case.past) {
+        let found = case.read(&format!("raw.t FOR VERSION AS OF {id}")).await;
+        if format!("{found:?}") != format!("{rows:?}") {
+            case.fail(&format!("snapshot {id} was\n{rows:?}\nand is\n{found:?}"));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_leaves_the_rows_it_should() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|it| it.parse::<u64>().ok());
+    let seeds = match number("ICEFIELD_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("ICEFIELD_SEEDS").unwrap_or(60),
+    };
+    for seed in seeds {
+        case(seed).await;
+    }
+}
