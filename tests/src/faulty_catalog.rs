@@ -1,7 +1,7 @@
 //! A catalog whose answers get lost, as a network loses them.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
@@ -17,12 +17,31 @@ pub struct FaultyCatalog {
     env: Env,
     /// Parts of a thousand of each fault.
     pub odds: Arc<AtomicU64>,
+    next: Arc<Mutex<Option<Fault>>>,
+}
+
+/// What becomes of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not done, and the answer is lost.
+    Before,
+    /// It is done, and the answer is lost.
+    After,
+    /// Somebody else is said to have been first.
+    Conflict,
+    /// The catalog cannot be reached.
+    Unreachable,
 }
 
 impl FaultyCatalog {
     /// Puts faults before `inner`.
     pub fn new(inner: Arc<dyn Catalog>, env: Env, odds: Arc<AtomicU64>) -> Self {
-        Self { inner, env, odds }
+        Self { inner, env, odds, next: Arc::default() }
+    }
+
+    /// Where to put what becomes of the next commit.
+    pub fn next(&self) -> Arc<Mutex<Option<Fault>>> {
+        Arc::clone(&self.next)
     }
 
     fn strikes(&self) -> bool {
@@ -38,6 +57,19 @@ fn lost() -> CommitOutcome {
 impl Catalog for FaultyCatalog {
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(20))).await;
+        let fault = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match fault {
+            Some(Fault::Before) => return Ok(lost()),
+            Some(Fault::Conflict) => return Ok(CommitOutcome::Conflict),
+            Some(Fault::Unreachable) => {
+                return Err(Error::new(ErrorKind::Unexpected, "the catalog cannot be reached"));
+            }
+            Some(Fault::After) => {
+                let _ = self.inner.commit(commit).await?;
+                return Ok(lost());
+            }
+            None => {}
+        }
         if self.strikes() {
             return Ok(lost());
         }

@@ -8,7 +8,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -33,6 +33,24 @@ pub struct Faults {
     pub read_fails: AtomicU64,
     /// Requests that first wait, by up to 50 ms.
     pub slow: AtomicU64,
+    /// If not 0: the request, counted from 1, that fails; and how many there were since it was set.
+    pub strike_at: AtomicU64,
+    /// Requests since [`Self::strike_at`] was set.
+    pub requests: AtomicU64,
+    /// Whether the request that fails does its work first.
+    pub after: AtomicBool,
+}
+
+impl Faults {
+    /// Counts a request; whether it is the one to fail.
+    fn is_due(&self) -> bool {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        number == self.strike_at.load(Ordering::Relaxed)
+    }
+
+    fn is_after(&self) -> bool {
+        self.after.load(Ordering::Relaxed)
+    }
 }
 
 /// A store with injected faults.
@@ -80,11 +98,12 @@ impl ObjectStore for FaultyStore {
         opts: PutOptions,
     ) -> Result<PutResult> {
         self.delay().await;
-        if self.strikes(&self.faults.write_fails) {
+        let is_due = self.faults.is_due();
+        if self.strikes(&self.faults.write_fails) || (is_due && !self.faults.is_after()) {
             return Err(injected("failed write", location));
         }
         let result = self.inner.put_opts(location, payload, opts).await?;
-        if self.strikes(&self.faults.write_lies) {
+        if self.strikes(&self.faults.write_lies) || is_due {
             return Err(injected("lost answer to a write", location));
         }
         Ok(result)
@@ -103,14 +122,14 @@ impl ObjectStore for FaultyStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         self.delay().await;
-        if self.strikes(&self.faults.read_fails) {
+        if self.strikes(&self.faults.read_fails) || self.faults.is_due() {
             return Err(injected("failed read", location));
         }
         self.inner.get_opts(location, options).await
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        if self.strikes(&self.faults.read_fails) {
+        if self.strikes(&self.faults.read_fails) || self.faults.is_due() {
             return Err(injected("failed read", location));
         }
         self.inner.get_ranges(location, ranges).await

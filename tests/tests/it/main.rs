@@ -1,6 +1,7 @@
 //! Tests across crates.
 
 mod changes;
+mod faults;
 mod properties;
 mod scan;
 mod simulation;

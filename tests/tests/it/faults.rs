@@ -1,0 +1,146 @@
+//! Every storage and catalog call of every kind of statement fails once, in turn, before its work and
+//! after it. After each the table is as before or as after, never between; a statement that was
+//! acknowledged is done; and the same statement run again brings the table to where it should be.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use arrow::util::pretty::pretty_format_batches;
+use futures::TryStreamExt;
+use icefield_catalog::storage::faulty::{Faults, FaultyStore};
+use icefield_catalog::{Env, Storage};
+use icefield_query::{Answer, Session, Settings};
+use icefield_table::Tables;
+use icefield_tests::faulty_catalog::{Fault, FaultyCatalog};
+use icefield_tests::memory_warehouse;
+
+/// A warehouse whose calls can be made to fail.
+struct Lake {
+    tables: Tables,
+    faults: Arc<Faults>,
+    next: Arc<Mutex<Option<Fault>>>,
+}
+
+impl Lake {
+    async fn new(properties: &str) -> Self {
+        let faults = Arc::new(Faults::default());
+        let in_store = Arc::clone(&faults);
+        let storage = Storage::wrapped(Arc::new(move |inner| {
+            Arc::new(FaultyStore::new(inner, Env::seeded(1), Arc::clone(&in_store)))
+        }));
+        let mut next = Arc::default();
+        let tables = memory_warehouse(storage, Env::seeded(1), |inner| {
+            let none = Arc::new(AtomicU64::new(0));
+            let catalog = FaultyCatalog::new(inner, Env::seeded(1), none);
+            next = catalog.next();
+            Arc::new(catalog)
+        });
+        let lake = Self { tables, faults, next };
+        for sql in [
+            "CREATE NAMESPACE raw".to_owned(),
+            format!(
+                "CREATE TABLE raw.t (id BIGINT, v TEXT) PARTITIONED BY (bucket(2, id)) \
+                 TBLPROPERTIES ({properties}, 'commit.retry.num-retries' = '2')"
+            ),
+            "INSERT INTO raw.t SELECT i, 'a' FROM range(0, 20) r(i)".to_owned(),
+            "DELETE FROM raw.t WHERE id = 3".to_owned(),
+        ] {
+            lake.session().run(&sql).await.unwrap();
+        }
+        lake
+    }
+
+    /// A session of another process: nothing in memory.
+    fn session(&self) -> Session {
+        let tables = Tables::new(self.tables.warehouse().clone());
+        Session::new(tables, Settings::default()).unwrap()
+    }
+
+    async fn rows(&self) -> String {
+        let sql = "SELECT id, v FROM raw.t ORDER BY id, v";
+        let Answer::Rows(rows) = self.session().run(sql).await.unwrap() else { panic!() };
+        let batches: Vec<_> = rows.stream.try_collect().await.unwrap();
+        pretty_format_batches(&batches).unwrap().to_string()
+    }
+
+    /// Runs statements as one; whether all were acknowledged.
+    async fn run(&self, statements: &[&str]) -> bool {
+        let session = self.session();
+        for statement in statements {
+            if session.run(statement).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// The statements, each of which gives the same rows however often it runs.
+const STATEMENTS: [&[&str]; 5] = [
+    &["DELETE FROM raw.t WHERE id % 4 = 0"],
+    &["UPDATE raw.t SET v = 'b' WHERE id > 10"],
+    &["MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS v FROM range(15, 25) r(i)) s \
+       ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"],
+    &["INSERT OVERWRITE raw.t WHERE id < 10 SELECT i, 'o' FROM range(0, 5) r(i)"],
+    &["BEGIN", "DELETE FROM raw.t WHERE id = 7", "UPDATE raw.t SET v = 'x' WHERE id = 8", "COMMIT"],
+];
+
+const MODES: [&str; 2] = [
+    "'format-version' = '2', 'write.delete.mode' = 'copy-on-write', \
+     'write.update.mode' = 'copy-on-write', 'write.merge.mode' = 'copy-on-write'",
+    "'format-version' = '3', 'write.delete.mode' = 'merge-on-read', \
+     'write.update.mode' = 'merge-on-read', 'write.merge.mode' = 'merge-on-read'",
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_failing_storage_call_leaves_a_change_half_done() {
+    for mode in MODES {
+        for statements in STATEMENTS {
+            let lake = Lake::new(mode).await;
+            let before = lake.rows().await;
+            lake.faults.requests.store(0, Ordering::Relaxed);
+            assert!(lake.run(statements).await);
+            let calls = lake.faults.requests.load(Ordering::Relaxed);
+            let after = lake.rows().await;
+            assert_ne!(before, after);
+            for call in 1..=calls {
+                for is_after in [false, true] {
+                    let what = format!("call {call} of {statements:?}, {mode}, after: {is_after}");
+                    let lake = Lake::new(mode).await;
+                    lake.faults.after.store(is_after, Ordering::Relaxed);
+                    lake.faults.requests.store(0, Ordering::Relaxed);
+                    lake.faults.strike_at.store(call, Ordering::Relaxed);
+                    let acknowledged = lake.run(statements).await;
+                    lake.faults.strike_at.store(0, Ordering::Relaxed);
+                    let found = lake.rows().await;
+                    assert!(found == after || (found == before && !acknowledged), "{what}\n{found}");
+                    assert!(lake.run(statements).await, "again: {what}");
+                    assert_eq!(lake.rows().await, after, "again: {what}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_failing_catalog_call_leaves_a_change_half_done() {
+    for mode in MODES {
+        for statements in STATEMENTS {
+            let lake = Lake::new(mode).await;
+            let before = lake.rows().await;
+            assert!(lake.run(statements).await);
+            let after = lake.rows().await;
+            for fault in [Fault::Before, Fault::After, Fault::Conflict, Fault::Unreachable] {
+                let what = format!("{fault:?} of {statements:?}, {mode}");
+                let lake = Lake::new(mode).await;
+                *lake.next.lock().unwrap() = Some(fault);
+                let acknowledged = lake.run(statements).await;
+                let found = lake.rows().await;
+                assert!(found == after || (found == before && !acknowledged), "{what}\n{found}");
+                assert_eq!(acknowledged, fault != Fault::Unreachable, "{what}");
+                assert!(lake.run(statements).await, "again: {what}");
+                assert_eq!(lake.rows().await, after, "again: {what}");
+            }
+        }
+    }
+}
