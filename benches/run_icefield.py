@@ -8,6 +8,7 @@ from the statement's text to its rows as JSON. The process' start is not in it, 
 in theirs; writing the rows as JSON is, where the peers have them as Arrow.
 
     ICEFIELD_BIN   the binary [default: icefield]
+    ICEFIELD_SETTINGS  settings to try, `name = value` with semicolons between
     BENCH_HARNESS  folder of the peers' harness [default: this file's]
 """
 import json
@@ -76,12 +77,17 @@ def high_water_mb(pid: int) -> float:
 
 def execute(sql: str, runs: int, warehouse: str):
     """Seconds of each execution, the last answer, RSS at the marker and at the end."""
-    cmd = [BIN, "sql", "--warehouse", warehouse, "--format", "json", "-c", MARKER]
+    cmd = [BIN, "sql", "--warehouse", warehouse, "--format", "json"]
+    for setting in filter(None, os.environ.get("ICEFIELD_SETTINGS", "").split(";")):
+        cmd += ["-c", f"SET {setting}"]
+    cmd += ["-c", MARKER]
     cmd += ["-c", sql] * runs
     with tempfile.TemporaryFile() as errors:
         p = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=errors, stdin=subprocess.DEVNULL, cwd=warehouse)
         ends, last, base = [], b"[]", 0.0
         for now, last in answers(p.stdout):
+            if b'"SET"' in last:
+                continue
             if not ends:
                 base = high_water_mb(p.pid)
             ends.append(now)

@@ -55,8 +55,11 @@ const COPY_PERCENT: u64 = 25;
 
 /// Whether a statement changes rows and is planned here.
 pub(crate) fn is_ours(statement: &Statement) -> bool {
-    let Statement::Statement(inner) = statement else { return false };
-    match inner.as_ref() {
+    matches!(statement, Statement::Statement(inner) if is_ours_inner(inner))
+}
+
+pub(crate) fn is_ours_inner(statement: &ast::Statement) -> bool {
+    match statement {
         ast::Statement::Delete(_)
         | ast::Statement::Update(_)
         | ast::Statement::Merge(_)

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart, Select, SelectItem,
-    TableAlias, TableFactor, Value, VisitMut, VisitorMut,
+    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart,
+    Query, Select, SelectItem, TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
 
@@ -247,6 +247,90 @@ fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
         ));
     }
     Ok(serde_json::Value::Object(out).to_string())
+}
+
+/// The metadata columns that any table has if a statement asks for one of them.
+pub(crate) const POSITION_COLUMNS: [&str; 7] = [
+    "_file",
+    "_pos",
+    "_spec_id",
+    "_partition",
+    "_deleted",
+    "_row_id",
+    "_last_updated_sequence_number",
+];
+
+/// Gives the tables of a statement their metadata columns, and keeps those out of its stars.
+pub(crate) fn ask_for_positions(statement: &mut impl VisitMut) {
+    let mut visitor = Positions { named: Vec::new() };
+    let _ = statement.visit(&mut visitor);
+}
+
+struct Positions {
+    /// Queries in WITH, which are no tables.
+    named: Vec<String>,
+}
+
+impl Positions {
+    fn is_table(&self, factor: &TableFactor) -> bool {
+        match factor {
+            TableFactor::Table { name, args: None, .. } => {
+                let name = parts(name);
+                let last = name.last().map(String::as_str).unwrap_or_default();
+                let is_ours = name.iter().any(|it| it.starts_with('$')) || last.contains('$');
+                !(is_ours || name.len() == 1 && self.named.contains(&last.to_owned()))
+            }
+            _ => false,
+        }
+    }
+}
+
+impl VisitorMut for Positions {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let with = query.with.iter().flat_map(|it| &it.cte_tables);
+        self.named.extend(with.map(|it| folded(&it.alias.name)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let has_table = select.from.iter().any(|it| self.is_table(&it.relation));
+        if !has_table {
+            return ControlFlow::Continue(());
+        }
+        let hidden = || {
+            let names = POSITION_COLUMNS.iter().map(|it| ObjectName::from(Ident::new(*it)));
+            ExcludeSelectItem::Multiple(names.collect())
+        };
+        for item in &mut select.projection {
+            if let SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) = item
+                && options.opt_exclude.is_none()
+            {
+                options.opt_exclude = Some(hidden());
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if !self.is_table(factor) {
+            return ControlFlow::Continue(());
+        }
+        if let TableFactor::Table { name, alias, .. } = factor
+            && let Some(last) = parts(name).pop()
+            && let Some(part) = name.0.last_mut()
+        {
+            let (bare, version) = match last.split_once('@') {
+                Some((bare, version)) => (bare.to_owned(), format!("@{version}")),
+                None => (last, String::new()),
+            };
+            alias.get_or_insert_with(|| alias_of(&bare));
+            let made = format!("{bare}{WITH_POSITIONS}{version}");
+            *part = ObjectNamePart::Identifier(Ident::with_quote('"', made));
+        }
+        ControlFlow::Continue(())
+    }
 }
 
 /// Lets columns be written in any case: an unquoted name that is no column as it stands, but is one

@@ -23,16 +23,18 @@ pub(crate) mod statistics;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
-use datafusion::common::{DataFusionError, Result, Statistics};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DataFusionError, Result, ScalarValue, Statistics};
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
 };
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Expr, Operator};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::projection::ProjectionExprs;
 use datafusion::physical_plan::ExecutionPlan;
@@ -41,7 +43,7 @@ use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion_datasource::{PartitionedFile, TableSchema};
 use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
-use icefield_catalog::spec::DataFileFormat;
+use icefield_catalog::spec::{DataFileFormat, Schema as IcebergSchema};
 use icefield_catalog::storage;
 use icefield_table::scan::{ScanTask, plan};
 use icefield_table::snapshot::Version;
@@ -134,7 +136,8 @@ impl Scan {
             }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
             let parts = (files, total, with_nan);
-            plans.push(self.source(state, &root, parts, &map, (projection, limit, more))?);
+            let late = is_selective(filters, schema, &parts.1);
+            plans.push(self.source(state, &root, parts, &map, (projection, limit, more, late))?);
         }
         match plans.len() {
             1 => plans.pop().ok_or_else(|| DataFusionError::Internal("no plan".to_owned())),
@@ -221,7 +224,7 @@ impl Scan {
         root: &str,
         (files, total, with_nan): (Vec<PartitionedFile>, Statistics, Arc<HashSet<String>>),
         map: &ColumnMap,
-        (projection, limit, more): (Option<&Vec<usize>>, Option<usize>, usize),
+        (projection, limit, more, late): (Option<&Vec<usize>>, Option<usize>, usize, bool),
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let url = ObjectStoreUrl::parse(root)?;
         let store = state.runtime_env().object_store(&url)?;
@@ -251,6 +254,7 @@ impl Scan {
             let global = state.config_options().execution.parquet.clone();
             let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
             options.global.coerce_int96 = Some("us".to_owned());
+            options.global.pushdown_filters |= late;
             let schema = TableSchema::from_file_schema(Arc::clone(&map.file_schema));
             let parquet = ParquetSource::new(schema)
                 .with_table_parquet_options(options)
@@ -284,6 +288,42 @@ impl Scan {
         });
         Ok(Arc::new(ProjectionExec::try_new(columns.collect::<Vec<_>>(), scan)?))
     }
+}
+
+/// Values of a column beyond which looking for one of them leaves few rows.
+const MANY_VALUES: f64 = 1000.0;
+
+/// Whether the filters leave so few rows that other columns are better decoded only where they
+/// hold: if some column of many values has to equal a constant. Elsewhere the reader's row filters
+/// cost more than they save (docs/benchmarks.md).
+fn is_selective(filters: &[Expr], schema: &Arc<IcebergSchema>, total: &Statistics) -> bool {
+    let fields = schema.as_struct().fields();
+    let is_rare = |name: &str| {
+        let place = fields.iter().position(|it| it.name == name);
+        let Some(column) = place.and_then(|it| total.column_statistics.get(it)) else {
+            return false;
+        };
+        let value = |it: &Precision<ScalarValue>| {
+            let number = it.get_value()?.cast_to(&DataType::Float64).ok()?;
+            match number {
+                ScalarValue::Float64(number) => number,
+                _ => None,
+            }
+        };
+        match (value(&column.min_value), value(&column.max_value)) {
+            (Some(least), Some(most)) => most - least > MANY_VALUES,
+            _ => false,
+        }
+    };
+    filters.iter().flat_map(split_conjunction).any(|filter| match filter {
+        Expr::BinaryExpr(it) if it.op == Operator::Eq => match (it.left.as_ref(), it.right.as_ref()) {
+            (Expr::Column(column), Expr::Literal(..)) | (Expr::Literal(..), Expr::Column(column)) => {
+                is_rare(&column.name)
+            }
+            _ => false,
+        },
+        _ => false,
+    })
 }
 
 /// Statistics with nothing known of `more` columns at the end.

@@ -288,6 +288,10 @@ impl Session {
     }
 
     pub(crate) fn parse(&self, tokens: Tokens) -> Result<Statement> {
+        let asks_for_positions = tokens.iter().any(|it| match &it.token {
+            Token::Word(word) => names::POSITION_COLUMNS.contains(&word.value.as_str()),
+            _ => false,
+        });
         let dialect = Sql::default();
         let mut parser = DFParserBuilder::new(tokens)
             .with_dialect(&dialect)
@@ -297,6 +301,17 @@ impl Session {
         let mut statement =
             statements.pop_front().ok_or_else(|| Error::invalid("there is no statement"))?;
         normalize(&mut statement, &self.lake.current())?;
+        if asks_for_positions {
+            let mut inner = &mut statement;
+            while let Statement::Explain(explain) = inner {
+                inner = explain.statement.as_mut();
+            }
+            if let Statement::Statement(inner) = inner
+                && !change::is_ours_inner(inner)
+            {
+                names::ask_for_positions(inner.as_mut());
+            }
+        }
         Ok(statement)
     }
 

@@ -1,11 +1,11 @@
 //! `icefield sql`: statements from the command line, a file, standard input, or the shell.
 
-use std::io::{IsTerminal, Read, Write};
+use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
-use icefield_query::{Answer, Rows, Session, split};
+use icefield_query::{Answer, Rows, Session, is_complete, split};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Format, Options, Sql};
@@ -24,19 +24,44 @@ pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
     for file in &sql.file {
         texts.push(read(file)?);
     }
-    if texts.is_empty() {
-        texts.push(read(Path::new("-"))?);
-    }
     let format = sql.format.unwrap_or(Format::Table);
+    if texts.is_empty() {
+        return run_piped(&session, format).await;
+    }
     for text in texts {
-        // The first error ends it: what follows may build on what failed.
-        let statements = split(&text).map_err(|error| Failure::of(error, &text))?;
-        for statement in statements {
-            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            execute(&session, &statement, &mut out, format, width(), false).await?;
-        }
+        run_text(&session, &text, format).await?;
     }
     Ok(())
+}
+
+/// Runs the statements of a text. The first error ends it: what follows may build on what failed.
+async fn run_text(session: &Session, text: &str, format: Format) -> Result<(), Failure> {
+    let statements = split(text).map_err(|error| Failure::of(error, text))?;
+    for statement in statements {
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        execute(session, &statement, &mut out, format, width(), false).await?;
+    }
+    Ok(())
+}
+
+/// Runs the statements of standard input as they come, so that a program can talk to it.
+async fn run_piped(session: &Session, format: Format) -> Result<(), Failure> {
+    let mut input = std::io::stdin().lock();
+    let mut text = String::new();
+    loop {
+        let start = text.len();
+        let read = input.read_line(&mut text);
+        let read =
+            read.map_err(|error| Failure::new(format!("cannot read standard input: {error}")))?;
+        let has_end = text.get(start..).is_some_and(|line| line.contains(';'));
+        if read == 0 || (has_end && is_complete(&text)) {
+            run_text(session, &text, format).await?;
+            text.clear();
+        }
+        if read == 0 {
+            return Ok(());
+        }
+    }
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test reads a pipe beside waiting")]
 
 mod bad_input;
+mod changes;
 mod crash;
 mod ingest;
 mod interop;

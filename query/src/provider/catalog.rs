@@ -84,7 +84,9 @@ impl SchemaProvider for LakeNamespace {
         Ok(Some(match parsed.metadata {
             Some(kind) => Arc::new(MetadataTable::new(table, at, &kind)?),
             None if parsed.with_positions => {
-                Arc::new(IcebergTable::new(lake, table, at)?.with_positions()?)
+                let plain = IcebergTable::new(lake, table, at)?;
+                // A table with a column of such a name has that one.
+                Arc::new(plain.clone().with_positions().unwrap_or(plain))
             }
             None => Arc::new(IcebergTable::new(lake, table, at)?),
         }))

@@ -19,7 +19,7 @@ use crate::insert::{Purpose, insert_plan};
 use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 
 /// One version of one table. Made once for a query, so that the query sees one snapshot of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct IcebergTable {
     scan: Scan,
     at: At,

@@ -1,0 +1,333 @@
+//! Row changes and transactions through the binary: what they answer, what they refuse, and what
+//! becomes of them when processes race.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
+
+use crate::lake::Lake;
+
+fn csv(lake: &Lake, sql: &str) -> String {
+    lake.ok(&["sql", "--format", "csv", "-c", sql])
+}
+
+/// A statement that fails: its exit code and what it says.
+fn refused(lake: &Lake, sql: &str) -> (Option<i32>, String) {
+    let output = lake.run(&["sql", "-c", sql]);
+    assert!(!output.status.success(), "{sql} was not refused");
+    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+}
+
+/// A session that is fed statement by statement.
+struct Shell {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Shell {
+    fn open(lake: &Lake) -> Self {
+        let mut command = lake.command(&["sql", "--format", "ndjson"]);
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (input, output) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
+        Self { child, input, output: BufReader::new(output) }
+    }
+
+    /// Runs a statement that answers with one line; gives the line.
+    fn say(&mut self, sql: &str) -> String {
+        writeln!(self.input, "{sql};").unwrap();
+        self.input.flush().unwrap();
+        let mut line = String::new();
+        self.output.read_line(&mut line).unwrap();
+        line
+    }
+
+    /// Runs a last statement: whether it succeeded, and what it complained of.
+    fn end(mut self, sql: &str) -> (bool, String) {
+        writeln!(self.input, "{sql};").unwrap();
+        drop(self.input);
+        let output = self.child.wait_with_output().unwrap();
+        (output.status.success(), String::from_utf8(output.stderr).unwrap())
+    }
+}
+
+#[test]
+fn each_statement_says_how_many_rows_and_which_snapshot() {
+    let lake = Lake::new();
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.t (id INT, v TEXT)"]);
+    lake.ok(&["sql", "-c", "INSERT INTO raw.t VALUES (1, 'a'), (2, 'b'), (3, 'c')"]);
+    let said = lake.ok(&["sql", "-c", "DELETE FROM raw.t WHERE id = 1"]);
+    assert!(said.starts_with("DELETE 1  snapshot "), "{said}");
+    let said = lake.ok(&["sql", "-c", "UPDATE raw.t SET v = upper(v)"]);
+    assert!(said.starts_with("UPDATE 2 (0 inserted, 2 updated, 0 deleted)  snapshot "), "{said}");
+    let merge = "MERGE INTO raw.t USING (SELECT 2 AS id, 'x' AS v UNION ALL SELECT 9, 'y') s \
+                 ON t.id = s.id WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT *";
+    let said = lake.ok(&["sql", "--format", "ndjson", "-c", merge]);
+    let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&said["inserted"], &said["deleted"]), (&1.into(), &1.into()), "{said}");
+    assert!(said["snapshot_id"].is_i64());
+    assert_eq!(csv(&lake, "SELECT * FROM raw.t ORDER BY id"), "id,v\n3,C\n9,y\n");
+    // Nothing matches: no snapshot, no error.
+    assert_eq!(lake.ok(&["sql", "-c", "DELETE FROM raw.t WHERE id = 77"]), "DELETE 0\n");
+}
+
+#[test]
+fn subqueries_and_joins_decide_which_rows_go() {
+    let lake = Lake::new();
+    let sql = |text: &str| lake.ok(&["sql", "-c", text]);
+    sql("CREATE TABLE raw.t (id INT, g INT, v INT)");
+    sql("INSERT INTO raw.t SELECT i, i % 3, i * 10 FROM range(0, 12) r(i)");
+    sql("CREATE TABLE raw.u AS SELECT i AS id, i AS w FROM range(0, 4) r(i)");
+    // DataFusion's own DELETE would take every row here (datafusion.md part 0).
+    sql("DELETE FROM raw.t WHERE id IN (SELECT id FROM raw.u WHERE w > 2)");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t"), "n\n11\n");
+    sql("DELETE FROM raw.t WHERE EXISTS (SELECT 1 FROM raw.u WHERE u.id = t.id) AND id > 1");
+    assert_eq!(csv(&lake, "SELECT min(id) AS a, count(*) AS n FROM raw.t"), "a,n\n0,10\n");
+    sql("DELETE FROM raw.t USING raw.u WHERE t.id = u.id AND u.w = 0");
+    sql("UPDATE raw.t SET v = u.w FROM raw.u WHERE t.id = u.id");
+    assert_eq!(csv(&lake, "SELECT id, v FROM raw.t WHERE id < 5"), "id,v\n1,1\n4,40\n");
+    sql("DELETE FROM raw.t AS x WHERE v = (SELECT max(v) FROM raw.t y WHERE y.g = x.g)");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t"), "n\n6\n");
+}
+
+#[test]
+fn t51_a_row_matched_twice_is_refused_by_name() {
+    let lake = Lake::new();
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.t AS SELECT 7 AS id, 'a' AS v"]);
+    for clause in ["UPDATE SET v = s.v", "UPDATE SET *"] {
+        let (code, error) = refused(
+            &lake,
+            &format!(
+                "MERGE INTO raw.t USING (VALUES (7, 'x'), (7, 'y')) s(id, v) ON t.id = s.id \
+                 WHEN MATCHED THEN {clause}"
+            ),
+        );
+        assert!(code == Some(1) && error.contains("id = 7"), "{error}");
+    }
+    // The second match would do nothing, and is still a second match.
+    let (_, error) = refused(
+        &lake,
+        "MERGE INTO raw.t USING (VALUES (7, 'x'), (7, 'y')) s(id, v) ON t.id = s.id \
+         WHEN MATCHED AND s.v = 'x' THEN UPDATE SET v = 'z'",
+    );
+    assert!(error.contains("several rows"), "{error}");
+    assert_eq!(csv(&lake, "SELECT v FROM raw.t"), "v\na\n");
+}
+
+#[test]
+fn bad_row_changes_are_refused_and_change_nothing() {
+    let lake = Lake::new();
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.t (id INT NOT NULL, v INT)"]);
+    lake.ok(&["sql", "-c", "INSERT INTO raw.t VALUES (1, 10)"]);
+    for (sql, wanted) in [
+        ("UPDATE raw.t SET vv = 1", "did you mean `v`"),
+        ("UPDATE raw.t SET id = NULL", "NOT NULL"),
+        ("UPDATE raw.t SET v = 3000000000", "3000000000"),
+        ("UPDATE raw.t SET v = 1, v = 2", "assigned twice"),
+        ("DELETE FROM raw.nothing", "no table"),
+        ("DELETE FROM raw.t.snapshots", "current version"),
+        ("DELETE FROM raw.t LIMIT 1", "LIMIT"),
+        ("MERGE INTO raw.t USING raw.t ON true WHEN MATCHED THEN DELETE", "both called"),
+        (
+            "MERGE INTO raw.t USING (SELECT 1 AS id) s ON t.id = s.id WHEN MATCHED THEN DELETE \
+             WHEN MATCHED THEN UPDATE SET v = 1",
+            "never apply",
+        ),
+        ("INSERT OVERWRITE raw.t WHERE id = 1 SELECT 2, 2", "does not fulfil"),
+        ("COMMIT", "no transaction"),
+    ] {
+        let (_, error) = refused(&lake, sql);
+        assert!(error.contains(wanted), "{sql}: {error}");
+        assert!(!error.contains("panicked") && !error.contains("$op"), "{sql}: {error}");
+    }
+    assert_eq!(csv(&lake, "SELECT * FROM raw.t"), "id,v\n1,10\n");
+}
+
+#[test]
+fn overwrites_replace_what_they_say() {
+    let lake = Lake::new();
+    let sql = |text: &str| lake.ok(&["sql", "-c", text]);
+    sql("CREATE TABLE raw.d (day DATE, n INT) PARTITIONED BY (day)");
+    sql("INSERT INTO raw.d VALUES (DATE '2026-11-01', 1), (DATE '2026-11-02', 2)");
+    sql("INSERT OVERWRITE raw.d SELECT DATE '2026-11-02', 22");
+    sql("INSERT OVERWRITE raw.d WHERE day = DATE '2026-11-01' SELECT DATE '2026-11-01', 11");
+    assert_eq!(csv(&lake, "SELECT n FROM raw.d ORDER BY n"), "n\n11\n22\n");
+    // T-15: dynamic without rows is nothing; static without rows deletes.
+    sql("INSERT OVERWRITE raw.d SELECT * FROM raw.d WHERE false");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.d"), "n\n2\n");
+    sql("INSERT OVERWRITE raw.d WHERE n = 11 SELECT * FROM raw.d WHERE false");
+    assert_eq!(csv(&lake, "SELECT n FROM raw.d"), "n\n22\n");
+    let operations = csv(&lake, "SELECT operation FROM raw.d.snapshots ORDER BY committed_at");
+    assert_eq!(operations, "operation\nappend\noverwrite\noverwrite\ndelete\n");
+    assert!(sql("TRUNCATE raw.d").starts_with("TRUNCATE 1  snapshot"));
+}
+
+#[test]
+fn metadata_columns_tell_where_rows_are() {
+    let lake = Lake::new();
+    let sql = |text: &str| lake.ok(&["sql", "-c", text]);
+    sql("CREATE TABLE raw.t (id INT, g TEXT) PARTITIONED BY (g) \
+         TBLPROPERTIES ('format-version' = '3', 'write.delete.mode' = 'merge-on-read', \
+         'write.update.mode' = 'copy-on-write')");
+    sql("INSERT INTO raw.t VALUES (1, 'a'), (2, 'a'), (3, 'b')");
+    let where_are = "SELECT id, _pos, _spec_id, _partition, _row_id, \
+                     _last_updated_sequence_number AS seq FROM raw.t WHERE _file IS NOT NULL \
+                     ORDER BY id";
+    let before = csv(&lake, where_are);
+    assert!(before.starts_with("id,_pos,_spec_id,_partition,_row_id,seq\n1,0,0,g=a,"), "{before}");
+    sql("DELETE FROM raw.t WHERE id = 1");
+    sql("UPDATE raw.t SET g = 'c' WHERE id = 2");
+    let ids = |text: &str| -> Vec<(String, String)> {
+        let rows = text.lines().skip(1).map(|it| it.split(',').map(str::to_owned).collect());
+        rows.map(|it: Vec<String>| (it[0].clone(), it[4].clone())).collect()
+    };
+    let after = csv(&lake, where_are);
+    // T-50: an updated row keeps its id and gets a new sequence number; others keep both.
+    let wanted: Vec<_> = ids(&before).into_iter().filter(|(id, _)| id != "1").collect();
+    assert_eq!(ids(&after), wanted, "{after}");
+    let number = |id: &str| {
+        let line = after.lines().find(|it| it.starts_with(id)).unwrap();
+        line.rsplit(',').next().unwrap().to_owned()
+    };
+    assert_eq!((number("2,"), number("3,")), ("3".to_owned(), "1".to_owned()), "{after}");
+    // A star is still the table's own columns.
+    assert_eq!(csv(&lake, "SELECT *, _pos FROM raw.t WHERE id = 3"), "id,g,_pos\n3,b,0\n");
+}
+
+#[test]
+fn transactions_are_all_or_nothing_over_tables() {
+    let lake = Lake::new();
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.a (id INT, v INT)"]);
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.b (id INT, v INT)"]);
+    lake.ok(&["sql", "-c", "INSERT INTO raw.a VALUES (1, 10)"]);
+    lake.ok(&["sql", "-c", "INSERT INTO raw.b VALUES (1, 10)"]);
+    let mut shell = Shell::open(&lake);
+    shell.say("BEGIN");
+    shell.say("UPDATE raw.a SET v = v - 5");
+    shell.say("INSERT INTO raw.b VALUES (2, 5)");
+    // Its own changes are seen inside, and by nobody else.
+    assert!(shell.say("SELECT v FROM raw.a").contains('5'));
+    assert_eq!(csv(&lake, "SELECT v FROM raw.a"), "v\n10\n");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.b"), "n\n1\n");
+    let (landed, error) = shell.end("COMMIT");
+    assert!(landed, "{error}");
+    assert_eq!(csv(&lake, "SELECT v FROM raw.a"), "v\n5\n");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.b"), "n\n2\n");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.a.snapshots"), "n\n2\n");
+
+    // A conflict on one table undoes all.
+    let mut shell = Shell::open(&lake);
+    shell.say("BEGIN");
+    shell.say("UPDATE raw.a SET v = v + 1");
+    shell.say("INSERT INTO raw.b VALUES (3, 5)");
+    lake.ok(&["sql", "-c", "UPDATE raw.a SET v = 100"]);
+    let (landed, error) = shell.end("COMMIT");
+    assert!(!landed && error.contains("snapshot") && error.contains("raw.a"), "{error}");
+    assert_eq!(csv(&lake, "SELECT v FROM raw.a"), "v\n100\n");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.b"), "n\n2\n");
+}
+
+#[test]
+fn write_skew_is_refused_unless_snapshot_isolation_is_asked_for() {
+    for (level, lands) in [("", false), (" ISOLATION LEVEL SNAPSHOT", true)] {
+        let lake = Lake::new();
+        lake.ok(&["sql", "-c", "CREATE TABLE raw.a AS SELECT 1 AS on_call"]);
+        lake.ok(&["sql", "-c", "CREATE TABLE raw.b AS SELECT 1 AS on_call"]);
+        let mut first = Shell::open(&lake);
+        let mut second = Shell::open(&lake);
+        for (shell, other) in [(&mut first, "raw.b"), (&mut second, "raw.a")] {
+            shell.say(&format!("BEGIN{level}"));
+            shell.say(&format!("SELECT on_call FROM {other}"));
+        }
+        first.say("UPDATE raw.a SET on_call = 0");
+        second.say("UPDATE raw.b SET on_call = 0");
+        assert!(first.end("COMMIT").0);
+        let (landed, error) = second.end("COMMIT");
+        assert_eq!(landed, lands, "{error}");
+    }
+}
+
+#[test]
+fn money_is_neither_made_nor_lost_by_racing_transfers() {
+    for (version, mode) in [(2, "copy-on-write"), (3, "merge-on-read")] {
+        let lake = Lake::new();
+        lake.ok(&[
+            "sql",
+            "-c",
+            &format!(
+                "CREATE TABLE raw.accounts (id INT, balance INT) TBLPROPERTIES \
+                 ('format-version' = '{version}', 'write.update.mode' = '{mode}')"
+            ),
+        ]);
+        let fill = "INSERT INTO raw.accounts SELECT i, 100 FROM range(0, 8) r(i)";
+        lake.ok(&["sql", "-c", fill]);
+        let transfer = |from: i32, to: i32| {
+            let text = format!(
+                "BEGIN; UPDATE raw.accounts SET balance = balance - 1 WHERE id = {from}; \
+                 UPDATE raw.accounts SET balance = balance + 1 WHERE id = {to}; COMMIT"
+            );
+            let output = lake.run(&["sql", "-c", &text]);
+            assert!(matches!(output.status.code(), Some(0 | 3)), "{output:?}");
+            output.status.success()
+        };
+        let moved = |worker: i32| -> Vec<i32> {
+            let pairs = (0..6).map(|number| ((worker + number) % 8, (worker * 3 + number + 1) % 8));
+            let done = pairs.filter(|(from, to)| from != to && transfer(*from, *to));
+            done.flat_map(|(from, to)| [-(from + 1), to + 1]).collect()
+        };
+        let moved = &moved;
+        let all: Vec<i32> = std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..4).map(|it| scope.spawn(move || moved(it))).collect();
+            workers.into_iter().flat_map(|it| it.join().unwrap()).collect()
+        });
+        // Each acknowledged transfer is there once, and no other.
+        let mut balances = [100; 8];
+        for change in all {
+            balances[change.unsigned_abs() as usize - 1] += change.signum();
+        }
+        let wanted: String = balances.iter().map(|it| format!("{it}\n")).collect();
+        let found = csv(&lake, "SELECT balance FROM raw.accounts ORDER BY id");
+        assert_eq!(found, format!("balance\n{wanted}"), "v{version} {mode}");
+    }
+}
+
+#[test]
+fn changes_to_different_rows_of_one_file_all_land() {
+    let lake = Lake::new();
+    lake.ok(&[
+        "sql",
+        "-c",
+        "CREATE TABLE raw.t TBLPROPERTIES ('format-version' = '3', \
+         'write.update.mode' = 'merge-on-read') AS SELECT i AS id, 0 AS v FROM range(0, 40) r(i)",
+    ]);
+    let work = |worker: i32| {
+        for number in 0..4 {
+            let id = worker * 4 + number;
+            lake.ok(&["sql", "-c", &format!("UPDATE raw.t SET v = {id} WHERE id = {id}")]);
+        }
+    };
+    let work = &work;
+    std::thread::scope(|scope| {
+        for worker in 0..4 {
+            scope.spawn(move || work(worker));
+        }
+    });
+    let right = "SELECT count(*) AS n FROM raw.t WHERE v = id OR (id >= 16 AND v = 0)";
+    assert_eq!(csv(&lake, right), "n\n40\n");
+}
+
+#[test]
+fn explain_tells_how_rows_would_be_deleted() {
+    let lake = Lake::new();
+    lake.ok(&["sql", "-c", "CREATE TABLE raw.t (id INT, day DATE) PARTITIONED BY (day)"]);
+    lake.ok(&["sql", "-c", "INSERT INTO raw.t VALUES (1, DATE '2026-11-01')"]);
+    let plan = lake.ok(&["sql", "-c", "EXPLAIN UPDATE raw.t SET id = 2 WHERE id = 1"]);
+    assert!(plan.contains("write.update.mode") && plan.contains("IcebergChangeExec"), "{plan}");
+    let plan = lake.ok(&["sql", "-c", "EXPLAIN DELETE FROM raw.t WHERE day < DATE '2027-01-01'"]);
+    assert!(plan.contains("1 of 1 data files are removed whole"), "{plan}");
+    assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t"), "n\n1\n");
+}
