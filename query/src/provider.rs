@@ -14,6 +14,7 @@ use icefield_catalog::warehouse::TIERS;
 use icefield_table::{ErrorKind, Table, Tables};
 
 use crate::names::SEARCH;
+use crate::scan::deletes::DeleteCache;
 use crate::scan::source::FooterCaches;
 use crate::transaction::Transaction;
 use crate::{Error, Result};
@@ -26,6 +27,7 @@ pub(crate) const PREPARED: &str = "$prepared";
 pub(crate) struct Lake {
     pub(crate) tables: Tables,
     pub(crate) footers: Arc<FooterCaches>,
+    pub(crate) deletes: Arc<DeleteCache>,
     current: Mutex<String>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
@@ -38,6 +40,7 @@ impl Lake {
         Self {
             tables,
             footers: Arc::default(),
+            deletes: Arc::default(),
             current: Mutex::new(SEARCH.to_owned()),
             transaction: Mutex::default(),
             prepared: Mutex::default(),

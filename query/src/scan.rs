@@ -67,6 +67,7 @@ pub(crate) struct Scan {
     /// The table's columns, and the metadata columns if it has them.
     pub(crate) schema: SchemaRef,
     pub(crate) footers: Arc<FooterCaches>,
+    pub(crate) deletes: Arc<deletes::DeleteCache>,
     /// The snapshot of a transaction that is not committed: its rows have no ids yet.
     pub(crate) draft: Option<i64>,
     /// Which files are read, if not all.
@@ -247,7 +248,7 @@ impl Scan {
                 footers,
                 storage,
                 ids: Arc::clone(&map.ids),
-                deletes: Arc::default(),
+                deletes: Arc::clone(&self.deletes),
                 with_nan,
             })
         } else {
@@ -260,7 +261,15 @@ impl Scan {
                 .with_table_parquet_options(options)
                 .with_parquet_file_reader_factory(reader);
             let ids = Arc::clone(&map.ids);
-            Arc::new(IcebergSource::new(Arc::new(parquet), footers, storage, ids, with_nan))
+            let deletes = Arc::clone(&self.deletes);
+            Arc::new(IcebergSource::new(
+                Arc::new(parquet),
+                footers,
+                storage,
+                ids,
+                with_nan,
+                deletes,
+            ))
         };
         let partitions = state.config().target_partitions().min(files.len()).max(1);
         let groups = FileGroup::new(files).split_files(partitions);
@@ -334,8 +343,8 @@ fn widened(mut statistics: Statistics, more: usize) -> Statistics {
 }
 
 /// The schema that queries see of a version of a table, with the metadata columns after its own.
-pub(crate) fn schema_with_positions(version: &Version) -> Result<SchemaRef> {
-    let own = query_schema(version);
+pub(crate) fn schema_with_positions(table: &Table, version: &Version) -> Result<SchemaRef> {
+    let own = query_schema(table, version)?;
     let more = positions::fields();
     if let Some(taken) = more.iter().find(|it| own.field_with_name(it.name()).is_ok()) {
         return Err(crate::Error::unsupported(format!(
@@ -350,8 +359,14 @@ pub(crate) fn schema_with_positions(version: &Version) -> Result<SchemaRef> {
 }
 
 /// The schema that queries see of a version of a table.
-pub(crate) fn query_schema(version: &Version) -> SchemaRef {
+pub(crate) fn query_schema(table: &Table, version: &Version) -> Result<SchemaRef> {
     let schema = shapes::schema(&version.schema);
-    let fields: Vec<Field> = schema.fields().iter().map(|it| Field::clone(it)).collect();
-    Arc::new(Schema::new(fields))
+    let unmapped = columns::unmapped(table.metadata(), &version.schema)?;
+    let ids = version.schema.as_struct().fields().iter().map(|it| it.id);
+    let fields = schema.fields().iter().zip(ids).map(|(field, id)| {
+        // A required column that the files' names do not lead to reads as null all the same.
+        let is_nullable = field.is_nullable() || unmapped.contains(&id);
+        Field::clone(field).with_nullable(is_nullable)
+    });
+    Ok(Arc::new(Schema::new(fields.collect::<Vec<_>>())))
 }

@@ -78,7 +78,7 @@ pub(super) async fn covered(
     if !everything && !is_plain(condition) {
         return Ok(HashSet::new());
     }
-    let schema = query_schema(version);
+    let schema = query_schema(table, version)?;
     let unmapped = columns::unmapped(table.metadata(), &version.schema)?;
     let sieve = match everything {
         true => None,
@@ -172,7 +172,7 @@ pub(super) fn check_sieve(
     version: &Version,
     predicate: &Expr,
 ) -> Result<Option<Box<Sieve>>> {
-    let schema = query_schema(version);
+    let schema = query_schema(table, version)?;
     let unmapped = columns::unmapped(table.metadata(), &version.schema)?;
     let parts = std::slice::from_ref(predicate);
     Ok(sieve::sieve(state, &schema, &version.schema, &unmapped, parts)?)

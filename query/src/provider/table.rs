@@ -28,16 +28,16 @@ pub(crate) struct IcebergTable {
 impl IcebergTable {
     pub(crate) fn new(lake: &Lake, table: Table, at: At) -> Result<Self> {
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
-        let schema = query_schema(&version);
+        let schema = query_schema(&table, &version)?;
         let footers = Arc::clone(&lake.footers);
         let draft = table.ident().and_then(|it| lake.draft_snapshot(it));
-        let files = Chosen::All;
-        Ok(Self { scan: Scan { table, version, schema, footers, draft, files }, at })
+        let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
+        Ok(Self { scan: Scan { table, version, schema, footers, deletes, draft, files }, at })
     }
 
     /// The same with the metadata columns after its own.
     pub(crate) fn with_positions(mut self) -> Result<Self> {
-        self.scan.schema = schema_with_positions(&self.scan.version)?;
+        self.scan.schema = schema_with_positions(&self.scan.table, &self.scan.version)?;
         Ok(self)
     }
 

@@ -93,7 +93,46 @@ impl Deletes {
         (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
         footer: &Arc<ParquetMetaData>,
     ) -> Result<RoaringTreemap> {
-        let mut all = self.more.clone().unwrap_or_default();
+        let key = self.key();
+        let mut all = match cache.known(&key) {
+            Some(known) => known.as_ref().clone(),
+            None => {
+                let all = self.read(storage, cache, (store, file), footer).await?;
+                cache.keep(key, &all);
+                all
+            }
+        };
+        if let Some(more) = &self.more {
+            all |= more;
+        }
+        Ok(all)
+    }
+
+    /// What tells these deletes from all others. Files never change, so neither does what they say.
+    fn key(&self) -> String {
+        let mut key = self.data_file.clone();
+        for source in self.sources.iter() {
+            match source {
+                Source::Vector { location, offset, .. } => {
+                    key.push_str(&format!("\n{location}#{offset}"));
+                }
+                Source::Positions { location } => key.push_str(&format!("\n{location}")),
+            }
+        }
+        for deletes in self.equality.iter() {
+            key.push_str(&deletes.key());
+        }
+        key
+    }
+
+    async fn read(
+        &self,
+        storage: &Arc<Storage>,
+        cache: &DeleteCache,
+        (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
+        footer: &Arc<ParquetMetaData>,
+    ) -> Result<RoaringTreemap> {
+        let mut all = RoaringTreemap::new();
         for source in self.sources.iter() {
             match source {
                 Source::Vector { location, offset, length, cardinality } => {
@@ -127,17 +166,36 @@ impl Deletes {
 /// Positions by data file.
 type ByFile = Arc<HashMap<String, RoaringTreemap>>;
 
-/// Delete files read by one scan: those of a whole partition are asked for by each of its files.
+/// Deletes read by one session: those of a whole partition are asked for by each of its files, and
+/// all of them by each query.
 #[derive(Debug, Default)]
 pub(crate) struct DeleteCache {
     positions: Mutex<HashMap<String, ByFile>>,
     keys: KeySets,
+    /// All positions of a data file, by [`Deletes::key`], and how many there are in all.
+    known: Mutex<(HashMap<String, Arc<RoaringTreemap>>, u64)>,
 }
 
 /// Position delete files kept.
-const CACHED_FILES_MAX: usize = 256;
+const CACHED_FILES_MAX: usize = 64;
+/// Positions kept, at about two bytes each if they are scattered.
+const CACHED_POSITIONS_MAX: u64 = 64 << 20;
 
 impl DeleteCache {
+    fn known(&self, key: &str) -> Option<Arc<RoaringTreemap>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned()
+    }
+
+    fn keep(&self, key: String, positions: &RoaringTreemap) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.1 + positions.len() > CACHED_POSITIONS_MAX {
+            known.0.clear();
+            known.1 = 0;
+        }
+        known.1 += positions.len();
+        known.0.insert(key, Arc::new(positions.clone()));
+    }
+
     async fn positions(&self, storage: &Storage, location: &str) -> Result<ByFile> {
         let kept =
             self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(location).cloned();

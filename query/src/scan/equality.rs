@@ -97,6 +97,12 @@ impl EqualityDeletes {
         Ok(Self { columns, constants, locations })
     }
 
+    /// What tells these from others: the delete files and the columns they compare.
+    pub(crate) fn key(&self) -> String {
+        let names = self.columns.schema.fields().iter().map(|it| it.name().as_str());
+        format!("\n={}\n{}", names.collect::<Vec<_>>().join(","), self.locations.join("\n"))
+    }
+
     /// The positions of the rows of `file` that have a key.
     pub(crate) async fn positions(
         &self,

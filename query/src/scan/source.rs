@@ -78,8 +78,9 @@ impl IcebergSource {
         storage: Arc<Storage>,
         ids: Arc<Ids>,
         with_nan: Arc<HashSet<String>>,
+        deletes: Arc<DeleteCache>,
     ) -> Self {
-        Self { inner, footers, storage, ids, deletes: Arc::default(), with_nan }
+        Self { inner, footers, storage, ids, deletes, with_nan }
     }
 
     fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {

@@ -1,0 +1,112 @@
+#!/usr/bin/env python3
+"""Row changes against rewriting the table, in one run.
+
+    ICEFIELD_BIN=… python changes.py --data DIR [--peer]
+
+`--data` is the folder of one scale factor that the peers' harness made (it has tables.json). The
+baseline is CREATE TABLE AS of lineitem; then on such tables, for format v2 and v3 and both modes:
+
+    delete   1% of the rows, scattered over all files
+    update   5% of the rows, scattered
+    merge    100,000 changes: three quarters updates, a quarter inserts
+    scan     an aggregate over the table after the merge, and over one without deletes
+
+Whole processes are timed, each statement in one of its own. With --peer, PyIceberg deletes the same
+1% from a table of the same rows. The report is Markdown, on standard output.
+"""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+BIN = os.environ.get("ICEFIELD_BIN", "icefield")
+SCAN = "SELECT count(*), sum(l_quantity), sum(l_extendedprice), max(l_shipdate) FROM {}"
+MERGE_SOURCE = """CREATE TABLE raw.changes AS
+SELECT * FROM (SELECT * FROM raw.base WHERE l_orderkey % 60 = 11 LIMIT 75000)
+UNION ALL
+SELECT * FROM (SELECT l_orderkey + 100000000 AS l_orderkey, l_partkey, l_suppkey, l_linenumber, l_quantity,
+  l_extendedprice, l_discount, l_tax, l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate,
+  l_shipinstruct, l_shipmode, l_comment FROM raw.base WHERE l_orderkey % 60 = 12 LIMIT 25000)"""
+STATEMENTS = {
+    "delete 1%": "DELETE FROM {t} WHERE (l_orderkey * 7 + l_linenumber) % 100 = 3",
+    "update 5%": "UPDATE {t} SET l_tax = l_tax + 0.01 WHERE (l_orderkey * 3 + l_linenumber) % 20 = 1",
+    "merge 100,000": "MERGE INTO {t} t USING raw.changes s ON t.l_orderkey = s.l_orderkey AND "
+                     "t.l_linenumber = s.l_linenumber WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+}
+
+
+def sql(warehouse: Path, text: str) -> float:
+    start = time.perf_counter()
+    run = subprocess.run([BIN, "sql", "--warehouse", str(warehouse), "--format", "ndjson", "-c", text],
+                         capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if run.returncode != 0:
+        sys.exit(f"{text}\n{run.stderr}")
+    return seconds
+
+
+def create(warehouse: Path, table: str, source: str, version: int, mode: str) -> float:
+    modes = ", ".join(f"'write.{it}.mode' = '{mode}'" for it in ("delete", "update", "merge"))
+    return sql(warehouse, f"CREATE TABLE {table} TBLPROPERTIES ('format-version' = '{version}', {modes}) "
+                          f"AS SELECT * FROM {source}")
+
+
+def peer(warehouse: Path) -> float:
+    """PyIceberg deletes the same 1%, copy-on-write, which is the way it has."""
+    code = (
+        "import sys, time; from pyiceberg.catalog.sql import SqlCatalog\n"
+        "w = sys.argv[1]\n"
+        "c = SqlCatalog('lake', uri=f'sqlite:///{w}/catalog.db', warehouse=w)\n"
+        "t = c.load_table('raw.peer'); s = time.perf_counter()\n"
+        "keys = [k for k in range(0, 6000001, 100)]\n"
+        "t.delete(f'l_orderkey in ({\", \".join(map(str, keys[:500]))})')\n"
+        "print(time.perf_counter() - s)")
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(warehouse)], capture_output=True, text=True)
+    if run.returncode != 0:
+        sys.exit(run.stderr)
+    return float(run.stdout)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--peer", action="store_true")
+    a = parser.parse_args()
+    source = json.loads((a.data / "tables.json").read_text())["lineitem"]["metadata"]
+    warehouse = Path(tempfile.mkdtemp(prefix="icefield-changes-"))
+    try:
+        base = min(create(warehouse, table, f"iceberg_scan('{source}')", 2, "copy-on-write")
+                   for table in ("raw.base", "raw.base2"))
+        sql(warehouse, MERGE_SOURCE)
+        print(f"CREATE TABLE AS of lineitem: {base:.2f} s. Times are whole processes; ratios are to it.\n")
+        print("| statement | v2 copy-on-write | v2 merge-on-read | v3 copy-on-write | v3 merge-on-read |")
+        print("|---|---:|---:|---:|---:|")
+        kinds = [(v, m) for v in (2, 3) for m in ("copy-on-write", "merge-on-read")]
+        names = {kind: f"raw.t{number}" for number, kind in enumerate(kinds)}
+        for kind in kinds:
+            create(warehouse, names[kind], "raw.base", *kind)
+        for name, text in STATEMENTS.items():
+            times = [sql(warehouse, text.format(t=names[kind])) for kind in kinds]
+            print(f"| {name} | " + " | ".join(f"{it:.2f} s, {it / base:.2f}" for it in times) + " |", flush=True)
+        plain = min(sql(warehouse, SCAN.format("raw.base")) for _ in range(3))
+        times = [min(sql(warehouse, SCAN.format(names[kind])) for _ in range(3)) for kind in kinds]
+        print("| scan after, to one without | " + " | ".join(f"{it:.2f} s, {it / plain:.2f}" for it in times) + " |")
+        if a.peer:
+            create(warehouse, "raw.peer", "raw.base", 2, "copy-on-write")
+            create(warehouse, "raw.ours", "raw.base", 2, "copy-on-write")
+            keys = ", ".join(str(it) for it in range(0, 6000001, 100)[:500])
+            theirs = peer(warehouse)
+            ours = sql(warehouse, f"DELETE FROM raw.ours WHERE l_orderkey IN ({keys})")
+            print(f"\nDELETE of 500 keys, copy-on-write: PyIceberg {theirs:.2f} s (without its start), "
+                  f"icefield {ours:.2f} s, {ours / theirs:.2f}.")
+    finally:
+        shutil.rmtree(warehouse, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
