@@ -126,7 +126,8 @@ impl Storage {
         match store.put_opts(&place.path, payload, create).await {
             Ok(_) => Ok(()),
             Err(error @ object_store::Error::AlreadyExists { .. }) if place.is_remote() => {
-                let found = store.get(&place.path).await.map_err(|e| cannot("read", location, e))?;
+                let found =
+                    store.get(&place.path).await.map_err(|e| cannot("read", location, e))?;
                 let found = found.bytes().await.map_err(|e| cannot("read", location, e))?;
                 if found == content { Ok(()) } else { Err(cannot("write", location, error)) }
             }
@@ -194,7 +195,10 @@ pub fn place(location: &str) -> Result<Place> {
     // Not shown: what stands before it may be a secret. (Azure's `container@account` is no secret.)
     if bucket.contains('@') && !scheme.starts_with("ab") {
         return Err(invalid(format!("a location of `{scheme}://` has credentials in it"))
-            .with_context("hint", "put them into the environment, as AWS_ACCESS_KEY_ID and so on"));
+            .with_context(
+                "hint",
+                "put them into the environment, as AWS_ACCESS_KEY_ID and so on",
+            ));
     }
     if bucket.is_empty() && !matches!(scheme.as_str(), "file" | "memory") {
         return Err(invalid(format!("location `{location}` names no bucket")));

@@ -205,9 +205,8 @@ impl<'a> Work<'a> {
         // A DELETE of nothing but whole files reads none.
         if self.rewritten.kind.writes() || covered.len() < tasks.len() {
             collect(&self.state, &logical).await?;
-            outcome = std::mem::take(
-                &mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner),
-            );
+            outcome =
+                std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner));
         }
         if let Some((file, position)) = outcome.twice.take() {
             return Err(self.matched_twice(&file, position).await);
@@ -222,7 +221,8 @@ impl<'a> Work<'a> {
         let counts = Counts {
             inserted: outcome.inserted,
             updated: outcome.updated,
-            deleted: removed_rows + outcome.rows_deleted() - outcome.updated.min(outcome.rows_deleted()),
+            deleted: removed_rows + outcome.rows_deleted()
+                - outcome.updated.min(outcome.rows_deleted()),
         };
         change.files = std::mem::take(&mut outcome.files);
         if self.rewritten.kind == Kind::OverwritePartitions {
@@ -472,11 +472,8 @@ impl<'a> Work<'a> {
         let table = IcebergTable::new(&self.session.lake, self.table.clone(), At::Now)?;
         let table = table.with_positions()?.with_files(Chosen::Only(Arc::new(deleted)));
         let table: Arc<dyn TableProvider> = Arc::new(table);
-        let scan = LogicalPlanBuilder::scan(
-            TableReference::bare(name),
-            provider_as_source(table),
-            None,
-        )?;
+        let scan =
+            LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table), None)?;
         let null = || lit(datafusion::common::ScalarValue::Null);
         let column = |name: &str| Expr::Column(Column::from_name(name));
         let lineage = |name: &str| if is_v3 { column(name) } else { null() };
@@ -500,9 +497,8 @@ impl<'a> Work<'a> {
     /// Rows of a file that are not deleted.
     async fn live_rows(&self, task: &ScanTask) -> Result<u64> {
         let all = task.record_count();
-        let is_exact = |it: &icefield_table::manifest::ManifestEntry| {
-            it.file.format == DataFileFormat::Puffin
-        };
+        let is_exact =
+            |it: &icefield_table::manifest::ManifestEntry| it.file.format == DataFileFormat::Puffin;
         match task.deletes.as_slice() {
             [] => Ok(all),
             [one] if is_exact(one) => Ok(all.saturating_sub(one.file.record_count)),
@@ -534,7 +530,9 @@ impl<'a> Work<'a> {
         };
         let reads = match &self.rewritten.read {
             None => None,
-            Some(predicate) => cover::check_sieve(&self.state, &self.table, &self.version, predicate)?,
+            Some(predicate) => {
+                cover::check_sieve(&self.state, &self.table, &self.version, predicate)?
+            }
         };
         Ok(Check {
             from: self.session.lake.base_snapshot(&self.table),
@@ -565,10 +563,8 @@ impl<'a> Work<'a> {
 
     /// An error that names the row that several source rows matched.
     async fn matched_twice(&self, file: &str, position: i64) -> Error {
-        let mut message = format!(
-            "a row of `{}` is matched by several rows of the source",
-            self.table.name()
-        );
+        let mut message =
+            format!("a row of `{}` is matched by several rows of the source", self.table.name());
         if let Ok(Some(row)) = self.row(file, position).await {
             message.push_str(&format!(": {row}"));
         }
@@ -586,7 +582,9 @@ impl<'a> Work<'a> {
         )]))))?;
         let Some(name) = self.prepared.first() else { return Ok(None) };
         let columns: Vec<String> = match self.rewritten.keys.is_empty() {
-            true => self.version.schema.as_struct().fields().iter().map(|it| it.name.clone()).collect(),
+            true => {
+                self.version.schema.as_struct().fields().iter().map(|it| it.name.clone()).collect()
+            }
             false => self.rewritten.keys.clone(),
         };
         let quoted: Vec<_> =

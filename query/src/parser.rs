@@ -366,8 +366,10 @@ pub(crate) fn transaction(tokens: &Tokens) -> Result<Option<Verb>> {
     }
     match tokens.get(place) {
         None => Ok(Some(verb)),
-        Some(token) => Err(Error::invalid(format!("unexpected {} in a transaction statement", token.token))
-            .with_place(place_of(tokens, place))),
+        Some(token) => {
+            Err(Error::invalid(format!("unexpected {} in a transaction statement", token.token))
+                .with_place(place_of(tokens, place)))
+        }
     }
 }
 

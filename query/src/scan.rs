@@ -234,9 +234,8 @@ impl Scan {
         let storage = Arc::clone(self.table.storage());
         let source: Arc<dyn FileSource> = if more > 0 {
             let fields = map.file_schema.fields().iter().map(|it| Field::clone(it));
-            let schema = Arc::new(Schema::new(
-                fields.chain(positions::fields()).collect::<Vec<_>>(),
-            ));
+            let schema =
+                Arc::new(Schema::new(fields.chain(positions::fields()).collect::<Vec<_>>()));
             let places: Vec<usize> = (0..schema.fields().len()).collect();
             Arc::new(positions::PositionSource {
                 projection: ProjectionExprs::from_indices(&places, &schema),
@@ -325,12 +324,13 @@ fn is_selective(filters: &[Expr], schema: &Arc<IcebergSchema>, total: &Statistic
         }
     };
     filters.iter().flat_map(split_conjunction).any(|filter| match filter {
-        Expr::BinaryExpr(it) if it.op == Operator::Eq => match (it.left.as_ref(), it.right.as_ref()) {
-            (Expr::Column(column), Expr::Literal(..)) | (Expr::Literal(..), Expr::Column(column)) => {
-                is_rare(&column.name)
+        Expr::BinaryExpr(it) if it.op == Operator::Eq => {
+            match (it.left.as_ref(), it.right.as_ref()) {
+                (Expr::Column(column), Expr::Literal(..))
+                | (Expr::Literal(..), Expr::Column(column)) => is_rare(&column.name),
+                _ => false,
             }
-            _ => false,
-        },
+        }
         _ => false,
     })
 }

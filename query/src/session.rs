@@ -198,9 +198,11 @@ impl Session {
         }
         if let Some(ours) = statement::parse(&tokens)? {
             if self.lake.in_transaction() && ours.changes_something() {
-                return Err(Error::unsupported("tables are not made, altered or dropped within a \
-                     transaction")
-                    .with_hint("COMMIT it first"));
+                return Err(Error::unsupported(
+                    "tables are not made, altered or dropped within a \
+                     transaction",
+                )
+                .with_hint("COMMIT it first"));
             }
             return statement::run(self, ours, text).await;
         }

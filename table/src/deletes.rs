@@ -74,8 +74,5 @@ pub fn one_path(entry: &ManifestEntry) -> Option<String> {
 }
 
 pub(crate) fn corrupt(location: &str, why: &str) -> Error {
-    Error::new(
-        ErrorKind::DataInvalid,
-        format!("cannot apply deletes of `{location}`: {why}"),
-    )
+    Error::new(ErrorKind::DataInvalid, format!("cannot apply deletes of `{location}`: {why}"))
 }

@@ -77,8 +77,7 @@ impl WriteContext {
             Field::new(name, DataType::Int64, true).with_metadata(id)
         });
         let fields = context.file_schema.fields().iter().map(|it| Field::clone(it));
-        context.file_schema =
-            Arc::new(ArrowSchema::new(fields.chain(lineage).collect::<Vec<_>>()));
+        context.file_schema = Arc::new(ArrowSchema::new(fields.chain(lineage).collect::<Vec<_>>()));
         Ok(Arc::new(context))
     }
 

@@ -11,7 +11,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
-#![expect(clippy::disallowed_methods, reason = "a benchmark looks at the clock")]
 
 use std::path::PathBuf;
 use std::time::Instant;

@@ -1,8 +1,8 @@
 //! A catalog whose answers get lost, as a network loses them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};

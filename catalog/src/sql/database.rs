@@ -214,10 +214,11 @@ impl Address {
         }
         // What is no scheme may be a password.
         let is_plain = |it: char| it.is_ascii_alphanumeric() || matches!(it, '+' | '.' | '-');
-        let what = match !scheme.is_empty() && scheme.len() < url.len() && scheme.chars().all(is_plain) {
-            true => format!("no catalog for `{scheme}:`"),
-            false => "the catalog's address is not a URL".to_owned(),
-        };
+        let what =
+            match !scheme.is_empty() && scheme.len() < url.len() && scheme.chars().all(is_plain) {
+                true => format!("no catalog for `{scheme}:`"),
+                false => "the catalog's address is not a URL".to_owned(),
+            };
         Err(invalid(format!("{what}; use sqlite:PATH or postgres://USER@HOST/DATABASE")))
     }
 

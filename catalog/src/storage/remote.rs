@@ -62,11 +62,7 @@ fn endpoint() -> Result<Option<(String, bool)>> {
 }
 
 /// Errors of a remote store whose text would not help: what they mean, and what to do.
-pub(super) fn explained(
-    verb: &str,
-    location: &str,
-    error: &object_store::Error,
-) -> Option<Error> {
+pub(super) fn explained(verb: &str, location: &str, error: &object_store::Error) -> Option<Error> {
     if location.starts_with("file:") || location.starts_with('/') {
         return None;
     }
@@ -78,7 +74,10 @@ pub(super) fn explained(
         let message = format!("cannot {verb} `{location}`: bucket `{bucket}` does not exist");
         return Some(Error::new(ErrorKind::DataInvalid, message));
     }
-    if matches!(error, object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. }) {
+    if matches!(
+        error,
+        object_store::Error::NotFound { .. } | object_store::Error::AlreadyExists { .. }
+    ) {
         // What a store says of a bucket that is missing is not always so clear.
         let message =
             format!("cannot write `{location}`: bucket `{bucket}` is missing, or refuses it");
@@ -91,9 +90,10 @@ pub(super) fn explained(
         let message = format!("cannot {verb} `{location}`: access denied{code}");
         return Some(failed(message).with_context("hint", credentials_hint()));
     }
-    let is_passing = ["timed out", "onnection", "error sending request", "500 ", "502 ", "503 ", "504 ", "429 "]
-        .iter()
-        .any(|it| text.contains(it) || cause.contains(it));
+    let is_passing =
+        ["timed out", "onnection", "error sending request", "500 ", "502 ", "503 ", "504 ", "429 "]
+            .iter()
+            .any(|it| text.contains(it) || cause.contains(it));
     let message = match tag(&text, "Message") {
         Some(message) => format!("cannot {verb} `{location}`: {message}"),
         None => {

@@ -98,13 +98,13 @@ impl Rewriter<'_> {
         let branches = branches.collect::<Result<Vec<_>>>()?;
         refuse_unreachable(&branches)?;
         let has = |rows: Rows| branches.iter().any(|it| it.rows == rows);
-        let mut rows = self.joined(&merge, &source, has(Rows::OnlySource), has(Rows::OnlyTarget))?;
+        let mut rows =
+            self.joined(&merge, &source, has(Rows::OnlySource), has(Rows::OnlyTarget))?;
         let inner = select(&mut rows)?;
         let alias = &self.alias;
         let operation = |it: &Branch| Some(number(it.operation));
         let keep = number(sink::KEEP);
-        inner.projection =
-            vec![named(self.case(&source, &branches, &operation, &keep), "$op")];
+        inner.projection = vec![named(self.case(&source, &branches, &operation, &keep), "$op")];
         let column = |name: &str| Expr::CompoundIdentifier(vec![alias.clone(), Ident::new(name)]);
         inner.projection.push(named(column("_file"), "$file"));
         inner.projection.push(named(column("_pos"), "$pos"));
@@ -230,7 +230,9 @@ impl Rewriter<'_> {
             }
             (MergeAction::Update(update), Rows::Matched | Rows::OnlyTarget) => {
                 if update.update_predicate.is_some() || update.delete_predicate.is_some() {
-                    return Err(Error::unsupported("a condition of a clause stands after WHEN … AND"));
+                    return Err(Error::unsupported(
+                        "a condition of a clause stands after WHEN … AND",
+                    ));
                 }
                 let star = matches!(update.assignments.as_slice(), [one]
                     if matches!(&one.target, ast::AssignmentTarget::ColumnName(name)

@@ -336,9 +336,7 @@ impl<'a> Worker<'a> {
             let start = row;
             // Rows of one file stand together, so its bitmap is looked up once for all of them.
             let file = files.is_valid(start).then(|| files.value(start));
-            while row < batch.num_rows()
-                && files.is_valid(row).then(|| files.value(row)) == file
-            {
+            while row < batch.num_rows() && files.is_valid(row).then(|| files.value(row)) == file {
                 row += 1;
             }
             let mut run = Run::default();

@@ -10,9 +10,9 @@ use icefield_catalog::Storage;
 use icefield_catalog::warehouse::CATALOG_NAME;
 use icefield_table::{At, Table, snapshot};
 
-use super::{Lake, PREPARED};
 use super::metadata::MetadataTable;
 use super::table::IcebergTable;
+use super::{Lake, PREPARED};
 use crate::names::{BY_PATH, TableName};
 use crate::{Error, error::external};
 

@@ -112,8 +112,7 @@ impl EqualityDeletes {
         footer: &Arc<ParquetMetaData>,
     ) -> Result<RoaringTreemap> {
         let keys = self.keys(storage, sets).await?;
-        let metadata =
-            ArrowReaderMetadata::try_new(Arc::clone(footer), ArrowReaderOptions::new())?;
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(footer), ArrowReaderOptions::new())?;
         let physical = Arc::clone(metadata.schema());
         let exprs = self.columns.exprs(&physical, self.constants.clone())?;
         let mask = self.columns.mask(&exprs, &metadata);

@@ -10,8 +10,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::array::RecordBatchOptions;
+use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -114,7 +114,9 @@ impl PositionSource {
         let schema = self.schema.table_schema();
         let fit = |name: &str| {
             let Ok(field) = schema.field_with_name(name) else { return false };
-            !name.starts_with('_') && !field.data_type().is_nested() && !self.with_nan.contains(name)
+            !name.starts_with('_')
+                && !field.data_type().is_nested()
+                && !self.with_nan.contains(name)
         };
         let columns = collect_columns(filter);
         !columns.is_empty() && columns.iter().all(|it| fit(it.name()))
@@ -245,8 +247,7 @@ async fn open(
     let metrics =
         ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), &source.metrics);
 
-    let shows_deleted =
-        projection.expr_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
+    let shows_deleted = projection.expr_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
     let access = match shows_deleted || columns.deleted.is_empty() {
         true => ParquetAccessPlan::new_all(footer.num_row_groups()),
         false => access_plan(&footer, &columns.deleted),
@@ -267,8 +268,7 @@ async fn open(
     let selection = access.into_overall_row_selection(footer.row_groups())?;
 
     let used = projection.expr_iter().flat_map(|it| collect_columns(&it));
-    let mut used: Vec<usize> =
-        used.map(|it| it.index()).filter(|it| *it < own.len()).collect();
+    let mut used: Vec<usize> = used.map(|it| it.index()).filter(|it| *it < own.len()).collect();
     used.sort_unstable();
     used.dedup();
     let reader: Box<dyn AsyncFileReader> =

@@ -15,6 +15,7 @@
 //! and snapshot isolation, but for deleted rows, which Java compares file by file.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
@@ -83,10 +84,10 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
         if check.from == head {
             continue;
         }
-        if !walked.contains_key(&check.from) {
-            walked.insert(check.from, since(table, check.from).await?);
-        }
-        let Some(since) = walked.get(&check.from) else { continue };
+        let since = match walked.entry(check.from) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(since(table, check.from).await?),
+        };
         unchanged(table, check, since)?;
         files_stand(table, change, since)?;
         rows_stand(table, change, check, since).await?;

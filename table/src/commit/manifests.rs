@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use icefield_catalog::spec::{
-    DataContentType, FormatVersion, ManifestContentType, ManifestStatus,
-    TableMetadata,
+    DataContentType, FormatVersion, ManifestContentType, ManifestStatus, TableMetadata,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 use roaring::RoaringTreemap;

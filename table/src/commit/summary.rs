@@ -4,9 +4,7 @@
 
 use std::collections::HashSet;
 
-use icefield_catalog::spec::{
-    DataContentType, DataFileFormat, Operation, Summary, TableMetadata,
-};
+use icefield_catalog::spec::{DataContentType, DataFileFormat, Operation, Summary, TableMetadata};
 
 use super::Change;
 use super::filter::Gone;

@@ -6,9 +6,7 @@
 //! then, and moves all pointers in one step of the catalog.
 
 use icefield_catalog::spec::{TableIdent, TableRequirement};
-use icefield_catalog::{
-    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange,
-};
+use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange};
 
 use super::backoff::Backoff;
 use super::queue::Lost;
@@ -161,7 +159,8 @@ async fn attempt(
     lost.not_found(&first);
     for ((_, pending), current) in open.iter_mut().zip(loaded) {
         let ident = current.ident().ok_or_else(nameless)?.clone();
-        let mut requirements = vec![TableRequirement::UuidMatch { uuid: current.metadata().uuid() }];
+        let mut requirements =
+            vec![TableRequirement::UuidMatch { uuid: current.metadata().uuid() }];
         requirements.push(TableRequirement::RefSnapshotIdMatch {
             r#ref: "main".to_owned(),
             snapshot_id: current.metadata().current_snapshot_id(),

@@ -91,8 +91,7 @@ pub fn encode(
     let options =
         ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
-    let mut writer =
-        ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)?;
+    let mut writer = ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)?;
     let mut rest = positions.iter().map(u64::cast_signed);
     loop {
         let some: Vec<i64> = rest.by_ref().take(BATCH_ROWS).collect();
@@ -106,8 +105,7 @@ pub fn encode(
     }
     writer.close()?;
 
-    let mut file =
-        DataFile::parquet(location, target.spec_id, positions.len(), bytes.len() as u64);
+    let mut file = DataFile::parquet(location, target.spec_id, positions.len(), bytes.len() as u64);
     file.content = DataContentType::PositionDeletes;
     file.partition.clone_from(&target.partition);
     file.referenced_data_file = Some(target.path.clone());

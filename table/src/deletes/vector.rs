@@ -106,8 +106,7 @@ impl PuffinWriter {
                 "cardinality": positions.len().to_string(),
             },
         }));
-        let mut file =
-            DataFile::parquet(self.location.clone(), target.spec_id, positions.len(), 0);
+        let mut file = DataFile::parquet(self.location.clone(), target.spec_id, positions.len(), 0);
         file.content = DataContentType::PositionDeletes;
         file.format = DataFileFormat::Puffin;
         file.partition.clone_from(&target.partition);

@@ -215,8 +215,10 @@ impl Case {
             properties.join(", ")
         ))
         .await;
-        case.run("CREATE TABLE raw.other AS SELECT i AS id FROM range(0, 100) r(i) WHERE i % 9 = 4")
-            .await;
+        case.run(
+            "CREATE TABLE raw.other AS SELECT i AS id FROM range(0, 100) r(i) WHERE i % 9 = 4",
+        )
+        .await;
         case
     }
 
@@ -276,9 +278,8 @@ impl Case {
     }
 
     fn ids(&self, condition: &Condition) -> Vec<i64> {
-        let holds = |(id, row): (&i64, &Row)| {
-            (condition.holds(*id, row) == Some(true)).then_some(*id)
-        };
+        let holds =
+            |(id, row): (&i64, &Row)| (condition.holds(*id, row) == Some(true)).then_some(*id);
         self.rows.iter().filter_map(holds).collect()
     }
 

@@ -113,7 +113,10 @@ async fn no_failing_storage_call_leaves_a_change_half_done() {
                     let acknowledged = lake.run(statements).await;
                     lake.faults.strike_at.store(0, Ordering::Relaxed);
                     let found = lake.rows().await;
-                    assert!(found == after || (found == before && !acknowledged), "{what}\n{found}");
+                    assert!(
+                        found == after || (found == before && !acknowledged),
+                        "{what}\n{found}"
+                    );
                     assert!(lake.run(statements).await, "again: {what}");
                     assert_eq!(lake.rows().await, after, "again: {what}");
                 }
