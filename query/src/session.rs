@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, TableReference};
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
@@ -534,12 +535,41 @@ async fn start(
         stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
         first = stream.next().await;
     }
-    let schema = stream.schema();
+    let schema = unqualified(plan, stream.schema());
     let first = first.transpose()?;
+    let shown = Arc::clone(&schema);
     let all = stream::iter(first.map(Ok)).chain(stream);
+    let all = all.map(move |batch| {
+        let batch = batch?;
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&shown), columns, &rows)?)
+    });
     let stream =
         datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), all);
     Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
+}
+
+/// Columns that are named by what they compute, without the catalog and namespace in those names:
+/// `max(v)`, not `max(lake.raw.t.v)`.
+fn unqualified(plan: &LogicalPlan, schema: SchemaRef) -> SchemaRef {
+    if !schema.fields().iter().any(|it| it.name().contains(NAME)) {
+        return schema;
+    }
+    let mut tables = Vec::new();
+    let _ = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.push(format!("{}.", scan.table_name));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let fields = schema.fields().iter().map(|field| {
+        let name = field.name().clone();
+        let name = tables.iter().fold(name, |name, table| name.replace(table.as_str(), ""));
+        Arc::new(field.as_ref().clone().with_name(name))
+    });
+    let fields: arrow::datatypes::Fields = fields.collect();
+    Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 fn is_full_hash_join(error: &DataFusionError) -> bool {
