@@ -15,7 +15,9 @@
 
 use std::sync::Arc;
 
-use crate::spec::{TableIdent, TableMetadata, TableRequirement, TableUpdate};
+use crate::spec::{
+    FormatVersion, Snapshot, TableIdent, TableMetadata, TableRequirement, TableUpdate,
+};
 use crate::{Env, Error, LoadedTable, Result, Storage, metadata};
 
 /// Changes to one or more tables that become visible together.
@@ -78,10 +80,24 @@ impl TableChange {
         let location = base.metadata_location.clone();
         let mut next = base.metadata.as_ref().clone().into_builder(Some(location));
         for update in self.updates.iter().cloned() {
-            next = update.apply(next)?;
+            let is_stale = matches!(&update, TableUpdate::AddSnapshot { snapshot }
+                if is_stale(snapshot, &base.metadata));
+            next = match update.apply(next) {
+                Ok(next) => next,
+                Err(_) if is_stale => return Ok(None),
+                Err(error) => return Err(error),
+            };
         }
         Ok(Some(Arc::new(next.build()?.metadata)))
     }
+}
+
+/// Whether a snapshot was made for an older state of the table: its sequence number or its row ids
+/// are taken, or the table was upgraded and has row ids now (trap T-03).
+fn is_stale(snapshot: &Snapshot, base: &TableMetadata) -> bool {
+    let is_v3 = base.format_version() >= FormatVersion::V3;
+    snapshot.sequence_number() <= base.last_sequence_number()
+        || (is_v3 && snapshot.first_row_id().is_none_or(|first| first < base.next_row_id()))
 }
 
 /// One table's commit, staged: the base it was made from, and the next state, already written.

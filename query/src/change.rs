@@ -162,6 +162,7 @@ impl<'a> Work<'a> {
     ) -> Result<Self> {
         let target = statement::target(statement)?;
         let table = session.table(&target.name).await?;
+        session.lake.pin(&table).await?;
         if table.ident().is_none() {
             return Err(Error::invalid("a table read by its path cannot be written"));
         }
@@ -229,7 +230,8 @@ impl<'a> Work<'a> {
             self.overwrite_partitions(&tasks, &mut change).await?;
         }
         self.delete_rows(&tasks, &mut outcome, &mut change).await?;
-        change.checks.push(self.check()?);
+        let check = self.check(&change)?;
+        change.checks.push(check);
         self.commit(change, counts).await
     }
 
@@ -520,26 +522,34 @@ impl<'a> Work<'a> {
     }
 
     /// What has to hold of commits since the snapshot that was read.
-    fn check(&self) -> Result<Check> {
+    fn check(&self, change: &Change) -> Result<Check> {
         let kind = self.rewritten.kind;
         let properties = self.table.metadata().properties();
         let level = properties.get(kind.isolation_property()).map(String::as_str);
-        let serializable = match kind {
+        let by_table = match kind {
             Kind::OverwritePartitions | Kind::Truncate => level == Some("serializable"),
             _ => level != Some("snapshot"),
         };
+        let serializable = self.session.lake.is_serializable().unwrap_or(by_table);
+        // Which rows a join looked at is not known beyond this statement.
+        let is_joined = matches!(self.rewritten.condition, Condition::Joined)
+            && kind != Kind::OverwritePartitions
+            && self.session.lake.in_transaction();
         let reads = match &self.rewritten.read {
             None => None,
             Some(predicate) => {
                 cover::check_sieve(&self.state, &self.table, &self.version, predicate)?
             }
         };
+        // Two overwrites of one partition replace each other, also where neither found a file.
+        let partitions = (kind == Kind::OverwritePartitions)
+            .then(|| change.files.iter().map(|it| (it.spec_id, it.partition.clone())).collect());
         Ok(Check {
             from: self.session.lake.base_snapshot(&self.table),
             reads: reads.map(Arc::from),
             no_new_rows: serializable,
-            replaces_rows: kind.replaces_rows(),
-            unchanged: serializable && self.rewritten.reads_itself,
+            unchanged: serializable && (self.rewritten.reads_itself || is_joined),
+            partitions,
         })
     }
 
@@ -549,11 +559,12 @@ impl<'a> Work<'a> {
         if self.rewritten.kind.writes() {
             done.changed = Some((counts.inserted, counts.updated, counts.deleted));
         }
-        if !change.changes_rows() {
+        if self.session.lake.in_transaction() {
+            // Also what changed nothing has read something.
+            self.session.lake.absorb(&self.table, change).await?;
             return Ok(done);
         }
-        if self.session.lake.in_transaction() {
-            self.session.lake.absorb(&self.table, change).await?;
+        if !change.changes_rows() {
             return Ok(done);
         }
         let changed = commit::change(&self.table, change).await?;

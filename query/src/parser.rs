@@ -338,7 +338,7 @@ pub(crate) fn transaction(tokens: &Tokens) -> Result<Option<Verb>> {
     let is = |place: usize, name: &str| is_word(tokens.get(place), name);
     let begins = is(0, "BEGIN") || (is(0, "START") && is(1, "TRANSACTION"));
     let (verb, mut place) = if begins {
-        (Verb::Begin { snapshot_isolation: false }, 1)
+        (Verb::Begin { serializable: None }, 1)
     } else if is(0, "COMMIT") || is(0, "END") {
         (Verb::Commit, 1)
     } else if is(0, "ROLLBACK") || is(0, "ABORT") {
@@ -361,7 +361,7 @@ pub(crate) fn transaction(tokens: &Tokens) -> Result<Option<Verb>> {
                     .with_place(place_of(tokens, place)));
             }
         };
-        verb = Verb::Begin { snapshot_isolation: relaxed };
+        verb = Verb::Begin { serializable: Some(!relaxed) };
         place += used;
     }
     match tokens.get(place) {

@@ -108,10 +108,7 @@ impl Lake {
             return Ok(Some(table));
         }
         match self.tables.load(&ident).await {
-            Ok(table) => {
-                self.pin(&ident, &table);
-                return Ok(Some(table));
-            }
+            Ok(table) => return Ok(Some(table)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -127,9 +124,7 @@ impl Lake {
                 if let Some(table) = self.draft(&ident) {
                     return Ok(Some(table));
                 }
-                let table = self.tables.load(&ident).await?;
-                self.pin(&ident, &table);
-                Ok(Some(table))
+                Ok(Some(self.tables.load(&ident).await?))
             }
             _ => Ok(None),
         }

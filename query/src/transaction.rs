@@ -21,8 +21,8 @@ use crate::{Error, ErrorKind, Result};
 #[derive(Debug, Default)]
 pub(crate) struct Transaction {
     drafts: BTreeMap<TableIdent, Member>,
-    /// Whether rows that were read may change before the commit.
-    snapshot_isolation: bool,
+    /// Whether rows that were read may not change before the commit, if BEGIN said so.
+    serializable: Option<bool>,
     /// A statement has failed, so that nothing of it can be committed.
     failed: bool,
 }
@@ -37,7 +37,10 @@ struct Member {
 /// A statement about transactions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verb {
-    Begin { snapshot_isolation: bool },
+    /// With the level that it names: serializable, or snapshot isolation.
+    Begin {
+        serializable: Option<bool>,
+    },
     Commit,
     Rollback,
 }
@@ -45,13 +48,13 @@ pub(crate) enum Verb {
 pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
     let lake = &session.lake;
     match verb {
-        Verb::Begin { snapshot_isolation } => {
+        Verb::Begin { serializable } => {
             let mut open = lake.transaction.lock().unwrap_or_else(PoisonError::into_inner);
             if open.is_some() {
                 return Err(Error::invalid("a transaction has begun already")
                     .with_hint("COMMIT or ROLLBACK it first"));
             }
-            *open = Some(Transaction { snapshot_isolation, ..Transaction::default() });
+            *open = Some(Transaction { serializable, ..Transaction::default() });
             Ok(Done::new("BEGIN"))
         }
         Verb::Rollback => {
@@ -72,7 +75,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
             }
             let drafts = open.drafts.into_values().filter_map(|member| {
                 let Member { mut draft, read } = member;
-                if read && !open.snapshot_isolation {
+                if read && open.serializable != Some(false) {
                     let from = draft.base.metadata().current_snapshot_id();
                     draft.change.checks.push(Check { from, unchanged: true, ..Check::default() });
                 }
@@ -120,13 +123,47 @@ impl Lake {
         Some(open.as_ref()?.drafts.get(ident)?.draft.table.clone())
     }
 
+    /// What BEGIN said of isolation, in a transaction.
+    pub(crate) fn is_serializable(&self) -> Option<bool> {
+        let open = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref()?.serializable
+    }
+
     /// Makes a table part of the transaction, if one has begun, as it stands.
-    pub(crate) fn pin(&self, ident: &TableIdent, table: &Table) {
+    ///
+    /// All tables of a transaction are as they were at one moment: when another one comes, those
+    /// that it has must still be as it has them.
+    pub(crate) async fn pin(&self, table: &Table) -> Result<()> {
+        let Some(ident) = table.ident() else { return Ok(()) };
+        let others: Vec<Table> = {
+            let open = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(open) = open.as_ref() else { return Ok(()) };
+            if open.drafts.contains_key(ident) {
+                return Ok(());
+            }
+            open.drafts.values().map(|it| it.draft.base.clone()).collect()
+        };
+        for other in others {
+            let now = other.refresh().await?;
+            if now.loaded().metadata_location != other.loaded().metadata_location {
+                return Err(Error::new(
+                    ErrorKind::Conflict,
+                    format!(
+                        "`{}` was changed after the transaction read it, so `{}` cannot be read \
+                         as of the same moment",
+                        other.name(),
+                        table.name()
+                    ),
+                )
+                .with_hint("ROLLBACK and begin again"));
+            }
+        }
         let mut open = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = open.as_mut() {
             let new = || Member { draft: Draft::new(table.clone()), read: false };
             open.drafts.entry(ident.clone()).or_insert_with(new);
         }
+        Ok(())
     }
 
     /// Notes that a query of the transaction reads a table.

@@ -64,7 +64,9 @@ impl Table {
         let mut widths: Vec<usize> = self.names.iter().map(|it| shown(it)).collect();
         for cells in &self.waiting {
             for (width, cell) in widths.iter_mut().zip(cells) {
-                *width = (*width).max(cell.as_deref().map_or(0, |it| shown(&one_line(it))));
+                let lines = cell.as_deref().into_iter().flat_map(str::lines);
+                let widest = lines.map(|it| shown(&one_line(it))).max().unwrap_or(0);
+                *width = (*width).max(widest);
             }
         }
         if let Some(most) = self.width {
@@ -86,14 +88,23 @@ impl Table {
         Ok(())
     }
 
+    /// A row; a cell of several lines goes on below itself, as plans do.
     fn line(&mut self, out: &mut dyn Write, cells: &[Option<String>]) -> Result<()> {
         let Some(widths) = &self.widths else { return Ok(()) };
-        let padded = cells.iter().zip(widths).zip(&self.right).map(|((cell, width), right)| {
-            let cell = cut(&one_line(cell.as_deref().unwrap_or("")), *width);
-            let space = " ".repeat(width.saturating_sub(shown(&cell)));
-            if *right { format!("{space}{cell}") } else { format!("{cell}{space}") }
-        });
-        writeln!(out, " {}", padded.collect::<Vec<_>>().join(" | ").trim_end())
+        let lines = |it: &Option<String>| -> Vec<String> {
+            it.as_deref().unwrap_or("").lines().map(one_line).collect()
+        };
+        let cells: Vec<Vec<String>> = cells.iter().map(lines).collect();
+        let height = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
+        for number in 0..height {
+            let padded = cells.iter().zip(widths).zip(&self.right).map(|((cell, width), right)| {
+                let cell = cut(cell.get(number).map_or("", String::as_str), *width);
+                let space = " ".repeat(width.saturating_sub(shown(&cell)));
+                if *right { format!("{space}{cell}") } else { format!("{cell}{space}") }
+            });
+            writeln!(out, " {}", padded.collect::<Vec<_>>().join(" | ").trim_end())?;
+        }
+        Ok(())
     }
 
     /// A row with each column on a line of its own.

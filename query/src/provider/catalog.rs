@@ -78,17 +78,15 @@ impl SchemaProvider for LakeNamespace {
         let parsed = TableName::parse(name);
         let Some(table) = lake.find(&self.name, &parsed.table).await? else { return Ok(None) };
         let at = at(&table, parsed.version.as_deref())?;
-        if at == At::Now {
-            lake.mark_read(&table);
-        }
+        lake.pin(&table).await?;
         Ok(Some(match parsed.metadata {
             Some(kind) => Arc::new(MetadataTable::new(table, at, &kind)?),
             None if parsed.with_positions => {
-                let plain = IcebergTable::new(lake, table, at)?;
+                let plain = IcebergTable::new(lake, table, at)?.noticed_by(lake);
                 // A table with a column of such a name has that one.
                 Arc::new(plain.clone().with_positions().unwrap_or(plain))
             }
-            None => Arc::new(IcebergTable::new(lake, table, at)?),
+            None => Arc::new(IcebergTable::new(lake, table, at)?.noticed_by(lake)),
         }))
     }
 

@@ -23,6 +23,8 @@ use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 pub(crate) struct IcebergTable {
     scan: Scan,
     at: At,
+    /// Who is told that the table was read.
+    noticed_by: Option<Arc<Lake>>,
 }
 
 impl IcebergTable {
@@ -32,7 +34,17 @@ impl IcebergTable {
         let footers = Arc::clone(&lake.footers);
         let draft = table.ident().and_then(|it| lake.draft_snapshot(it));
         let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
-        Ok(Self { scan: Scan { table, version, schema, footers, deletes, draft, files }, at })
+        Ok(Self {
+            scan: Scan { table, version, schema, footers, deletes, draft, files },
+            at,
+            noticed_by: None,
+        })
+    }
+
+    /// The same, which tells the open transaction when it is read.
+    pub(crate) fn noticed_by(mut self, lake: &Arc<Lake>) -> Self {
+        self.noticed_by = Some(Arc::clone(lake));
+        self
     }
 
     /// The same with the metadata columns after its own.
@@ -73,6 +85,9 @@ impl TableProvider for IcebergTable {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if let Some(lake) = self.noticed_by.as_ref().filter(|_| self.at == At::Now) {
+            lake.mark_read(&self.scan.table);
+        }
         self.scan.plan(state, projection, filters, limit).await
     }
 

@@ -339,12 +339,12 @@ impl FileColumns {
             Some(Arc::new(Column::new(field.name(), place)) as Arc<dyn PhysicalExpr>)
         };
         let row_id = Lineage {
-            own: own(ROW_ID_FIELD).filter(|_| facts.first_row_id.is_some()),
+            own: own(ROW_ID_FIELD),
             position: Some(Arc::clone(&position)),
             start: facts.first_row_id,
         };
         let updated = Lineage {
-            own: own(LAST_UPDATED_FIELD).filter(|_| facts.first_row_id.is_some()),
+            own: own(LAST_UPDATED_FIELD),
             position: None,
             start: facts.sequence_number.filter(|_| facts.first_row_id.is_some()),
         };

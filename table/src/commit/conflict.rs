@@ -7,15 +7,16 @@
 //! |---|---|
 //! | removed a data file that we remove, or delete rows of | always |
 //! | deleted rows of a data file that we remove | always, unless the rows stayed the same (`replace`) |
-//! | deleted a row that we delete | if we also put another in its place ([`Check::replaces_rows`]) |
+//! | deleted a row that we delete | always: who comes second has to look again |
+//! | added files to a partition that we replace | always ([`Check::partitions`]) |
 //! | added rows that we might have read | if rows read have to be all there were ([`Check::no_new_rows`]) |
 //! | anything but `replace` | if we read the table as a whole ([`Check::unchanged`]) |
 //!
 //! So changes to different rows both land, even of one file. The table is Java's, for serializable
 //! and snapshot isolation, but for deleted rows, which Java compares file by file.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::manifest::ManifestEntry;
 use crate::manifest::columns::Files;
 use crate::manifest::read::Manifest;
 use crate::scan::Sieve;
+use crate::scan::deletes::PartitionKey;
 use crate::table::Table;
 use crate::{partition, snapshot};
 
@@ -42,9 +44,8 @@ pub struct Check {
     pub reads: Option<Arc<Sieve>>,
     /// Whether no rows like those read may have come since: serializable isolation.
     pub no_new_rows: bool,
-    /// Whether deleted rows were replaced by others made from them, so that nobody else may have
-    /// deleted them: UPDATE and MERGE.
-    pub replaces_rows: bool,
+    /// Partitions that are replaced as a whole, by spec and values: no file may have come into them.
+    pub partitions: Option<HashSet<PartitionKey>>,
     /// Whether no row at all may have changed since.
     pub unchanged: bool,
 }
@@ -54,7 +55,7 @@ impl fmt::Debug for Check {
         f.debug_struct("Check")
             .field("from", &self.from)
             .field("no_new_rows", &self.no_new_rows)
-            .field("replaces_rows", &self.replaces_rows)
+            .field("partitions", &self.partitions)
             .field("unchanged", &self.unchanged)
             .finish_non_exhaustive()
     }
@@ -90,7 +91,7 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
         };
         unchanged(table, check, since)?;
         files_stand(table, change, since)?;
-        rows_stand(table, change, check, since).await?;
+        rows_stand(table, change, since).await?;
         no_new_rows(table, check, since)?;
     }
     Ok(())
@@ -177,7 +178,7 @@ fn files_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
 }
 
 /// Nobody deleted rows that the change carries over or replaces.
-async fn rows_stand(table: &Table, change: &Change, check: &Check, since: &Since) -> Result<()> {
+async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
     for (by, entry) in since.deletes.iter().filter(|(by, _)| !is_rewrite(by)) {
         let reaches = |file: &crate::manifest::DataFile| match one_path(entry) {
             Some(path) => path == file.path,
@@ -199,9 +200,6 @@ async fn rows_stand(table: &Table, change: &Change, check: &Check, since: &Since
         if let Some(file) = change.removed.iter().find(|it| reaches(it)) {
             return Err(told(&file.path));
         }
-        if !check.replaces_rows {
-            continue;
-        }
         for rows in change.deleted.iter().filter(|it| reaches(&it.file)) {
             if entry.file.content == DataContentType::EqualityDeletes {
                 return Err(told(&rows.file.path));
@@ -216,7 +214,7 @@ async fn rows_stand(table: &Table, change: &Change, check: &Check, since: &Since
 }
 
 fn no_new_rows(table: &Table, check: &Check, since: &Since) -> Result<()> {
-    if !check.no_new_rows {
+    if !check.no_new_rows && check.partitions.is_none() {
         return Ok(());
     }
     let metadata = table.metadata();
@@ -225,14 +223,20 @@ fn no_new_rows(table: &Table, check: &Check, since: &Since) -> Result<()> {
             Some(sieve) => sieve(&Files::new(manifest, metadata, metadata.current_schema())?)?,
             None => None,
         };
+        let spec = partition::spec(metadata, manifest.spec_id)?;
+        let types = partition::field_types(metadata, spec)?;
         for index in 0..manifest.len() {
+            let is_replaced = match &check.partitions {
+                Some(all) => all.contains(&(manifest.spec_id, manifest.partition(index, &types)?)),
+                None => false,
+            };
             let is_new = manifest.status(index) == ManifestStatus::Added
                 && manifest.snapshot_id(index) == Some(by.snapshot_id());
             let may_match = mask.as_ref().is_none_or(|it| {
                 use arrow::array::Array;
                 it.is_null(index) || it.value(index)
             });
-            if is_new && may_match {
+            if is_new && (is_replaced || (check.no_new_rows && may_match)) {
                 return Err(conflict(format!(
                     "snapshot {} ({}) added rows to `{}` that this change might have read, in \
                      data file `{}`",

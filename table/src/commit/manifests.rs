@@ -88,7 +88,11 @@ fn identity(file: &DataFile) -> Identity {
 
 /// Delete files already written for a change, by data file: what they were merged with, and they.
 #[derive(Debug, Default)]
-pub(super) struct Written(HashMap<String, (Vec<Identity>, DataFile)>);
+pub(super) struct Written {
+    files: HashMap<String, (Vec<Identity>, DataFile)>,
+    /// Whether they are deletion vectors: the table may be upgraded between attempts (trap T-41).
+    is_v3: bool,
+}
 
 /// What a change does to delete files, worked out on the head of the table.
 #[derive(Debug, Default)]
@@ -135,6 +139,9 @@ pub(super) async fn plan_deletes(
     }
     let index = DeleteIndex::new(table, crate::scan::read_all(table, lines).await?)?;
     let is_v3 = metadata.format_version() >= FormatVersion::V3;
+    if written.is_v3 != is_v3 {
+        *written = Written { is_v3, ..Written::default() };
+    }
     let new: HashSet<&str> = change.files.iter().map(|it| it.path.as_str()).collect();
     let mut merges = Vec::with_capacity(change.deleted.len());
     for rows in &change.deleted {
@@ -155,10 +162,13 @@ pub(super) async fn plan_deletes(
     }
     let base = |it: &Merged<'_>| it.own.iter().map(|it| identity(&it.file)).collect::<Vec<_>>();
     let (ready, open): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|it| {
-        written.0.get(&it.rows.file.path).is_some_and(|(merged_with, _)| *merged_with == base(it))
+        written
+            .files
+            .get(&it.rows.file.path)
+            .is_some_and(|(merged_with, _)| *merged_with == base(it))
     });
     for it in ready {
-        if let Some((_, file)) = written.0.get(&it.rows.file.path) {
+        if let Some((_, file)) = written.files.get(&it.rows.file.path) {
             plan.added.push(file.clone());
         }
     }
@@ -168,7 +178,7 @@ pub(super) async fn plan_deletes(
         false => write_positions(table, metadata, &open).await?,
     };
     for ((merged, base), file) in open.iter().zip(bases).zip(made) {
-        written.0.insert(merged.rows.file.path.clone(), (base, file.clone()));
+        written.files.insert(merged.rows.file.path.clone(), (base, file.clone()));
         plan.added.push(file);
     }
     Ok(plan)

@@ -22,7 +22,8 @@ use crate::manifest::read::Manifest;
 use crate::partition;
 use crate::table::Table;
 
-pub(crate) type PartitionKey = (i32, Vec<Option<PrimitiveLiteral>>);
+/// A partition spec's id and the values of its fields: what a file's partition is known by.
+pub type PartitionKey = (i32, Vec<Option<PrimitiveLiteral>>);
 type Entries = Vec<Arc<ManifestEntry>>;
 
 /// All delete files of a snapshot, by what they can reach.
