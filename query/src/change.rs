@@ -40,7 +40,7 @@ use icefield_table::{At, Table, partition, snapshot};
 use crate::insert::StatementContext;
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
-use crate::session::{Answer, Done, Session, rows_of};
+use crate::session::{Answer, Done, Session, physical_plan, rows_of};
 use crate::{Error, ErrorKind, Result};
 pub(crate) use merge::stars;
 use sink::{Outcome, Target};
@@ -102,7 +102,7 @@ pub(crate) async fn explain(session: &Session, statement: Statement, text: &str)
     let covered = work.covered().await?;
     let (logical, _) = work.plan(&covered).await?;
     let state = &work.state;
-    let physical = state.create_physical_plan(&logical).await?;
+    let physical = physical_plan(state, &logical).await?;
     let shown = datafusion::physical_plan::displayable(physical.as_ref()).indent(false);
     let tasks = work.tasks().await?;
     let bytes: u64 = tasks.values().map(ScanTask::file_size_bytes).sum();
@@ -219,7 +219,7 @@ impl<'a> Work<'a> {
             change.removed.push(data_file(&self.table, task)?);
             removed_rows += self.live_rows(task).await?;
         }
-        let counts = Counts {
+        let mut counts = Counts {
             inserted: outcome.inserted,
             updated: outcome.updated,
             deleted: removed_rows + outcome.rows_deleted()
@@ -227,7 +227,7 @@ impl<'a> Work<'a> {
         };
         change.files = std::mem::take(&mut outcome.files);
         if self.rewritten.kind == Kind::OverwritePartitions {
-            self.overwrite_partitions(&tasks, &mut change).await?;
+            counts.deleted += self.overwrite_partitions(&tasks, &mut change).await?;
         }
         self.delete_rows(&tasks, &mut outcome, &mut change).await?;
         let check = self.check(&change)?;
@@ -342,6 +342,7 @@ impl<'a> Work<'a> {
             ));
         };
         let columns = icefield_table::arrow::schema(self.table.metadata().current_schema());
+        let predicate = cover::simplified(predicate, &columns)?;
         let columns = datafusion::common::DFSchema::try_from(columns.as_ref().clone())?;
         Ok(self.state.create_physical_expr(predicate, &columns)?)
     }
@@ -398,14 +399,15 @@ impl<'a> Work<'a> {
         Ok(LogicalPlanBuilder::from(inserted).union(deleted)?.build()?)
     }
 
-    /// A dynamic overwrite: the files of the partitions that were written go.
+    /// A dynamic overwrite: the files of the partitions that were written go. Gives their rows.
     async fn overwrite_partitions(
         &self,
         tasks: &HashMap<String, ScanTask>,
         change: &mut Change,
-    ) -> Result<()> {
+    ) -> Result<u64> {
         let spec_id = self.table.metadata().default_partition_spec_id();
         let written: HashSet<_> = change.files.iter().map(|it| it.partition.clone()).collect();
+        let mut rows = 0;
         for task in tasks.values() {
             let (spec, values) = task.partition(&self.table)?;
             if spec != spec_id {
@@ -418,10 +420,11 @@ impl<'a> Work<'a> {
             }
             if written.contains(&values) {
                 change.removed.push(data_file(&self.table, task)?);
+                rows += self.live_rows(task).await?;
             }
         }
         change.summary.insert("replace-partitions".to_owned(), "true".to_owned());
-        Ok(())
+        Ok(rows)
     }
 
     /// Whether to copy files or to write deletes.
@@ -513,7 +516,7 @@ impl<'a> Work<'a> {
                     provider_as_source(Arc::new(table)),
                     Some(Vec::new()),
                 )?;
-                let physical = self.state.create_physical_plan(&scan.build()?).await?;
+                let physical = physical_plan(&self.state, &scan.build()?).await?;
                 let batches =
                     datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
                 Ok(batches.iter().map(|it| it.num_rows() as u64).sum())
@@ -607,7 +610,7 @@ impl<'a> Work<'a> {
         );
         let tokens = crate::parser::tokens(&text)?.pop().unwrap_or_default();
         let logical = self.session.plan(&self.state, self.session.parse(tokens)?).await?;
-        let physical = self.state.create_physical_plan(&logical).await?;
+        let physical = physical_plan(&self.state, &logical).await?;
         let batches = datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
         let Some(batch) = batches.into_iter().find(|it| it.num_rows() > 0) else { return Ok(None) };
         let mut parts = Vec::new();
@@ -664,7 +667,7 @@ fn cast_to(rows: LogicalPlan, schema: &arrow::datatypes::SchemaRef) -> Result<Lo
 
 /// Runs a plan for what it does.
 async fn collect(state: &SessionState, logical: &LogicalPlan) -> Result<()> {
-    let physical = state.create_physical_plan(logical).await?;
+    let physical = physical_plan(state, logical).await?;
     datafusion::physical_plan::collect(physical, state.task_ctx()).await?;
     Ok(())
 }

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectItem, TableAlias, TableFactor, Value, VisitMut, VisitorMut,
+    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, Value,
+    VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
 
@@ -124,6 +125,37 @@ impl VisitorMut for Names<'_> {
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
         if let Some(made) = three_parts(&parts(name), self.current) {
             *name = made;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// `t.*` means the table that FROM calls `raw.t`.
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+        let joins = select.from.iter().flat_map(|it| &it.joins).map(|it| &it.relation);
+        let factors = select.from.iter().map(|it| &it.relation).chain(joins);
+        let mut tables = Vec::new();
+        for factor in factors {
+            if let TableFactor::Table { name, alias: None, args: None, .. } = factor
+                && let Some(made) = three_parts(&parts(name), self.current)
+            {
+                tables.push((parts(name).pop(), made));
+            }
+        }
+        for item in &mut select.projection {
+            if let SelectItem::QualifiedWildcard(
+                SelectItemQualifiedWildcardKind::ObjectName(name),
+                _,
+            ) = item
+            {
+                let wanted = parts(name);
+                let found = tables.iter().find(|(bare, made)| {
+                    let is_bare = wanted.len() == 1 && bare.as_ref() == wanted.first();
+                    is_bare || three_parts(&wanted, self.current).as_ref() == Some(made)
+                });
+                if let Some((_, made)) = found {
+                    *name = made.clone();
+                }
+            }
         }
         ControlFlow::Continue(())
     }
@@ -387,14 +419,21 @@ impl VisitorMut for Unnamed {
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
         let mut taken: Vec<String> = Vec::new();
         for item in &mut select.projection {
-            if let SelectItem::UnnamedExpr(expr) = item
-                && !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_))
-            {
-                let mut name = expr.to_string();
-                while taken.contains(&name) {
-                    name.push('\'');
+            let SelectItem::UnnamedExpr(expr) = item else { continue };
+            let (mut name, is_column) = match &*expr {
+                Expr::Identifier(ident) => (folded(ident), true),
+                Expr::CompoundIdentifier(idents) => {
+                    (idents.last().map(folded).unwrap_or_default(), true)
                 }
-                taken.push(name.clone());
+                other => (other.to_string(), false),
+            };
+            let is_taken = taken.contains(&name);
+            while taken.contains(&name) {
+                name.push('\'');
+            }
+            taken.push(name.clone());
+            // A column is named already, unless it stands there twice.
+            if !is_column || is_taken {
                 let alias = Ident::with_quote('"', name);
                 *item = SelectItem::ExprWithAlias { expr: expr.clone(), alias };
             }

@@ -68,7 +68,8 @@ pub(crate) struct Scan {
     pub(crate) schema: SchemaRef,
     pub(crate) footers: Arc<FooterCaches>,
     pub(crate) deletes: Arc<deletes::DeleteCache>,
-    /// The snapshot of a transaction that is not committed: its rows have no ids yet.
+    /// In a table with changes that are not committed: the first row id that they gave out, which is
+    /// settled only by the commit.
     pub(crate) draft: Option<i64>,
     /// Which files are read, if not all.
     pub(crate) files: Chosen,
@@ -172,13 +173,12 @@ impl Scan {
         let metadata = self.table.metadata();
         let spec = icefield_table::partition::spec(metadata, spec_id).map_err(external)?;
         let types = icefield_table::partition::field_types(metadata, spec).map_err(external)?;
-        let (manifest, index) = task.entry();
-        let is_draft = self.draft.is_some() && manifest.snapshot_id(index) == self.draft;
+        let is_settled = |id: &i64| self.draft.is_none_or(|first| *id < first);
         Ok(positions::Facts {
             file: task.file_path().map_err(external)?.to_owned(),
             spec_id,
             partition: icefield_table::partition::path(spec, &types, &values),
-            first_row_id: task.first_row_id().filter(|_| !is_draft),
+            first_row_id: task.first_row_id().filter(is_settled),
             sequence_number: Some(task.sequence_number()),
         })
     }

@@ -284,7 +284,7 @@ impl Session {
         let statement = self.parse(parser::tokens(text)?.pop().unwrap_or_default())?;
         let state = self.context.state();
         let plan = state.statement_to_plan(statement).await?;
-        let plan = state.create_physical_plan(&plan).await?;
+        let plan = physical_plan(&state, &plan).await?;
         let batches = datafusion::physical_plan::collect(plan, state.task_ctx()).await?;
         let row = batches.into_iter().find(|it| it.num_rows() > 0);
         row.ok_or_else(|| Error::invalid("the expression has no value"))
@@ -337,13 +337,13 @@ impl Session {
         if let LogicalPlan::Dml(dml) = &plan {
             return match dml.op {
                 WriteOp::Insert(_) => {
-                    let physical = state.create_physical_plan(&plan).await?;
+                    let physical = physical_plan(&state, &plan).await?;
                     self.write_plan(physical, &state, &said).await.map(Answer::Done)
                 }
                 _ => Err(Error::unsupported(format!("{} is not supported yet", dml.op))),
             };
         }
-        let physical = state.create_physical_plan(&plan).await?;
+        let physical = physical_plan(&state, &plan).await?;
         let rows = start(&state, &plan, physical).await?;
         Ok(Answer::Rows(rows))
     }
@@ -531,7 +531,7 @@ async fn start(
         drop(stream);
         let mut spilling = state.clone();
         spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
-        running = spilling.create_physical_plan(plan).await?;
+        running = physical_plan(&spilling, plan).await?;
         stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
         first = stream.next().await;
     }
@@ -570,6 +570,29 @@ fn unqualified(plan: &LogicalPlan, schema: SchemaRef) -> SchemaRef {
     });
     let fields: arrow::datatypes::Fields = fields.collect();
     Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The physical plan of a logical one.
+///
+/// A join for `NOT IN` has to see whether the subquery gives a null, and DataFusion 54 pushes a
+/// filter made of the other side's keys into that subquery, which drops nulls: then rows come back
+/// that must not. Plans with such a join go without those filters.
+pub(crate) async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    let optimized = state.optimize(plan)?;
+    let mut is_null_aware = false;
+    optimized.apply_with_subqueries(|node| {
+        is_null_aware |= matches!(node, LogicalPlan::Join(join) if join.null_aware);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if !is_null_aware {
+        return state.query_planner().create_physical_plan(&optimized, state).await;
+    }
+    let mut careful = state.clone();
+    careful.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+    careful.query_planner().create_physical_plan(&optimized, &careful).await
 }
 
 fn is_full_hash_join(error: &DataFusionError) -> bool {

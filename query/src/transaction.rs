@@ -175,11 +175,12 @@ impl Lake {
         }
     }
 
-    /// The snapshot that the transaction's own changes of a table are in, if there are any.
-    pub(crate) fn draft_snapshot(&self, ident: &TableIdent) -> Option<i64> {
+    /// The first row id given out by the transaction's own changes of a table, if there are any.
+    pub(crate) fn draft_row_id(&self, ident: &TableIdent) -> Option<i64> {
         let open = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
         let draft = &open.as_ref()?.drafts.get(ident)?.draft;
-        draft.change.changes_rows().then_some(draft.snapshot_id)
+        let first = i64::try_from(draft.base.metadata().next_row_id()).unwrap_or(i64::MAX);
+        draft.change.changes_rows().then_some(first)
     }
 
     /// The committed snapshot that a table, perhaps with changes of the transaction, stands on.

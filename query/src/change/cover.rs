@@ -197,9 +197,14 @@ pub(super) fn conjuncts(logical: &LogicalPlan) -> Option<Expr> {
 
 /// A condition's negation, put into its comparisons, where the sieve understands it.
 fn negation(condition: &Expr, schema: &arrow::datatypes::SchemaRef) -> Result<Expr> {
+    simplified(not(condition.clone()), schema)
+}
+
+/// An expression as the optimizer leaves it: typed, and without functions that only stand for others.
+pub(super) fn simplified(expr: Expr, schema: &arrow::datatypes::SchemaRef) -> Result<Expr> {
     let columns = Arc::new(DFSchema::try_from(schema.as_ref().clone())?);
     let context = SimplifyContext::builder().with_schema(Arc::clone(&columns)).build();
     let simplifier = ExprSimplifier::new(context);
-    let typed = simplifier.coerce(condition.clone(), &columns)?;
-    Ok(simplifier.simplify(not(typed))?)
+    let typed = simplifier.coerce(expr, &columns)?;
+    Ok(simplifier.simplify(typed)?)
 }

@@ -32,7 +32,7 @@ impl IcebergTable {
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
         let schema = query_schema(&table, &version)?;
         let footers = Arc::clone(&lake.footers);
-        let draft = table.ident().and_then(|it| lake.draft_snapshot(it));
+        let draft = table.ident().and_then(|it| lake.draft_row_id(it));
         let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
         Ok(Self {
             scan: Scan { table, version, schema, footers, deletes, draft, files },

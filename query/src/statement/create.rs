@@ -352,7 +352,7 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     let said = Arc::new(session.context_of(text));
     let state = session.state_with(&said, text).await?;
     let plan = session.plan(&state, statement).await?;
-    let input = state.create_physical_plan(&plan).await?;
+    let input = crate::session::physical_plan(&state, &plan).await?;
     let columns = match create.columns.is_empty() {
         true => from_query(&input.schema())?,
         false => {
