@@ -15,6 +15,7 @@
 pub(crate) mod columns;
 pub(crate) mod deletes;
 mod equality;
+pub(crate) mod exact;
 pub(crate) mod positions;
 pub(crate) mod sieve;
 pub(crate) mod source;
@@ -100,8 +101,8 @@ impl Scan {
         let unmapped = columns::unmapped(self.table.metadata(), schema)?;
         let sieve = sieve::sieve(state, &self.schema, schema, &unmapped, filters)?;
         let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
-        let tasks = self.chosen(planned.tasks)?;
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
+        let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
         let own = schema.as_struct().fields().len();
         let with_positions = match projection {
             Some(places) => places.iter().any(|it| *it >= own),

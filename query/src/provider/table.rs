@@ -16,6 +16,7 @@ use super::Lake;
 use crate::Error;
 use crate::error::external;
 use crate::insert::{Purpose, insert_plan};
+use crate::scan::exact::decided_by_partitions;
 use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 
 /// One version of one table. Made once for a query, so that the query sees one snapshot of it.
@@ -74,8 +75,13 @@ impl TableProvider for IcebergTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
-        // Files are pruned by them; rows are still to be checked.
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let constant = self.scan.constant_columns();
+        let decided = |filter: &&Expr| match decided_by_partitions(filter, &constant) {
+            true => TableProviderFilterPushDown::Exact,
+            // Files are pruned by it; rows are still to be checked.
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(decided).collect())
     }
 
     async fn scan(

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{AsArray, RecordBatch};
 use futures::TryStreamExt;
 use icefield_catalog::storage::recording::IoSnapshot;
 use icefield_catalog::{Env, Storage};
@@ -50,6 +50,29 @@ async fn twenty_files() -> Lake {
         .await;
     }
     lake
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn counts_over_whole_partitions_read_no_data() {
+    let lake = Lake::new().await;
+    lake.run("CREATE TABLE raw.p (k INT, s TEXT, v INT) PARTITIONED BY (k, s)").await;
+    lake.run("INSERT INTO raw.p SELECT i % 4, CASE WHEN i % 2 = 0 THEN 'even' END, i FROM range(0, 40) r(i)")
+        .await;
+    for (filter, rows) in [
+        ("k = 1", 10),
+        ("k IN (0, 3)", 20),
+        ("k % 2 = 1 AND k > 1", 10),
+        ("s IS NULL", 20),
+        ("s LIKE '%v%'", 20),
+        ("upper(s) = 'EVEN' OR k = 1", 30),
+        ("k = 7", 0),
+    ] {
+        let sql = format!("SELECT count(*) FROM raw.p WHERE {filter}");
+        let found = lake.run(&sql).await;
+        let count = found[0].column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0);
+        assert_eq!(count, rows, "{sql}");
+        assert_eq!(lake.cost(&sql).await.data_reads(), 0, "{sql}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
