@@ -38,9 +38,10 @@ use icefield_table::snapshot::Version;
 use icefield_table::{At, Table, partition, snapshot};
 
 use crate::insert::StatementContext;
+use crate::plan::{physical_plan, rows_of};
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
-use crate::session::{Answer, Done, Session, physical_plan, rows_of};
+use crate::session::{Answer, Done, Session};
 use crate::{Error, ErrorKind, Result};
 pub(crate) use merge::stars;
 use sink::{Outcome, Target};

@@ -17,6 +17,7 @@ mod error;
 mod insert;
 mod names;
 mod parser;
+mod plan;
 mod provider;
 mod scan;
 mod session;

@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError};
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, TableReference};
+use datafusion::common::TableReference;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -15,11 +14,10 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
-use futures::{StreamExt, TryStreamExt, stream};
 use icefield_catalog::Storage;
 use icefield_table::{Table, Tables};
 use object_store::ObjectStore;
@@ -29,6 +27,7 @@ use crate::error::nearest;
 use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
+use crate::plan::{optimize, physical_plan, start};
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::statement::{self, uuid};
@@ -64,7 +63,7 @@ pub struct Rows {
     pub schema: SchemaRef,
     /// The rows; dropping it ends the query.
     pub stream: SendableRecordBatchStream,
-    plan: Option<Arc<dyn ExecutionPlan>>,
+    pub(crate) plan: Option<Arc<dyn ExecutionPlan>>,
 }
 
 impl Rows {
@@ -515,111 +514,6 @@ impl Session {
 /// The first name in backticks.
 fn quoted_name(message: &str) -> Option<&str> {
     message.split('`').nth(1)
-}
-
-/// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
-/// query is planned again with joins that do.
-async fn start(
-    state: &SessionState,
-    plan: &LogicalPlan,
-    physical: Arc<dyn ExecutionPlan>,
-) -> Result<Rows> {
-    let mut running = Arc::clone(&physical);
-    let mut stream = execute_stream(physical, state.task_ctx())?;
-    let mut first = stream.next().await;
-    if matches!(&first, Some(Err(error)) if is_full_hash_join(error)) {
-        drop(stream);
-        let mut spilling = state.clone();
-        spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
-        running = physical_plan(&spilling, plan).await?;
-        stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
-        first = stream.next().await;
-    }
-    let schema = unqualified(plan, stream.schema());
-    let first = first.transpose()?;
-    let shown = Arc::clone(&schema);
-    let all = stream::iter(first.map(Ok)).chain(stream);
-    let all = all.map(move |batch| {
-        let batch = batch?;
-        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let columns = batch.columns().to_vec();
-        Ok(RecordBatch::try_new_with_options(Arc::clone(&shown), columns, &rows)?)
-    });
-    let stream =
-        datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), all);
-    Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
-}
-
-/// Columns that are named by what they compute, without the catalog and namespace in those names:
-/// `max(v)`, not `max(lake.raw.t.v)`.
-fn unqualified(plan: &LogicalPlan, schema: SchemaRef) -> SchemaRef {
-    if !schema.fields().iter().any(|it| it.name().contains(NAME)) {
-        return schema;
-    }
-    let mut tables = Vec::new();
-    let _ = plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            tables.push(format!("{}.", scan.table_name));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    let fields = schema.fields().iter().map(|field| {
-        let name = field.name().clone();
-        let name = tables.iter().fold(name, |name, table| name.replace(table.as_str(), ""));
-        Arc::new(field.as_ref().clone().with_name(name))
-    });
-    let fields: arrow::datatypes::Fields = fields.collect();
-    Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone()))
-}
-
-/// The physical plan of a logical one.
-///
-/// A join for `NOT IN` has to see whether the subquery gives a null, and DataFusion 54 pushes a
-/// filter made of the other side's keys into that subquery, which drops nulls: then rows come back
-/// that must not. Plans with such a join go without those filters.
-pub(crate) async fn physical_plan(
-    state: &SessionState,
-    plan: &LogicalPlan,
-) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
-    let optimized = state.optimize(plan)?;
-    let mut is_null_aware = false;
-    optimized.apply_with_subqueries(|node| {
-        is_null_aware |= matches!(node, LogicalPlan::Join(join) if join.null_aware);
-        Ok(TreeNodeRecursion::Continue)
-    })?;
-    if !is_null_aware {
-        return state.query_planner().create_physical_plan(&optimized, state).await;
-    }
-    let mut careful = state.clone();
-    careful.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
-    careful.query_planner().create_physical_plan(&optimized, &careful).await
-}
-
-fn is_full_hash_join(error: &DataFusionError) -> bool {
-    matches!(error.find_root(), DataFusionError::ResourcesExhausted(message)
-        if message.contains("HashJoin"))
-}
-
-/// Rows that are there already.
-pub(crate) fn rows_of(batch: RecordBatch) -> Rows {
-    let schema = batch.schema();
-    let stream = stream::iter([Ok(batch)]).map_err(|it: DataFusionError| it);
-    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
-        Arc::clone(&schema),
-        stream,
-    );
-    Rows { schema, stream: Box::pin(stream), plan: None }
-}
-
-/// The physical rules that place sorts and exchanges, for plans made without a logical one.
-pub(crate) fn optimize(
-    state: &SessionState,
-    mut plan: Arc<dyn ExecutionPlan>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    for rule in state.physical_optimizers() {
-        plan = rule.optimize(plan, state.config_options())?;
-    }
-    Ok(plan)
 }
 
 fn normalize(statement: &mut Statement, current: &str) -> Result<()> {

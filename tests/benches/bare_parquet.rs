@@ -61,7 +61,8 @@ async fn compare(data: PathBuf, queries: PathBuf) {
     let mut logs = Vec::new();
     for number in 1..=22 {
         let text = std::fs::read_to_string(queries.join(format!("q{number}.sql"))).unwrap();
-        let text = text.trim().trim_end_matches(';').to_owned();
+        // q11's fraction follows from the scale factor, which is 1 here.
+        let text = text.trim().trim_end_matches(';').replace("${q11_fraction}", "0.0001");
         let scans = TABLES.iter().map(|table| {
             format!("{table} AS (SELECT * FROM iceberg_scan('{}'))", of(table, "metadata"))
         });

@@ -105,6 +105,16 @@ impl Tour {
         )
         .await?;
 
+        self.say("Rows change by SQL: some go, some are corrected, and all of it is one commit.")?;
+        self.sql("DELETE FROM cleaned.departures WHERE origin = 'LGA' AND day < DATE '2013-01-03'")
+            .await?;
+        self.sql(
+            "MERGE INTO cleaned.departures d USING (SELECT carrier FROM raw.airlines \
+             WHERE name LIKE 'Delta%') s ON d.carrier = s.carrier \
+             WHEN MATCHED AND d.dep_delay < 0 THEN UPDATE SET dep_delay = 0",
+        )
+        .await?;
+
         self.say("The past is still there: each load is a snapshot.")?;
         let table = self.session.table("raw.flights").await?;
         self.show("icefield history raw.flights")?;

@@ -20,8 +20,9 @@ use super::{sql, word};
 use crate::insert::{Purpose, insert_plan};
 use crate::names::{folded, parts, table_parts};
 use crate::parser::Tokens;
+use crate::plan::optimize;
 use crate::provider::ident;
-use crate::session::{Answer, Done, Session, optimize};
+use crate::session::{Answer, Done, Session};
 use crate::{Error, Result, types};
 
 /// A parsed CREATE TABLE.
@@ -352,7 +353,7 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     let said = Arc::new(session.context_of(text));
     let state = session.state_with(&said, text).await?;
     let plan = session.plan(&state, statement).await?;
-    let input = crate::session::physical_plan(&state, &plan).await?;
+    let input = crate::plan::physical_plan(&state, &plan).await?;
     let columns = match create.columns.is_empty() {
         true => from_query(&input.schema())?,
         false => {

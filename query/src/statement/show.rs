@@ -12,7 +12,8 @@ use icefield_table::Table;
 
 use super::{sql, word};
 use crate::names::parts;
-use crate::session::{Answer, Session, rows_of};
+use crate::plan::rows_of;
+use crate::session::{Answer, Session};
 use crate::{Error, Result};
 
 /// What is to be shown.

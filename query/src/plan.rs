@@ -1,0 +1,121 @@
+//! From a logical plan to rows: the physical plan, its start, and what its columns are called.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::common::DataFusionError;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use futures::{StreamExt, TryStreamExt, stream};
+
+use crate::Result;
+use crate::provider::catalog::NAME;
+use crate::session::Rows;
+
+/// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
+/// query is planned again with joins that do.
+pub(crate) async fn start(
+    state: &SessionState,
+    plan: &LogicalPlan,
+    physical: Arc<dyn ExecutionPlan>,
+) -> Result<Rows> {
+    let mut running = Arc::clone(&physical);
+    let mut stream = execute_stream(physical, state.task_ctx())?;
+    let mut first = stream.next().await;
+    if matches!(&first, Some(Err(error)) if is_full_hash_join(error)) {
+        drop(stream);
+        let mut spilling = state.clone();
+        spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
+        running = physical_plan(&spilling, plan).await?;
+        stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
+        first = stream.next().await;
+    }
+    let schema = unqualified(plan, stream.schema());
+    let first = first.transpose()?;
+    let shown = Arc::clone(&schema);
+    let all = stream::iter(first.map(Ok)).chain(stream);
+    let all = all.map(move |batch| {
+        let batch = batch?;
+        let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        let columns = batch.columns().to_vec();
+        Ok(RecordBatch::try_new_with_options(Arc::clone(&shown), columns, &rows)?)
+    });
+    let stream =
+        datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), all);
+    Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
+}
+
+/// Columns that are named by what they compute, without the catalog and namespace in those names:
+/// `max(v)`, not `max(lake.raw.t.v)`.
+fn unqualified(plan: &LogicalPlan, schema: SchemaRef) -> SchemaRef {
+    if !schema.fields().iter().any(|it| it.name().contains(NAME)) {
+        return schema;
+    }
+    let mut tables = Vec::new();
+    let _ = plan.apply(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            tables.push(format!("{}.", scan.table_name));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let fields = schema.fields().iter().map(|field| {
+        let name = field.name().clone();
+        let name = tables.iter().fold(name, |name, table| name.replace(table.as_str(), ""));
+        Arc::new(field.as_ref().clone().with_name(name))
+    });
+    let fields: arrow::datatypes::Fields = fields.collect();
+    Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone()))
+}
+
+/// The physical plan of a logical one.
+///
+/// A join for `NOT IN` has to see whether the subquery gives a null, and DataFusion 54 pushes a
+/// filter made of the other side's keys into that subquery, which drops nulls: then rows come back
+/// that must not. Plans with such a join go without those filters.
+pub(crate) async fn physical_plan(
+    state: &SessionState,
+    plan: &LogicalPlan,
+) -> datafusion::common::Result<Arc<dyn ExecutionPlan>> {
+    let optimized = state.optimize(plan)?;
+    let mut is_null_aware = false;
+    optimized.apply_with_subqueries(|node| {
+        is_null_aware |= matches!(node, LogicalPlan::Join(join) if join.null_aware);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    if !is_null_aware {
+        return state.query_planner().create_physical_plan(&optimized, state).await;
+    }
+    let mut careful = state.clone();
+    careful.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
+    careful.query_planner().create_physical_plan(&optimized, &careful).await
+}
+
+fn is_full_hash_join(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(message)
+        if message.contains("HashJoin"))
+}
+
+/// Rows that are there already.
+pub(crate) fn rows_of(batch: RecordBatch) -> Rows {
+    let schema = batch.schema();
+    let stream = stream::iter([Ok(batch)]).map_err(|it: DataFusionError| it);
+    let stream = datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(
+        Arc::clone(&schema),
+        stream,
+    );
+    Rows { schema, stream: Box::pin(stream), plan: None }
+}
+
+/// The physical rules that place sorts and exchanges, for plans made without a logical one.
+pub(crate) fn optimize(
+    state: &SessionState,
+    mut plan: Arc<dyn ExecutionPlan>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    for rule in state.physical_optimizers() {
+        plan = rule.optimize(plan, state.config_options())?;
+    }
+    Ok(plan)
+}
