@@ -38,7 +38,7 @@ use icefield_table::snapshot::Version;
 use icefield_table::{At, Table, partition, snapshot};
 
 use crate::insert::StatementContext;
-use crate::plan::{physical_plan, rows_of};
+use crate::plan::{is_full_hash_join, physical_plan, rows_of};
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 use crate::session::{Answer, Done, Session};
@@ -206,9 +206,7 @@ impl<'a> Work<'a> {
         let mut outcome = Outcome::default();
         // A DELETE of nothing but whole files reads none.
         if self.rewritten.kind.writes() || covered.len() < tasks.len() {
-            collect(&self.state, &logical).await?;
-            outcome =
-                std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner));
+            outcome = collect(&self.state, &logical, &target).await?;
         }
         if let Some((file, position)) = outcome.twice.take() {
             return Err(self.matched_twice(&file, position).await);
@@ -495,9 +493,7 @@ impl<'a> Work<'a> {
         }
         let target = Arc::new(Target::new(&self.table, true, is_v3, false));
         let logical = into_target(scan.project(exprs)?.build()?, &target)?;
-        collect(&self.state, &logical).await?;
-        let mut outcome = target.outcome.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(std::mem::take(&mut outcome.files))
+        Ok(collect(&self.state, &logical, &target).await?.files)
     }
 
     /// Rows of a file that are not deleted.
@@ -666,9 +662,24 @@ fn cast_to(rows: LogicalPlan, schema: &arrow::datatypes::SchemaRef) -> Result<Lo
     Ok(LogicalPlanBuilder::from(rows).project(exprs)?.build()?)
 }
 
-/// Runs a plan for what it does.
-async fn collect(state: &SessionState, logical: &LogicalPlan) -> Result<()> {
+/// Runs a plan that ends in `target`, and gives what became of its rows. A hash join does not spill:
+/// if one runs out of memory, the plan is made again with joins that do.
+async fn collect(state: &SessionState, logical: &LogicalPlan, target: &Target) -> Result<Outcome> {
+    let take = || {
+        std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner))
+    };
     let physical = physical_plan(state, logical).await?;
-    datafusion::physical_plan::collect(physical, state.task_ctx()).await?;
-    Ok(())
+    match datafusion::physical_plan::collect(physical, state.task_ctx()).await {
+        Ok(_) => Ok(take()),
+        Err(error) if is_full_hash_join(&error) => {
+            // What was found and written so far counts for nothing.
+            take();
+            let mut spilling = state.clone();
+            spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
+            let physical = physical_plan(&spilling, logical).await?;
+            datafusion::physical_plan::collect(physical, spilling.task_ctx()).await?;
+            Ok(take())
+        }
+        Err(error) => Err(error.into()),
+    }
 }

@@ -93,7 +93,8 @@ pub(crate) async fn physical_plan(
     careful.query_planner().create_physical_plan(&optimized, &careful).await
 }
 
-fn is_full_hash_join(error: &DataFusionError) -> bool {
+/// Whether a query failed because a hash join does not fit into memory.
+pub(crate) fn is_full_hash_join(error: &DataFusionError) -> bool {
     matches!(error.find_root(), DataFusionError::ResourcesExhausted(message)
         if message.contains("HashJoin"))
 }

@@ -3,7 +3,7 @@
 //! ```text
 //!   Table ──at──▶ Snapshot ──plan──▶ ScanPlan of ScanTasks      (scan, manifest)
 //!     │
-//!     └──write──▶ DataFiles ──append──▶ a new Snapshot           (write, commit)
+//!     └──write──▶ DataFiles ──change──▶ a new Snapshot           (write, commit)
 //! ```
 //!
 //! This crate knows Iceberg's format from `metadata.json` down to the bytes of manifests and the
@@ -11,7 +11,7 @@
 //! on one thread from a seed.
 //!
 //! Begin at [`Tables`], which opens and makes tables; then [`Table`]; then [`scan::plan`] and
-//! [`commit::append`].
+//! [`commit::change`].
 
 pub mod arrow;
 pub mod commit;
