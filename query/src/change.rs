@@ -665,9 +665,8 @@ fn cast_to(rows: LogicalPlan, schema: &arrow::datatypes::SchemaRef) -> Result<Lo
 /// Runs a plan that ends in `target`, and gives what became of its rows. A hash join does not spill:
 /// if one runs out of memory, the plan is made again with joins that do.
 async fn collect(state: &SessionState, logical: &LogicalPlan, target: &Target) -> Result<Outcome> {
-    let take = || {
-        std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner))
-    };
+    let take =
+        || std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner));
     let physical = physical_plan(state, logical).await?;
     match datafusion::physical_plan::collect(physical, state.task_ctx()).await {
         Ok(_) => Ok(take()),
