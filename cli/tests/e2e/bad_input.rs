@@ -38,7 +38,7 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         ("CREATE TABLE nowhere.x (x INT)", "no namespace `nowhere`"),
         ("CREATE TABLE x (x INT)", "needs a namespace"),
         ("DROP TABLE raw.nothing", "no table `raw.nothing`"),
-        ("DELETE FROM raw.flights", "not supported yet"),
+        ("DELETE FROM raw.flights RETURNING *", "RETURNING"),
         ("COPY raw.flights TO 'x.csv'", "not supported"),
         ("CREATE VIEW v AS SELECT 1", "only tables and namespaces"),
         ("SELECT * FROM iceberg_scan('/nowhere')", "no Iceberg table at `/nowhere`"),
