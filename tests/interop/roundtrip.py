@@ -924,6 +924,50 @@ def case_v3(lake):
     lake.tally.attempt("history of a v3 table", lambda: check_history(lake, "raw.t", made, "id"))
 
 
+def row_changes(lake, version, mode):
+    """Deleted, updated and merged rows, as position deletes, deletion vectors or copies."""
+    modes = ", ".join(f"'write.{it}.mode' = '{mode}'" for it in ("delete", "update", "merge"))
+    lake.run(
+        f"CREATE TABLE raw.t (id BIGINT, g STRING, v BIGINT) PARTITIONED BY (g) "
+        f"TBLPROPERTIES ('format-version' = '{version}', {modes})",
+        "INSERT INTO raw.t SELECT i, CASE WHEN i % 3 = 0 THEN 'a' WHEN i % 3 = 1 THEN 'b' END, i * 10 "
+        "FROM range(0, 300) r(i)",
+        "DELETE FROM raw.t WHERE id % 7 = 0",
+        "UPDATE raw.t SET v = v + 1, g = 'moved' WHERE id % 10 = 1",
+        "DELETE FROM raw.t WHERE id >= 290",
+        "MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS g, 0 AS v FROM range(280, 310) r(i)) s ON t.id = s.id "
+        "WHEN MATCHED AND t.id < 284 THEN DELETE WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *")
+    rows = {i: dict(id=i, g={0: "a", 1: "b"}.get(i % 3), v=i * 10) for i in range(300) if i % 7}
+    for i, row in rows.items():
+        if i % 10 == 1:
+            row.update(v=row["v"] + 1, g="moved")
+    rows = {i: row for i, row in rows.items() if i < 290}
+    for i in range(280, 310):
+        if i < 284 and i in rows:
+            del rows[i]
+        else:
+            rows[i] = dict(id=i, g="m", v=0)
+    lake.all_read("raw.t", expected(lake, "raw.t", list(rows.values())))
+    deletes = lake.table("raw.t").inspect.delete_files().num_rows
+    lake.tally.check("rows are deleted as the mode says", (deletes > 0) == (mode == "merge-on-read"), f"{deletes}")
+
+
+def case_changes_v2_merge_on_read(lake):
+    row_changes(lake, 2, "merge-on-read")
+
+
+def case_changes_v3_merge_on_read(lake):
+    row_changes(lake, 3, "merge-on-read")
+
+
+def case_changes_v2_copy_on_write(lake):
+    row_changes(lake, 2, "copy-on-write")
+
+
+def case_changes_v3_copy_on_write(lake):
+    row_changes(lake, 3, "copy-on-write")
+
+
 def case_upgrade(lake):
     """A table that becomes version 3 after its first rows."""
     schema = columns(id=LongType(), name=StringType())
