@@ -105,7 +105,7 @@ impl Tour {
         )
         .await?;
 
-        self.say("Rows change by SQL: some go, some are corrected, and all of it is one commit.")?;
+        self.say("Rows change by SQL: some go, some are corrected; each statement is one commit.")?;
         self.sql("DELETE FROM cleaned.departures WHERE origin = 'LGA' AND day < DATE '2013-01-03'")
             .await?;
         self.sql(
