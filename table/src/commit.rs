@@ -21,6 +21,7 @@ pub(crate) mod queue;
 mod stage;
 mod summary;
 pub mod transaction;
+mod turn;
 
 use std::collections::BTreeMap;
 
@@ -150,6 +151,7 @@ pub async fn evolve(table: &Table, evolve: impl Fn(&Table) -> Result<Evolution>)
     let ident = table.ident().ok_or_else(nameless)?;
     let catalog = &table.tables().warehouse().catalog;
     let mut backoff = Backoff::new(table);
+    let _turn = turn::turn(table).await;
     let mut current = table.refresh().await?;
     loop {
         refuse_other(table, &current)?;

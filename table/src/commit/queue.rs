@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::backoff::Backoff;
 use super::stage::{self, Pending};
-use super::{Change, Changed, nameless, one, refuse_other, unknown};
+use super::{Change, Changed, nameless, one, refuse_other, turn, unknown};
 use crate::table::{Table, Tables};
 
 /// Changes that are committed at once.
@@ -76,6 +76,14 @@ fn lost() -> Error {
 
 async fn lead(queue: Arc<Queue>) {
     let _leads = queue.leader.lock().await;
+    let first = {
+        let waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.front().map(|it| it.table.clone())
+    };
+    // Somebody led for this caller already.
+    let Some(first) = first else { return };
+    // While other processes have their turn, the group grows.
+    let _turn = turn::turn(&first).await;
     let group: Vec<Waiting> = {
         let mut waiting = queue.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let count = waiting.len().min(GROUP_MAX);

@@ -11,7 +11,7 @@ use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Res
 use super::backoff::Backoff;
 use super::queue::Lost;
 use super::stage::{self, Pending};
-use super::{Change, Changed, nameless, refuse_other};
+use super::{Change, Changed, nameless, refuse_other, turn};
 use crate::manifest::DataFile;
 use crate::table::{Table, Tables};
 
@@ -105,6 +105,7 @@ impl Change {
 pub async fn commit(tables: &Tables, drafts: Vec<Draft>) -> Result<Vec<Changed>> {
     let Some(first) = drafts.first() else { return Ok(Vec::new()) };
     let mut backoff = Backoff::new(&first.base);
+    let _turns = turn::turns(drafts.iter().map(|it| &it.base)).await;
     let mut open: Vec<(Draft, Pending)> = drafts
         .into_iter()
         .map(|draft| {
