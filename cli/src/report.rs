@@ -13,6 +13,8 @@ use std::process::ExitCode;
 
 use icefield_query::{Error, ErrorKind, Place};
 
+use crate::print::table::shown;
+
 /// A command that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -73,8 +75,10 @@ fn marked(statement: &str, place: Place) -> String {
     let number = usize::try_from(place.line).unwrap_or(1).saturating_sub(1);
     let Some(line) = statement.split('\n').nth(number) else { return String::new() };
     let column = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
-    let before: String =
-        line.chars().take(column).map(|it| if it == '\t' { '\t' } else { ' ' }).collect();
+    let start: String = line.chars().take(column).collect();
+    // A wide letter needs two spaces below it.
+    let blank = |part: &str| " ".repeat(shown(part));
+    let before = start.split('\t').map(blank).collect::<Vec<_>>().join("\t");
     format!("   | {line}\n   | {before}{}\n", "^".repeat(place.length))
 }
 

@@ -21,8 +21,8 @@ const HELP: &str = r"\d          tables
 \d TABLE    columns of a table
 \dt [NS]    tables, of a namespace
 \dn         namespaces
-\timing     show how long statements take, or do not
-\x          one column a line, or not
+\timing     show how long statements take, or do not; also on, off
+\x          one column a line, or not; also on, off
 \format F   table, json, ndjson, csv or markdown
 \?          this
 \q          leave
@@ -96,7 +96,14 @@ fn unusable(error: ReadlineError) -> Failure {
 /// Secrets do not go into the history.
 fn may_be_kept(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
-    !["password", "secret", "token", "credential"].iter().any(|word| line.contains(word))
+    let named = ["password", "secret", "token", "credential"].iter().any(|it| line.contains(it));
+    // `scheme://user:password@host`
+    let in_url = line.split("://").skip(1).any(|it| {
+        let end = it.find(|it: char| it == '/' || it == '\'' || it == '"' || it.is_whitespace());
+        let server = it.get(..end.unwrap_or(it.len())).unwrap_or_default();
+        server.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    });
+    !named && !in_url
 }
 
 /// Where lines are remembered: the user's state folder (XDG).
@@ -151,11 +158,11 @@ impl Shell {
             ("dt", Some(name)) => self.statement(&format!("SHOW TABLES IN {name}")).await?,
             ("dn", _) => self.statement("SHOW NAMESPACES").await?,
             ("timing", _) => {
-                self.timing = !self.timing;
+                self.timing = switched(self.timing, argument)?;
                 say(if self.timing { "Timing is on." } else { "Timing is off." })?;
             }
             ("x", _) => {
-                self.expanded = !self.expanded;
+                self.expanded = switched(self.expanded, argument)?;
                 say(if self.expanded {
                     "Expanded display is on."
                 } else {
@@ -170,6 +177,16 @@ impl Shell {
             _ => return Err(Failure::new(format!("there is no command \\{verb}; \\? lists them"))),
         }
         Ok(())
+    }
+}
+
+/// A switch after `on`, `off`, or nothing, which turns it.
+fn switched(is_on: bool, wanted: Option<&str>) -> Result<bool, Failure> {
+    match wanted {
+        None => Ok(!is_on),
+        Some("on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(Failure::new(format!("`{other}` is neither on nor off"))),
     }
 }
 

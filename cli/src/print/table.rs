@@ -140,7 +140,7 @@ fn one_line(text: &str) -> String {
 }
 
 /// Columns of the terminal that a text takes, roughly: wide East Asian letters take two.
-fn shown(text: &str) -> usize {
+pub(crate) fn shown(text: &str) -> usize {
     let wide = |it: char| {
         matches!(u32::from(it), 0x1100..=0x115f | 0x2e80..=0xa4cf
         | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f | 0xff00..=0xff60 | 0x1f300..=0x1faff)

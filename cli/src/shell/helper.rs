@@ -9,12 +9,14 @@ use rustyline::hint::Hinter;
 use rustyline::validate::{ValidationContext, ValidationResult, Validator};
 use rustyline::{Context, Helper};
 
-/// Tables and columns, and the newest snapshots of tables.
+/// Namespaces, tables and columns, and the newest snapshots of tables.
 #[derive(Debug, Default)]
 pub(super) struct Names {
+    namespaces: Vec<String>,
     tables: Vec<String>,
     columns: Vec<String>,
-    snapshots: Vec<String>,
+    /// Each with its table, newest first.
+    snapshots: Vec<(String, String)>,
 }
 
 /// Tables whose columns are offered.
@@ -24,19 +26,56 @@ impl Names {
     /// What the warehouse has now. What cannot be read is not offered.
     pub(super) async fn load(session: &Session) -> Self {
         let tables = session.table_names().await.unwrap_or_default();
-        let mut names = Self::default();
+        let namespaces = namespaces(session).await.unwrap_or_default();
+        let mut names = Self { namespaces, ..Self::default() };
         for name in tables.iter().take(TABLES_MAX) {
             let Ok(table) = session.table(name).await else { continue };
             let fields = table.metadata().current_schema().as_struct().fields().to_vec();
             names.columns.extend(fields.iter().map(|it| it.name.clone()));
             let log = table.metadata().history().iter().rev().take(20);
-            names.snapshots.extend(log.map(|it| it.snapshot_id.to_string()));
+            names.snapshots.extend(log.map(|it| (name.clone(), it.snapshot_id.to_string())));
         }
         names.columns.sort();
         names.columns.dedup();
         names.tables = tables;
         names
     }
+
+    /// Tables, and namespaces that have none yet.
+    fn tables(&self) -> Vec<String> {
+        let is_empty = |space: &&String| {
+            let inside =
+                |it: &String| it.strip_prefix(*space).is_some_and(|it| it.starts_with('.'));
+            !self.tables.iter().any(inside)
+        };
+        let empty = self.namespaces.iter().filter(is_empty).map(|it| format!("{it}."));
+        self.tables.iter().cloned().chain(empty).collect()
+    }
+
+    /// The snapshots of the table that a text ends with; of all if it is unknown.
+    fn snapshots(&self, before: &str) -> Vec<String> {
+        let named = before.split_whitespace().last().unwrap_or_default().to_lowercase();
+        let is_named = |table: &str| {
+            let table = table.to_lowercase();
+            table == named || table.ends_with(&format!(".{named}"))
+        };
+        let known = self.tables.iter().any(|it| is_named(it));
+        let fitting = self.snapshots.iter().filter(|(table, _)| !known || is_named(table));
+        fitting.map(|(_, id)| id.clone()).collect()
+    }
+}
+
+/// All namespaces, nested ones too, as dotted names.
+async fn namespaces(session: &Session) -> icefield_catalog::Result<Vec<String>> {
+    let catalog = &session.tables().warehouse().catalog;
+    let mut all = Vec::new();
+    let mut open = catalog.list_namespaces(None).await?;
+    while let Some(namespace) = open.pop() {
+        open.extend(catalog.list_namespaces(Some(&namespace)).await?);
+        all.push(namespace.as_ref().join("."));
+    }
+    all.sort();
+    Ok(all)
 }
 
 pub(super) struct SqlHelper {
@@ -81,30 +120,42 @@ impl Completer for SqlHelper {
         let start = before.rfind(|it| !is_part(it)).map_or(0, |it| it + 1);
         let word = before.get(start..).unwrap_or_default();
         let earlier = before.get(..start).unwrap_or_default().trim_end().to_ascii_uppercase();
-        let wants_version = earlier.ends_with("VERSION AS OF");
-        let wants_table = ["FROM", "JOIN", "INTO", "TABLE", "DESCRIBE", "\\D"]
-            .iter()
-            .any(|it| earlier.ends_with(it));
-        let fits = |it: &&str| {
-            it.len() > word.len()
-                && it.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
+        let follows = |words: &[&str]| {
+            let last = earlier.split_whitespace().last().unwrap_or_default();
+            words.contains(&last)
         };
-        let texts = |of: &[String]| -> Vec<String> {
-            of.iter().map(String::as_str).filter(fits).map(str::to_owned).collect()
+        let fitting = |word: &str, of: Vec<String>| -> Vec<String> {
+            let fits = |it: &String| {
+                it.len() > word.len()
+                    && it.get(..word.len()).is_some_and(|head| head.eq_ignore_ascii_case(word))
+            };
+            of.into_iter().filter(fits).collect()
         };
-        let found = if wants_version {
-            texts(&self.names.snapshots)
-        } else if wants_table {
-            texts(&self.names.tables)
+        let mut start = start;
+        let names = &self.names;
+        let found = if let Some(named) = earlier.strip_suffix("VERSION AS OF") {
+            let named = named.trim_end();
+            fitting(word, names.snapshots(named.strip_suffix("FOR").unwrap_or(named)))
+        } else if follows(&["USE", "NAMESPACE", "SCHEMA", "\\DT"]) || earlier == "SHOW TABLES IN" {
+            fitting(word, names.namespaces.clone())
+        } else if follows(&["FROM", "JOIN", "INTO", "UPDATE", "TABLE", "DESCRIBE", "\\D"]) {
+            fitting(word, names.tables())
         } else if word.is_empty() {
             Vec::new()
         } else {
-            let mut all = texts(&self.names.columns);
-            all.extend(texts(&self.names.tables));
+            let mut all = fitting(word, names.columns.clone());
+            all.extend(fitting(word, names.tables.clone()));
             let lower = word.chars().all(|it| !it.is_uppercase());
-            let keywords = keywords().iter().copied().filter(fits);
-            all.extend(keywords.map(|it| if lower { it.to_lowercase() } else { it.to_owned() }));
-            all
+            let cased = |it: &&str| if lower { it.to_lowercase() } else { (*it).to_owned() };
+            all.extend(fitting(word, keywords().iter().map(cased).collect()));
+            match word.rsplit_once('.') {
+                // The column of a table or of its alias.
+                Some((table, column)) if all.is_empty() => {
+                    start += table.len() + 1;
+                    fitting(column, names.columns.clone())
+                }
+                _ => all,
+            }
         };
         let pairs = found.into_iter().map(|it| Pair { display: it.clone(), replacement: it });
         Ok((start, pairs.collect()))

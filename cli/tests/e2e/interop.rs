@@ -1,4 +1,4 @@
-//! What others read of ours and we of theirs: PyIceberg, DuckDB, and the conformance tables.
+//! What others read of ours and we of theirs: PyIceberg, DuckDB, the conformance tables, and people.
 //!
 //! `scripts/python-env` brings the real programs; without them these tests fail.
 
@@ -19,6 +19,18 @@ fn python() -> String {
 fn pyiceberg_and_duckdb_read_what_we_write_and_we_what_they_write() {
     let output = Command::new(python())
         .arg(repository("tests/interop/roundtrip.py"))
+        .arg(env!("CARGO_BIN_EXE_icefield"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{error}");
+}
+
+#[test]
+fn the_shell_behaves_on_a_terminal() {
+    let output = Command::new(python())
+        .arg(repository("tests/interop/shell.py"))
         .arg(env!("CARGO_BIN_EXE_icefield"))
         .output()
         .unwrap();
