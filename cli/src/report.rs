@@ -75,7 +75,15 @@ fn marked(statement: &str, place: Place) -> String {
     let number = usize::try_from(place.line).unwrap_or(1).saturating_sub(1);
     let Some(line) = statement.split('\n').nth(number) else { return String::new() };
     let column = usize::try_from(place.column).unwrap_or(1).saturating_sub(1);
-    let start: String = line.chars().take(column).collect();
+    // In a narrow terminal, only the part around the mark: a wrapped line has no place below it.
+    let room = terminal_size::terminal_size_of(std::io::stderr())
+        .map_or(usize::MAX, |(width, _)| usize::from(width.0).saturating_sub(6));
+    let skipped = match shown(line) > room {
+        true => column.saturating_sub(room.saturating_sub(place.length) / 2),
+        false => 0,
+    };
+    let line: String = line.chars().skip(skipped).take(room).collect();
+    let start: String = line.chars().take(column - skipped).collect();
     // A wide letter needs two spaces below it.
     let blank = |part: &str| " ".repeat(shown(part));
     let before = start.split('\t').map(blank).collect::<Vec<_>>().join("\t");

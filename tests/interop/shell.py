@@ -764,7 +764,7 @@ def several_commands_and_files(home):
                        ("b.sql", "SELECT 5\n  AS n;\n")]:
         with open(home.path(name), "w") as file:
             file.write(text)
-    rows = lambda args, stdin="": [json.loads(it)["n"] for it in
+    rows = lambda args, stdin="": [json.loads(it).get("n") for it in
                                    home.program(["--format", "ndjson", *args], stdin, code=0)[0].splitlines()]
     same(rows(["-c", "SELECT 1 AS n", "-c", "SELECT 2 AS n; SELECT 3 AS n"]), [1, 2, 3])
     same(rows(["-f", home.path("a.sql"), "-f", home.path("b.sql")]), [3, 4, 5])

@@ -121,10 +121,14 @@ async fn write(
         tokio::select! {
             biased;
             _ = tokio::signal::ctrl_c() => return Err(Failure::new("cancelled".to_owned())),
+            _ = tick.tick() => progress.say(rows.rows_read()),
             batch = rows.stream.next() => match batch {
                 None => break,
                 Some(Ok(batch)) => {
-                    progress.clear();
+                    // The shell shows a result when all of it is there; until then, progress.
+                    if width.is_some() {
+                        progress.clear();
+                    }
                     printer.batch(&batch)?;
                 }
                 Some(Err(error)) => {
@@ -132,7 +136,6 @@ async fn write(
                     return Err(Failure::of(error.into(), statement));
                 }
             },
-            _ = tick.tick() => progress.say(rows.rows_read()),
         }
     }
     progress.clear();
@@ -182,6 +185,13 @@ impl Spinner {
         if let Some(bar) = &self.0 {
             bar.finish_and_clear();
         }
+    }
+}
+
+impl Drop for Spinner {
+    /// Also what is cancelled leaves a clean screen.
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
