@@ -39,6 +39,9 @@ pub struct TableChange {
     pub updates: Vec<TableUpdate>,
     /// Keys that land with this change, and only once.
     pub ledger: Vec<LedgerEntry>,
+    /// Where the metadata lies that this was worked out from, if nothing at all may have changed
+    /// since: what the requirements cannot say, such as that no branch or tag has come.
+    pub only_from: Option<String>,
 }
 
 /// One key of the ledger.
@@ -121,6 +124,9 @@ pub(crate) async fn stage(
     base: LoadedTable,
     change: &TableChange,
 ) -> Result<Option<Staged>> {
+    if change.only_from.as_ref().is_some_and(|it| *it != base.metadata_location) {
+        return Ok(None);
+    }
     if change.updates.is_empty() {
         let holds = change.requirements.iter().all(|it| it.check(Some(&base.metadata)).is_ok());
         return Ok(holds.then(|| Staged { next: base.clone(), base }));

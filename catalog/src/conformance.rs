@@ -12,7 +12,7 @@ use crate::spec::{
     FormatVersion, NamespaceIdent, NestedField, PrimitiveType, Schema, SortOrder, TableIdent,
     TableMetadata, TableMetadataBuilder, TableRequirement, TableUpdate, Type, UnboundPartitionSpec,
 };
-use crate::{Catalog, Commit, CommitOutcome, ErrorKind, LedgerEntry, TableChange};
+use crate::{Catalog, Commit, CommitOutcome, ErrorKind, JournalEntry, LedgerEntry, TableChange};
 
 /// Runs every promise against an empty catalog whose tables may lie below `root`.
 pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
@@ -21,6 +21,8 @@ pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
     a_commit_moves_the_pointer_only_from_where_it_was_read(&*catalog, root).await;
     several_tables_change_together_or_not_at_all(&*catalog, root).await;
     a_key_lands_once(&*catalog, root).await;
+    the_journal_remembers_until_told_to_forget(&*catalog).await;
+    properties_of_namespaces_are_set_and_removed(&*catalog).await;
     racing_commits_lose_nothing(catalog, root).await;
 }
 
@@ -55,7 +57,45 @@ fn change(table: &TableIdent, key: &str, value: &str) -> TableChange {
             updates: HashMap::from([(key.to_owned(), value.to_owned())]),
         }],
         ledger: Vec::new(),
+        only_from: None,
     }
+}
+
+async fn properties_of_namespaces_are_set_and_removed(catalog: &dyn Catalog) {
+    let space = namespace("kept");
+    let properties = |all: &[(&str, &str)]| {
+        all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    let missing = catalog.set_namespace_properties(&space, HashMap::new(), &[]).await;
+    assert_eq!(missing.unwrap_err().kind(), ErrorKind::NamespaceNotFound);
+    catalog.create_namespace(&space, properties(&[("a", "1"), ("b", "2")])).await.unwrap();
+    let set = properties(&[("b", "3"), ("c", "4")]);
+    catalog.set_namespace_properties(&space, set, &["a".to_owned()]).await.unwrap();
+    let found = catalog.namespace_properties(&space).await.unwrap();
+    let wanted: HashMap<String, String> = properties(&[("b", "3"), ("c", "4")]);
+    assert_eq!(found, wanted);
+    let all = ["b".to_owned(), "c".to_owned()];
+    catalog.set_namespace_properties(&space, HashMap::new(), &all).await.unwrap();
+    assert!(catalog.namespace_properties(&space).await.unwrap().is_empty(), "and still there");
+    catalog.drop_namespace(&space).await.unwrap();
+}
+
+async fn the_journal_remembers_until_told_to_forget(catalog: &dyn Catalog) {
+    let entry = |at_ms: i64, number: i64| JournalEntry {
+        kind: "a".to_owned(),
+        at_ms,
+        table: "raw.t".to_owned(),
+        body: serde_json::json!({ "number": number }),
+    };
+    assert_eq!(catalog.journal("a", 0).await.unwrap(), []);
+    let (first, second, third) = (entry(10, 1), entry(20, 2), entry(30, 3));
+    catalog.record(&[third.clone(), first]).await.unwrap();
+    let other = JournalEntry { kind: "b".to_owned(), ..entry(20, 4) };
+    catalog.record(&[second.clone(), other.clone()]).await.unwrap();
+    assert_eq!(catalog.journal("a", 20).await.unwrap(), [second.clone(), third.clone()]);
+    catalog.forget("a", 20).await.unwrap();
+    assert_eq!(catalog.journal("a", 0).await.unwrap(), [second, third]);
+    assert_eq!(catalog.journal("b", 0).await.unwrap(), [other], "kinds are apart");
 }
 
 async fn committed(catalog: &dyn Catalog, changes: Vec<TableChange>) -> bool {

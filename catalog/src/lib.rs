@@ -22,6 +22,7 @@
 pub mod commit;
 pub mod conformance;
 pub mod env;
+pub mod journal;
 pub mod memory;
 pub mod metadata;
 pub mod spec;
@@ -37,6 +38,7 @@ use async_trait::async_trait;
 pub use commit::{Commit, CommitOutcome, LedgerEntry, TableChange};
 pub use env::Env;
 pub use iceberg::{Error, ErrorKind, Result};
+pub use journal::JournalEntry;
 use spec::{NamespaceIdent, TableIdent, TableMetadata};
 pub use storage::Storage;
 pub use warehouse::Warehouse;
@@ -71,6 +73,14 @@ pub trait Catalog: Debug + Send + Sync {
         &self,
         namespace: &NamespaceIdent,
     ) -> Result<HashMap<String, String>>;
+
+    /// Sets and removes properties of a namespace; [`ErrorKind::NamespaceNotFound`] if there is none.
+    async fn set_namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<()>;
 
     /// Removes an empty namespace; [`ErrorKind::PreconditionFailed`] if it holds anything.
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()>;
@@ -114,4 +124,13 @@ pub trait Catalog: Debug + Send + Sync {
 
     /// Which of `keys` the table's ledger holds, each with the snapshot that brought it.
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>>;
+
+    /// Adds entries to the journal.
+    async fn record(&self, entries: &[JournalEntry]) -> Result<()>;
+
+    /// The journal's entries of a kind since a moment, oldest first.
+    async fn journal(&self, kind: &str, since_ms: i64) -> Result<Vec<JournalEntry>>;
+
+    /// Drops the journal's entries of a kind from before a moment.
+    async fn forget(&self, kind: &str, before_ms: i64) -> Result<()>;
 }

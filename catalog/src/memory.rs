@@ -9,8 +9,8 @@ use tokio::sync::Mutex;
 use crate::commit::{check_distinct, prune_metadata, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
-    Storage, metadata,
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
+    Result, Storage, metadata,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -26,6 +26,7 @@ struct State {
     namespaces: BTreeMap<NamespaceIdent, HashMap<String, String>>,
     tables: BTreeMap<TableIdent, LoadedTable>,
     ledger: HashMap<(uuid::Uuid, String), i64>,
+    journal: Vec<JournalEntry>,
 }
 
 impl MemoryCatalog {
@@ -82,6 +83,21 @@ impl Catalog for MemoryCatalog {
     ) -> Result<HashMap<String, String>> {
         let state = self.state.lock().await;
         state.namespaces.get(namespace).cloned().ok_or_else(|| no_namespace(namespace))
+    }
+
+    async fn set_namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let Some(properties) = state.namespaces.get_mut(namespace) else {
+            return Err(no_namespace(namespace));
+        };
+        properties.retain(|name, _| !remove.contains(name));
+        properties.extend(set);
+        Ok(())
     }
 
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
@@ -191,6 +207,25 @@ impl Catalog for MemoryCatalog {
         let uuid = state.table(table)?.metadata.uuid();
         let held = |key: &String| Some((key.clone(), *state.ledger.get(&(uuid, key.clone()))?));
         Ok(keys.iter().filter_map(held).collect())
+    }
+
+    async fn record(&self, entries: &[JournalEntry]) -> Result<()> {
+        self.state.lock().await.journal.extend_from_slice(entries);
+        Ok(())
+    }
+
+    async fn journal(&self, kind: &str, since_ms: i64) -> Result<Vec<JournalEntry>> {
+        let state = self.state.lock().await;
+        let wanted = |it: &&JournalEntry| it.kind == kind && it.at_ms >= since_ms;
+        let mut found: Vec<_> = state.journal.iter().filter(wanted).cloned().collect();
+        found.sort_by_key(|it| it.at_ms);
+        Ok(found)
+    }
+
+    async fn forget(&self, kind: &str, before_ms: i64) -> Result<()> {
+        let mut state = self.state.lock().await;
+        state.journal.retain(|it| it.kind != kind || it.at_ms >= before_ms);
+        Ok(())
     }
 }
 

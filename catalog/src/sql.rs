@@ -7,12 +7,14 @@
 //!   iceberg_tables                  (catalog_name, table_namespace, table_name) → metadata_location
 //!   iceberg_namespace_properties    (catalog_name, namespace, property_key) → property_value
 //!   icefield_ledger                 (catalog_name, table_uuid, ledger_key) → snapshot_id
+//!   icefield_journal                (catalog_name, kind, at_ms, entry_id) → table_name, body
 //! ```
 //!
 //! A commit is one transaction of `UPDATE … WHERE metadata_location = <the one it was made from>`;
 //! no row updated means somebody moved first. The new metadata file is written before it.
 
 mod database;
+mod journal;
 mod namespaces;
 
 use std::collections::HashMap;
@@ -27,8 +29,8 @@ use crate::commit::{Staged, check_distinct, prune_metadata, stage};
 use crate::memory::{no_namespace, no_table, table_exists};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, LedgerEntry, LoadedTable, Result, Storage, TableChange,
-    metadata,
+    Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable, Result, Storage,
+    TableChange, metadata,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -242,6 +244,15 @@ impl Catalog for SqlCatalog {
         self.read_properties(namespace).await
     }
 
+    async fn set_namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<()> {
+        self.write_properties(namespace, set, remove).await
+    }
+
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         self.delete_namespace(namespace).await
     }
@@ -392,6 +403,18 @@ impl Catalog for SqlCatalog {
             }
         }
         Ok(held)
+    }
+
+    async fn record(&self, entries: &[JournalEntry]) -> Result<()> {
+        self.write_journal(entries).await
+    }
+
+    async fn journal(&self, kind: &str, since_ms: i64) -> Result<Vec<JournalEntry>> {
+        self.read_journal(kind, since_ms).await
+    }
+
+    async fn forget(&self, kind: &str, before_ms: i64) -> Result<()> {
+        self.prune_journal(kind, before_ms).await
     }
 }
 

@@ -53,6 +53,12 @@ pub(crate) enum Command {
     Ingest(Ingest),
     /// Show who changed a table, when and how
     History(History),
+    /// Merge small files, fold deletes in, sort
+    Compact(Compact),
+    /// Do all upkeep that is due, for every table, by its policy
+    Maintain(Maintain),
+    /// Show how tables are: file sizes, deletes, order, what a scan costs
+    Health(Health),
     /// See it work, on real data in a temporary folder
     Demo(Demo),
 }
@@ -114,6 +120,57 @@ pub(crate) struct Ingest {
 pub(crate) struct History {
     /// The table, such as raw.flights
     pub(crate) table: String,
+    /// How it is written
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Compact {
+    /// The table, such as raw.events
+    pub(crate) table: String,
+    /// Only files that may have rows like this: a condition on the table's columns
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) condition: Option<String>,
+    /// binpack, sort, zorder or hilbert
+    #[arg(long, value_name = "STRATEGY")]
+    pub(crate) strategy: Option<String>,
+    /// What rows are sorted by: "user_id, ts", "zorder(a, b)", "hilbert(a, b)"
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) order_by: Option<String>,
+    /// An option of rewrite_data_files, such as min-input-files=2; may be repeated
+    #[arg(short, long = "option", value_name = "KEY=VALUE")]
+    pub(crate) options: Vec<String>,
+    /// Show what would be done, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// How the result is written
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Maintain {
+    /// Tables; all if none is named
+    pub(crate) tables: Vec<String>,
+    /// Show what is due, why, what it costs and gains, and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Keep doing so until it is told to stop
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) daemon: bool,
+    /// Seconds between looks of the daemon
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) every: u64,
+    /// How the result is written
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Health {
+    /// The table; all if none is named
+    pub(crate) table: Option<String>,
     /// How it is written
     #[arg(long, value_enum)]
     pub(crate) format: Option<Format>,

@@ -1,8 +1,11 @@
 //! One file a command.
 
+mod compact;
 mod demo;
+mod health;
 mod history;
 mod ingest;
+mod maintain;
 pub(crate) mod sql;
 
 use crate::args::{Args, Command};
@@ -16,6 +19,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Sql(sql) => sql::run(&options, sql).await,
         Command::Ingest(ingest) => ingest::run(&options, ingest).await,
         Command::History(history) => history::run(&options, history).await,
+        Command::Compact(compact) => compact::run(&options, compact).await,
+        Command::Maintain(maintain) => maintain::run(&options, maintain).await,
+        Command::Health(health) => health::run(&options, health).await,
         Command::Demo(demo) => demo::run(&options, demo).await,
     }
 }

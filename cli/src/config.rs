@@ -77,7 +77,8 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         principal: options.principal.clone(),
         job: options.job.clone(),
     };
-    Ok(Session::new(Tables::new(warehouse), settings)?)
+    let session = Session::new(Tables::new(warehouse), settings)?;
+    Ok(session.with_procedures(icefield_compaction::procedures()))
 }
 
 /// A size such as `512MB`, `2G` or `1000`.

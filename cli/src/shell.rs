@@ -78,6 +78,7 @@ pub(crate) async fn run(session: Session, format: Format) -> Result<(), Failure>
                     return Ok(());
                 }
                 shell.line(&line).await;
+                shell.session.note().await;
                 if let Some(helper) = editor.helper_mut() {
                     helper.names = Names::load(&shell.session).await;
                 }

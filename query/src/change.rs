@@ -14,10 +14,10 @@
 //! change. Which rows are deleted is known before it is chosen how: by copying the touched files
 //! without them, or by writing down their positions.
 
-mod cover;
+pub(crate) mod cover;
 mod merge;
 pub(crate) mod sink;
-mod statement;
+pub(crate) mod statement;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -627,7 +627,7 @@ struct Counts {
 }
 
 /// The data file of a task as its manifest has it.
-fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
+pub(crate) fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
     let (manifest, index) = task.entry();
     let spec = partition::spec(table.metadata(), manifest.spec_id)?;
     let types = partition::field_types(table.metadata(), spec)?;
@@ -635,7 +635,7 @@ fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
 }
 
 /// Rows with each column in the type that the target has, and the target below them.
-fn into_target(rows: LogicalPlan, target: &Arc<Target>) -> Result<LogicalPlan> {
+pub(crate) fn into_target(rows: LogicalPlan, target: &Arc<Target>) -> Result<LogicalPlan> {
     let schema = TableProvider::schema(target.as_ref());
     let rows = cast_to(rows, &schema)?;
     let source = provider_as_source(Arc::clone(target) as Arc<dyn TableProvider>);
@@ -664,7 +664,11 @@ fn cast_to(rows: LogicalPlan, schema: &arrow::datatypes::SchemaRef) -> Result<Lo
 
 /// Runs a plan that ends in `target`, and gives what became of its rows. A hash join does not spill:
 /// if one runs out of memory, the plan is made again with joins that do.
-async fn collect(state: &SessionState, logical: &LogicalPlan, target: &Target) -> Result<Outcome> {
+pub(crate) async fn collect(
+    state: &SessionState,
+    logical: &LogicalPlan,
+    target: &Target,
+) -> Result<Outcome> {
     let take =
         || std::mem::take(&mut *target.outcome.lock().unwrap_or_else(PoisonError::into_inner));
     let physical = physical_plan(state, logical).await?;

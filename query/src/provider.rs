@@ -2,6 +2,8 @@
 
 pub(crate) mod catalog;
 pub(crate) mod metadata;
+pub(crate) mod notes;
+pub(crate) mod system;
 pub(crate) mod table;
 
 use std::collections::HashMap;
@@ -28,6 +30,7 @@ pub(crate) struct Lake {
     pub(crate) tables: Tables,
     pub(crate) footers: Arc<FooterCaches>,
     pub(crate) deletes: Arc<DeleteCache>,
+    pub(crate) notes: Arc<notes::Notes>,
     current: Mutex<String>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
@@ -41,6 +44,7 @@ impl Lake {
             tables,
             footers: Arc::default(),
             deletes: Arc::default(),
+            notes: Arc::default(),
             current: Mutex::new(SEARCH.to_owned()),
             transaction: Mutex::default(),
             prepared: Mutex::default(),

@@ -53,6 +53,7 @@ use object_store::ObjectMeta;
 use roaring::RoaringTreemap;
 
 use crate::error::external;
+use crate::provider::notes::Notes;
 use columns::{ColumnMap, FieldIds};
 use source::{FooterCaches, IcebergSource};
 use statistics::FileBounds;
@@ -74,6 +75,8 @@ pub(crate) struct Scan {
     pub(crate) draft: Option<i64>,
     /// Which files are read, if not all.
     pub(crate) files: Chosen,
+    /// Where scans are counted.
+    pub(crate) notes: Arc<Notes>,
 }
 
 /// Files of a version that are read.
@@ -103,6 +106,10 @@ impl Scan {
         let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
         let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
+        if matches!(self.files, Chosen::All) && self.table.ident().is_some() {
+            let bytes = tasks.iter().map(ScanTask::file_size_bytes).sum();
+            self.notes.add(&self.table.name(), filters, tasks.len(), bytes);
+        }
         let own = schema.as_struct().fields().len();
         let with_positions = match projection {
             Some(places) => places.iter().any(|it| *it >= own),

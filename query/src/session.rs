@@ -28,6 +28,7 @@ use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
 use crate::plan::{optimize, physical_plan, start};
+use crate::procedure::Procedure;
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::statement::{self, uuid};
@@ -107,6 +108,7 @@ pub struct Session {
     context: SessionContext,
     pub(crate) lake: Arc<Lake>,
     settings: Settings,
+    procedures: Vec<Arc<dyn Procedure>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -136,7 +138,23 @@ impl Session {
         context.register_udaf(statement::checked_sum::function());
         context.register_expr_planner(Arc::new(statement::checked_math::CheckedMath))?;
         context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
-        Ok(Self { context, lake, settings })
+        Ok(Self { context, lake, settings, procedures: Vec::new() })
+    }
+
+    /// The same, which can CALL `procedures`.
+    pub fn with_procedures(mut self, procedures: Vec<Arc<dyn Procedure>>) -> Self {
+        self.procedures = procedures;
+        self
+    }
+
+    /// What can be called.
+    pub fn procedures(&self) -> &[Arc<dyn Procedure>] {
+        &self.procedures
+    }
+
+    /// Who works, and for which job.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// The tables it works on.
@@ -147,6 +165,16 @@ impl Session {
     /// DataFusion's state, for callers that bring plans of their own.
     pub fn state(&self) -> SessionState {
         self.context.state()
+    }
+
+    /// Writes down what was read since the last time, for upkeep. What cannot be written is let go:
+    /// no query fails for that.
+    pub async fn note(&self) {
+        let warehouse = self.lake.tables.warehouse();
+        let entries = self.lake.notes.take(warehouse.env.now_ms());
+        if !entries.is_empty() {
+            let _ = warehouse.catalog.record(&entries).await;
+        }
     }
 
     /// Dotted names of all tables, for completion.
@@ -279,7 +307,7 @@ impl Session {
     }
 
     /// The one row of a query that we wrote.
-    async fn value(&self, text: &str) -> Result<RecordBatch> {
+    pub(crate) async fn value(&self, text: &str) -> Result<RecordBatch> {
         let statement = self.parse(parser::tokens(text)?.pop().unwrap_or_default())?;
         let state = self.context.state();
         let plan = state.statement_to_plan(statement).await?;

@@ -1,5 +1,7 @@
 //! Statements that are ours: what makes, changes, removes and shows tables and namespaces.
 
+mod alter;
+mod call;
 pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
@@ -13,15 +15,13 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use icefield_catalog::spec::{NamespaceIdent, Type};
-use icefield_table::commit;
-use icefield_table::evolve::{self, ColumnChange};
+use icefield_catalog::spec::NamespaceIdent;
 
 use crate::names::{parts, table_parts};
 use crate::parser::{Sql, Tokens, place_of};
 use crate::provider::ident;
 use crate::session::{Answer, Done, Session};
-use crate::{Error, ErrorKind, Result};
+use crate::{Error, Result};
 
 /// A statement of ours.
 #[derive(Debug)]
@@ -30,7 +30,9 @@ pub(crate) enum Ours {
     CreateNamespace { name: ObjectName, if_not_exists: bool },
     DropTable { name: ObjectName, if_exists: bool },
     DropNamespace { name: ObjectName, if_exists: bool },
-    AlterTable { name: ObjectName, change: Alteration },
+    AlterNamespace { name: ObjectName, set: HashMap<String, String>, remove: Vec<String> },
+    AlterTable { name: ObjectName, change: alter::Alteration },
+    Call(call::Call),
     Show(show::Show),
     Use { name: ObjectName },
 }
@@ -42,16 +44,11 @@ impl Ours {
     }
 }
 
-/// What ALTER TABLE does.
-#[derive(Debug)]
-pub(crate) enum Alteration {
-    Columns(Vec<ColumnChange>),
-    Properties { set: HashMap<String, String>, remove: Vec<String> },
-    RenameTo(ObjectName),
-}
-
 /// Parses a statement of ours; `None` if it is DataFusion's.
 pub(crate) fn parse(tokens: &Tokens) -> Result<Option<Ours>> {
+    if let Some(call) = call::parse(tokens)? {
+        return Ok(Some(Ours::Call(call)));
+    }
     let split = create::split_brackets(tokens);
     let dialect = Sql::default();
     let mut parser = Parser::new(&dialect).with_tokens_with_locations(split.clone());
@@ -104,97 +101,20 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
         }));
     }
     if parser.parse_keyword(Keyword::ALTER) {
+        if namespace(parser) {
+            let name = parser.parse_object_name(false).map_err(sql)?;
+            let (set, remove) = alter::namespace(parser)?;
+            return Ok(Some(Ours::AlterNamespace { name, set, remove }));
+        }
         parser.expect_keyword(Keyword::TABLE).map_err(sql)?;
         let name = parser.parse_object_name(false).map_err(sql)?;
-        return Ok(Some(Ours::AlterTable { name, change: alteration(parser)? }));
+        return Ok(Some(Ours::AlterTable { name, change: alter::parse(parser)? }));
     }
     if parser.parse_keyword(Keyword::USE) {
         let name = parser.parse_object_name(false).map_err(sql)?;
         return Ok(Some(Ours::Use { name }));
     }
     show::parse(parser).map(|it| it.map(Ours::Show))
-}
-
-fn alteration(parser: &mut Parser<'_>) -> Result<Alteration> {
-    if parser.parse_keyword(Keyword::ADD) {
-        let many = word(parser, "COLUMNS");
-        if !many {
-            let _ = parser.parse_keyword(Keyword::COLUMN);
-        }
-        let mut changes = Vec::new();
-        let open = many && parser.consume_token(&Token::LParen);
-        loop {
-            changes.push(create::added_column(parser)?);
-            if !parser.consume_token(&Token::Comma) {
-                break;
-            }
-        }
-        if open {
-            let close = Token::RParen;
-            parser.expect_token(&close).map_err(sql)?;
-        }
-        return Ok(Alteration::Columns(changes));
-    }
-    if parser.parse_keyword(Keyword::DROP) {
-        let _ = parser.parse_keyword(Keyword::COLUMN);
-        let path = path(parser)?;
-        return Ok(Alteration::Columns(vec![ColumnChange::Drop { path }]));
-    }
-    if parser.parse_keyword(Keyword::RENAME) {
-        if parser.parse_keyword(Keyword::TO) {
-            return Ok(Alteration::RenameTo(parser.parse_object_name(false).map_err(sql)?));
-        }
-        let _ = parser.parse_keyword(Keyword::COLUMN);
-        let path = path(parser)?;
-        parser.expect_keyword(Keyword::TO).map_err(sql)?;
-        let to = crate::names::folded(&parser.parse_identifier().map_err(sql)?);
-        return Ok(Alteration::Columns(vec![ColumnChange::Rename { path, to }]));
-    }
-    if parser.parse_keyword(Keyword::ALTER) {
-        let _ = parser.parse_keyword(Keyword::COLUMN);
-        let path = path(parser)?;
-        if parser.parse_keywords(&[Keyword::DROP, Keyword::NOT, Keyword::NULL]) {
-            return Ok(Alteration::Columns(vec![ColumnChange::DropNotNull { path }]));
-        }
-        let _ = parser.parse_keywords(&[Keyword::SET, Keyword::DATA]);
-        parser.expect_keyword(Keyword::TYPE).map_err(sql)?;
-        let to = match create::column_type(parser)? {
-            Type::Primitive(to) => to,
-            _ => return Err(Error::invalid("a column can only be widened to a simple type")),
-        };
-        return Ok(Alteration::Columns(vec![ColumnChange::Widen { path, to }]));
-    }
-    if parser.parse_keyword(Keyword::SET) {
-        properties_word(parser)?;
-        let set = create::properties(parser)?;
-        return Ok(Alteration::Properties { set, remove: Vec::new() });
-    }
-    if parser.parse_keyword(Keyword::UNSET) {
-        properties_word(parser)?;
-        let _ = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
-        let open = Token::LParen;
-        parser.expect_token(&open).map_err(sql)?;
-        let remove = parser.parse_comma_separated(Parser::parse_literal_string).map_err(sql)?;
-        let close = Token::RParen;
-        parser.expect_token(&close).map_err(sql)?;
-        return Ok(Alteration::Properties { set: HashMap::new(), remove });
-    }
-    Err(Error::invalid("expected ADD, DROP, RENAME, ALTER, SET or UNSET").with_hint(
-        "ALTER TABLE t ADD COLUMN c INT | DROP COLUMN c | RENAME COLUMN a TO b | ALTER COLUMN c \
-         TYPE BIGINT | SET TBLPROPERTIES ('k' = 'v')",
-    ))
-}
-
-fn properties_word(parser: &mut Parser<'_>) -> Result<()> {
-    if word(parser, "TBLPROPERTIES") || word(parser, "PROPERTIES") {
-        return Ok(());
-    }
-    Err(Error::invalid("expected TBLPROPERTIES"))
-}
-
-/// A dotted column name, folded.
-fn path(parser: &mut Parser<'_>) -> Result<String> {
-    Ok(parts(&parser.parse_object_name(false).map_err(sql)?).join("."))
 }
 
 /// Takes a word that is no keyword of the parser's.
@@ -219,6 +139,7 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
     Ok(Answer::Done(match ours {
         Ours::CreateTable(create) => return create::run(session, *create, text).await,
         Ours::Show(show) => return show::run(session, show).await,
+        Ours::Call(call) => return call::run(session, call).await,
         Ours::CreateNamespace { name, if_not_exists } => {
             let namespace = namespace(&name)?;
             match catalog.create_namespace(&namespace, HashMap::new()).await {
@@ -228,6 +149,16 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
                 other => other?,
             }
             Done::new("CREATE NAMESPACE")
+        }
+        Ours::AlterNamespace { name, set, remove } => {
+            let namespace = namespace(&name)?;
+            // The warehouse's own properties have a namespace once there are any.
+            let is_system = namespace.as_ref().as_slice() == [crate::provider::system::SYSTEM];
+            if is_system && catalog.namespace_properties(&namespace).await.is_err() {
+                catalog.create_namespace(&namespace, HashMap::new()).await?;
+            }
+            catalog.set_namespace_properties(&namespace, set, &remove).await?;
+            Done::new("ALTER NAMESPACE")
         }
         Ours::DropNamespace { name, if_exists } => {
             let namespace = namespace(&name)?;
@@ -251,7 +182,7 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             }
             Done::new("DROP TABLE")
         }
-        Ours::AlterTable { name, change } => alter(session, &name, change).await?,
+        Ours::AlterTable { name, change } => alter::run(session, &name, change).await?,
         Ours::Use { name } => {
             let mut wanted = parts(&name);
             if wanted.len() > 1 && wanted.first().is_some_and(|it| it == "lake") {
@@ -275,25 +206,4 @@ fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
         parts.remove(0);
     }
     Ok(NamespaceIdent::from_strs(parts)?)
-}
-
-async fn alter(session: &Session, name: &ObjectName, change: Alteration) -> Result<Done> {
-    let table = session.table(&parts(name).join(".")).await?;
-    match change {
-        Alteration::Columns(changes) => {
-            commit::evolve(&table, |table| evolve::columns(table.metadata(), &changes)).await?;
-        }
-        Alteration::Properties { set, remove } => {
-            commit::evolve(&table, |_| evolve::properties(set.clone(), remove.clone())).await?;
-        }
-        Alteration::RenameTo(to) => {
-            let Some(from) = table.ident() else {
-                return Err(Error::new(ErrorKind::Invalid, "the table has no name"));
-            };
-            let (namespace, name) = table_parts(&to, &from.namespace().as_ref().join("."))?;
-            let to = ident(&namespace.join("."), &name)?;
-            session.tables().warehouse().catalog.rename_table(from, &to).await?;
-        }
-    }
-    Ok(Done::new("ALTER TABLE"))
 }

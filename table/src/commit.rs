@@ -18,6 +18,7 @@ mod filter;
 mod manifests;
 mod merge;
 pub(crate) mod queue;
+pub mod regroup;
 mod stage;
 mod summary;
 pub mod transaction;
@@ -53,8 +54,18 @@ pub struct Change {
     pub deleted: Vec<DeletedRows>,
     /// What must hold of the commits since the snapshot that was read; none for plain appends.
     pub checks: Vec<Check>,
-    /// Whether the rows stay the same and only their files change (compaction).
+    /// Whether the rows stay the same and only their files change (compaction). Rows said to be
+    /// [`deleted`](Self::deleted) are those that are deleted already: their delete files are written
+    /// anew, one for each data file.
     pub rewrites: bool,
+    /// The data sequence number of the new files, if not the commit's own. A rewrite keeps that of
+    /// the snapshot it read, so that equality deletes that come meanwhile reach its files too
+    /// (trap T-24).
+    pub sequence_number: Option<i64>,
+    /// Delete files that are no longer part of the table, as the snapshot that was read has them.
+    pub removed_deletes: Vec<DataFile>,
+    /// Manifests that are written anew, with the same files.
+    pub manifests: Option<regroup::Regroup>,
     /// Who, why and with what: keys of the snapshot's summary. They never replace computed ones.
     pub summary: BTreeMap<String, String>,
     /// Names under which these rows may land only once, such as an idempotency key, or a loaded
@@ -68,7 +79,15 @@ pub struct Change {
 impl Change {
     /// Whether it makes a snapshot.
     pub fn changes_rows(&self) -> bool {
-        !(self.files.is_empty() && self.removed.is_empty() && self.deleted.is_empty())
+        !(self.files.is_empty() && !self.changes_files())
+    }
+
+    /// Whether it does more than to add data files.
+    pub(crate) fn changes_files(&self) -> bool {
+        !(self.removed.is_empty()
+            && self.deleted.is_empty()
+            && self.removed_deletes.is_empty()
+            && self.manifests.is_none())
     }
 }
 
@@ -90,6 +109,9 @@ pub struct Evolution {
     pub requirements: Vec<TableRequirement>,
     /// The change.
     pub updates: Vec<TableUpdate>,
+    /// Whether it holds only for the very metadata that it was worked out from: then any other
+    /// commit in between makes it be worked out again.
+    pub exact: bool,
 }
 
 /// A change that is in the table.
@@ -118,6 +140,15 @@ pub async fn change(table: &Table, change: Change) -> Result<Changed> {
         return Ok(Changed { snapshot_id, was_there: false, table: table.clone() });
     }
     table.tables().queues().change(table, change).await
+}
+
+/// Whether a change still fits a table that others may have changed since it was worked out.
+///
+/// # Errors
+///
+/// [`ErrorKind::CatalogCommitConflicts`] if it does not, with the reason.
+pub async fn fits(table: &Table, change: &Change) -> Result<()> {
+    conflict::check(table, change).await
 }
 
 /// Makes a staged table real, with its first rows if there are any: both or neither.
@@ -155,13 +186,19 @@ pub async fn evolve(table: &Table, evolve: impl Fn(&Table) -> Result<Evolution>)
     let mut current = table.refresh().await?;
     loop {
         refuse_other(table, &current)?;
-        let Evolution { mut requirements, updates } = evolve(&current)?;
+        let Evolution { mut requirements, updates, exact } = evolve(&current)?;
         if updates.is_empty() {
             return Ok(current);
         }
         requirements.push(TableRequirement::UuidMatch { uuid: current.metadata().uuid() });
-        let change =
-            TableChange { table: ident.clone(), requirements, updates, ledger: Vec::new() };
+        let only_from = exact.then(|| current.loaded().metadata_location.clone());
+        let change = TableChange {
+            table: ident.clone(),
+            requirements,
+            updates,
+            ledger: Vec::new(),
+            only_from,
+        };
         match catalog.commit(&Commit { changes: vec![change] }).await? {
             CommitOutcome::Committed(loaded) => {
                 return Ok(current.tables().table(Some(ident.clone()), one(loaded)?));

@@ -4,6 +4,9 @@
 //! commits it. Field ids are never reused (trap T-70), and what would make existing files unreadable
 //! is refused.
 
+pub mod layout;
+pub mod refs;
+
 use std::collections::HashMap;
 
 use icefield_catalog::spec::{
@@ -85,6 +88,7 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
             TableUpdate::AddSchema { schema },
             TableUpdate::SetCurrentSchema { schema_id: -1 },
         ],
+        exact: false,
     })
 }
 
@@ -106,7 +110,7 @@ pub fn properties(set: HashMap<String, String>, remove: Vec<String>) -> Result<E
     if !remove.is_empty() {
         updates.push(TableUpdate::RemoveProperties { removals: remove });
     }
-    Ok(Evolution { requirements: Vec::new(), updates })
+    Ok(Evolution { updates, ..Evolution::default() })
 }
 
 /// A type with fresh field ids, all fields of a struct before what is below them.

@@ -5,7 +5,7 @@
 //!
 //! [binary form]: https://iceberg.apache.org/spec/#binary-single-value-serialization
 
-use icefield_catalog::spec::PrimitiveLiteral;
+use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType};
 
 /// The binary form of a value.
 pub fn to_bytes(value: &PrimitiveLiteral) -> Vec<u8> {
@@ -30,6 +30,43 @@ pub fn decimal_to_bytes(unscaled: i128) -> Vec<u8> {
     let is_redundant = |pair: &(&u8, &u8)| *pair.0 == sign && (pair.1 ^ sign) & 0x80 == 0;
     let redundant = raw.iter().zip(raw.iter().skip(1)).take_while(is_redundant).count();
     raw.get(redundant..).unwrap_or(&raw).to_vec()
+}
+
+/// A value from the bytes of a bound; `None` if they are not of the type. A column that was widened
+/// has older bounds of fewer bytes (trap T-72).
+pub fn from_bytes(kind: &PrimitiveType, bytes: &[u8]) -> Option<PrimitiveLiteral> {
+    let whole = || match bytes.len() {
+        4 => Some(i64::from(i32::from_le_bytes(bytes.try_into().ok()?))),
+        8 => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => None,
+    };
+    Some(match kind {
+        PrimitiveType::Boolean => PrimitiveLiteral::Boolean(*bytes.first()? != 0),
+        PrimitiveType::Int | PrimitiveType::Date => {
+            PrimitiveLiteral::Int(i32::from_le_bytes(bytes.try_into().ok()?))
+        }
+        PrimitiveType::Long
+        | PrimitiveType::Time
+        | PrimitiveType::Timestamp
+        | PrimitiveType::Timestamptz
+        | PrimitiveType::TimestampNs
+        | PrimitiveType::TimestamptzNs => PrimitiveLiteral::Long(whole()?),
+        PrimitiveType::Float => {
+            PrimitiveLiteral::Float(f32::from_le_bytes(bytes.try_into().ok()?).into())
+        }
+        PrimitiveType::Double => PrimitiveLiteral::Double(match bytes.len() {
+            4 => f64::from(f32::from_le_bytes(bytes.try_into().ok()?)).into(),
+            _ => f64::from_le_bytes(bytes.try_into().ok()?).into(),
+        }),
+        PrimitiveType::Decimal { .. } => {
+            PrimitiveLiteral::Int128(crate::manifest::read::signed_be(bytes)?)
+        }
+        PrimitiveType::String => PrimitiveLiteral::String(str::from_utf8(bytes).ok()?.to_owned()),
+        PrimitiveType::Uuid => {
+            PrimitiveLiteral::UInt128(u128::from_be_bytes(bytes.try_into().ok()?))
+        }
+        PrimitiveType::Fixed(_) | PrimitiveType::Binary => PrimitiveLiteral::Binary(bytes.to_vec()),
+    })
 }
 
 /// Whether a value is a NaN.

@@ -9,6 +9,7 @@
 //!
 //! Begin at [`TableWriter`]. Files it has written are part of nothing until a commit names them.
 
+pub mod copy;
 mod fanout;
 mod file;
 pub mod metrics;
@@ -81,6 +82,25 @@ impl WriteContext {
         Ok(Arc::new(context))
     }
 
+    /// A write of rows that are in the table already, into other files (compaction).
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`]; a spec that the table does not have.
+    pub fn for_rewrite(table: &Table, outputs: &Outputs) -> Result<Arc<Self>> {
+        let metadata = table.metadata();
+        let is_v3 = metadata.format_version() >= icefield_catalog::spec::FormatVersion::V3;
+        let made = if is_v3 { Self::with_lineage(table)? } else { Self::new(table)? };
+        let Some(mut context) = Arc::into_inner(made) else {
+            return Err(Error::new(ErrorKind::Unexpected, "a new write is shared already"));
+        };
+        context.spec = partition::spec(metadata, outputs.spec_id)?.clone();
+        context.types = partition::field_types(metadata, &context.spec)?;
+        context.settings.target_file_bytes = outputs.target_file_bytes.max(1);
+        context.settings.sort_order_id = outputs.sort_order_id;
+        Ok(Arc::new(context))
+    }
+
     /// A write with a schema that the commit of these files will make current.
     pub fn with_schema(table: &Table, schema: &Arc<Schema>) -> Result<Arc<Self>> {
         let metadata = Arc::clone(&table.loaded().metadata);
@@ -115,10 +135,45 @@ impl WriteContext {
         shapes::schema(&self.schema)
     }
 
+    /// The columns of a data file as Parquet has them.
+    fn parquet_schema(&self) -> Result<parquet::schema::types::SchemaDescriptor> {
+        Ok(parquet::arrow::ArrowSchemaConverter::new().convert(&own_columns(self))?)
+    }
+
+    /// Whether a row group is stored as this write would: in the codec that is wanted, and without
+    /// a wish for Bloom filters, which are not copied.
+    fn stores_alike(&self, group: &parquet::file::metadata::RowGroupMetaData) -> bool {
+        use std::mem::discriminant;
+        group.columns().iter().all(|it| {
+            let properties = &self.settings.properties;
+            let wanted = properties.compression(it.column_path());
+            discriminant(&it.compression()) == discriminant(&wanted)
+                && properties.bloom_filter_properties(it.column_path()).is_none()
+        })
+    }
+
     fn next_location(&self, task: usize, partition: &str) -> String {
         let number = self.files.fetch_add(1, Ordering::Relaxed);
         location::data_file(&self.metadata, partition, task, &self.write_id, number)
     }
+}
+
+/// The table's own columns, without those of row lineage.
+fn own_columns(context: &WriteContext) -> SchemaRef {
+    let count = context.schema.as_struct().fields().len();
+    let own = context.file_schema.fields().iter().take(count).cloned();
+    Arc::new(ArrowSchema::new(own.collect::<Vec<_>>()))
+}
+
+/// What the files of a rewrite are to be.
+#[derive(Debug, Clone, Copy)]
+pub struct Outputs {
+    /// The partition spec they are written with.
+    pub spec_id: i32,
+    /// Bytes after which a file ends and another begins.
+    pub target_file_bytes: u64,
+    /// The table's sort order that their rows are in; `None` for no order of the table.
+    pub sort_order_id: Option<i32>,
 }
 
 /// Writes batches into data files of one table. One for each parallel task.

@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
-    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
+    Result,
 };
 
 /// Fails commits before or after they are done, drawn from an environment.
@@ -102,6 +103,15 @@ impl Catalog for FaultyCatalog {
         self.inner.namespace_properties(namespace).await
     }
 
+    async fn set_namespace_properties(
+        &self,
+        namespace: &NamespaceIdent,
+        set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<()> {
+        self.inner.set_namespace_properties(namespace, set, remove).await
+    }
+
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         self.inner.drop_namespace(namespace).await
     }
@@ -138,5 +148,17 @@ impl Catalog for FaultyCatalog {
 
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
         self.inner.ledger(table, keys).await
+    }
+
+    async fn record(&self, entries: &[JournalEntry]) -> Result<()> {
+        self.inner.record(entries).await
+    }
+
+    async fn journal(&self, kind: &str, since_ms: i64) -> Result<Vec<JournalEntry>> {
+        self.inner.journal(kind, since_ms).await
+    }
+
+    async fn forget(&self, kind: &str, before_ms: i64) -> Result<()> {
+        self.inner.forget(kind, before_ms).await
     }
 }

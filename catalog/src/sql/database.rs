@@ -340,7 +340,7 @@ pub(super) fn is_lost_race(error: &sqlx::Error) -> bool {
     has_code(error, &["40001", "40P01"])
 }
 
-fn is_missing(error: &sqlx::Error) -> bool {
+pub(super) fn is_missing(error: &sqlx::Error) -> bool {
     let text = matches!(error, sqlx::Error::Database(it) if it.message().contains("no such table"));
     text || has_code(error, &["42P01"])
 }

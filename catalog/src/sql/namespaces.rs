@@ -116,6 +116,50 @@ impl SqlCatalog {
         Ok(properties)
     }
 
+    pub(super) async fn write_properties(
+        &self,
+        namespace: &NamespaceIdent,
+        mut set: HashMap<String, String>,
+        remove: &[String],
+    ) -> Result<()> {
+        if !self.namespace_exists(namespace).await? {
+            return Err(no_namespace(namespace));
+        }
+        let failed = |e| self.database.failed("alter a namespace", e);
+        let name = joined(namespace);
+        // One that only exists by its tables has to go on existing without its properties.
+        set.insert(EXISTS.to_owned(), "true".to_owned());
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
+        for key in remove.iter().filter(|it| *it != EXISTS) {
+            sqlx::query(
+                "DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1 \
+                 AND namespace = $2 AND property_key = $3",
+            )
+            .bind(self.name())
+            .bind(name.as_str())
+            .bind(key.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        }
+        for (key, value) in &set {
+            sqlx::query(
+                "INSERT INTO iceberg_namespace_properties \
+                 (catalog_name, namespace, property_key, property_value) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (catalog_name, namespace, property_key) \
+                 DO UPDATE SET property_value = $4",
+            )
+            .bind(self.name())
+            .bind(name.as_str())
+            .bind(key.as_str())
+            .bind(value.as_str())
+            .execute(&mut *transaction)
+            .await
+            .map_err(failed)?;
+        }
+        transaction.commit().await.map_err(failed)
+    }
+
     pub(super) async fn delete_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
         let name = joined(namespace);
         let below = format!("{name}.");

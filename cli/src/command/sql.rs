@@ -25,11 +25,17 @@ pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
         texts.push(read(file)?);
     }
     let format = sql.format.unwrap_or(Format::Table);
-    if texts.is_empty() {
-        return run_piped(&session, format).await;
-    }
+    let done = match texts.is_empty() {
+        true => run_piped(&session, format).await,
+        false => run_texts(&session, &texts, format).await,
+    };
+    session.note().await;
+    done
+}
+
+async fn run_texts(session: &Session, texts: &[String], format: Format) -> Result<(), Failure> {
     for text in texts {
-        run_text(&session, &text, format).await?;
+        run_text(session, text, format).await?;
     }
     Ok(())
 }
@@ -92,41 +98,67 @@ pub(crate) async fn execute(
     expanded: bool,
 ) -> Result<(), Failure> {
     let progress = Spinner::new();
+    // One listener for the whole statement: a signal between two would be lost.
+    let mut interrupts = Interrupts::new()?;
     let running = session.run(statement);
     let answer = tokio::select! {
         answer = progress.while_running(running) => answer,
-        _ = tokio::signal::ctrl_c() => return Err(Failure::new("cancelled".to_owned())),
+        () = interrupts.next() => return Err(cancelled(&progress)),
     };
     match answer.map_err(|error| Failure::of(error, statement))? {
         Answer::Done(done) => {
             progress.clear();
             print::done(out, &done, format)
         }
-        Answer::Rows(rows) => write(rows, statement, out, format, width, expanded, &progress).await,
+        Answer::Rows(rows) => {
+            let printer = Printer::new(out, rows.schema.clone(), format, width, expanded)?;
+            write(rows, statement, printer, width.is_some(), &progress, &mut interrupts).await
+        }
+    }
+}
+
+/// What Ctrl-C leaves: a clean screen and one word.
+fn cancelled(progress: &Spinner) -> Failure {
+    progress.clear();
+    Failure::new("cancelled".to_owned())
+}
+
+/// Ctrl-C, as long as this is there.
+struct Interrupts(tokio::signal::unix::Signal);
+
+impl Interrupts {
+    fn new() -> Result<Self, Failure> {
+        let kind = tokio::signal::unix::SignalKind::interrupt();
+        let signal = tokio::signal::unix::signal(kind);
+        let signal = signal
+            .map_err(|error| Failure::new(format!("Ctrl-C cannot be listened for: {error}")))?;
+        Ok(Self(signal))
+    }
+
+    async fn next(&mut self) {
+        self.0.recv().await;
     }
 }
 
 async fn write(
     mut rows: Rows,
     statement: &str,
-    out: &mut dyn Write,
-    format: Format,
-    width: Option<usize>,
-    expanded: bool,
+    mut printer: Printer<'_>,
+    shows_at_once: bool,
     progress: &Spinner,
+    interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
-    let mut printer = Printer::new(out, rows.schema.clone(), format, width, expanded)?;
     let mut tick = tokio::time::interval(Duration::from_millis(200));
     loop {
         tokio::select! {
             biased;
-            _ = tokio::signal::ctrl_c() => return Err(Failure::new("cancelled".to_owned())),
+            () = interrupts.next() => return Err(cancelled(progress)),
             _ = tick.tick() => progress.say(rows.rows_read()),
             batch = rows.stream.next() => match batch {
                 None => break,
                 Some(Ok(batch)) => {
                     // The shell shows a result when all of it is there; until then, progress.
-                    if width.is_some() {
+                    if shows_at_once {
                         progress.clear();
                     }
                     printer.batch(&batch)?;

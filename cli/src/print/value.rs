@@ -149,3 +149,19 @@ fn raw_number(array: &ArrayRef, row: usize) -> String {
         other => format!("unprintable {other}"),
     }
 }
+
+/// A number of bytes as people read it.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = ["B", "KB", "MB", "GB", "TB"];
+    let mut value = count as f64;
+    let mut unit = units.iter();
+    let mut name = unit.next();
+    while value >= 1024.0
+        && let Some(next) = unit.next()
+    {
+        value /= 1024.0;
+        name = Some(next);
+    }
+    let name = name.copied().unwrap_or_default();
+    if name == "B" { format!("{count} B") } else { format!("{value:.1} {name}") }
+}

@@ -178,6 +178,27 @@ pub(super) fn check_sieve(
     Ok(sieve::sieve(state, &schema, &version.schema, &unmapped, parts)?)
 }
 
+/// The condition of a plan over one table as the optimizer leaves it, wherever that put its parts.
+/// `None` if a part is about more than the table.
+pub(crate) fn optimized(logical: &LogicalPlan) -> Option<Vec<Expr>> {
+    let mut parts = Vec::new();
+    let mut is_plain = true;
+    let _ = logical.apply_with_subqueries(|node| {
+        match node {
+            LogicalPlan::Filter(it) => parts.push(it.predicate.clone()),
+            LogicalPlan::TableScan(it) => parts.extend(it.filters.iter().cloned()),
+            LogicalPlan::Projection(_) | LogicalPlan::SubqueryAlias(_) => {}
+            LogicalPlan::EmptyRelation(_) => parts.push(lit(false)),
+            _ => is_plain = false,
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    if !is_plain || parts.iter().any(has_subquery) {
+        return None;
+    }
+    parts.into_iter().map(unqualified).collect()
+}
+
 /// The parts of a plan's Filter that are about one table alone, with its columns unqualified.
 pub(super) fn conjuncts(logical: &LogicalPlan) -> Option<Expr> {
     let mut plan = logical;

@@ -42,6 +42,7 @@ use roaring::RoaringTreemap;
 use crate::Error;
 use crate::error::external;
 use crate::insert::{count_schema, counts_properties, one_count, partition_exprs, sort_order};
+use crate::rewrite::Pace;
 
 /// Delete a row.
 pub(crate) const DELETE: i32 = 1;
@@ -111,10 +112,38 @@ pub(crate) struct Target {
     once: bool,
     /// What every new row has to fulfil.
     must: Option<Arc<dyn PhysicalExpr>>,
+    /// How the files of a rewrite are laid out, if it is one.
+    layout: Option<Layout>,
     pub(crate) outcome: Arc<Mutex<Outcome>>,
 }
 
+/// How a rewrite's files are laid out.
+#[derive(Debug, Clone)]
+pub(crate) struct Layout {
+    pub(crate) context: Arc<WriteContext>,
+    /// Whether the last column is only there to sort by.
+    pub(crate) has_key: bool,
+    /// What all rows are sorted by, as places among the table's columns (the key's is after them).
+    pub(crate) order: Vec<(usize, arrow::compute::SortOptions)>,
+    /// Whether one writer gets all rows.
+    pub(crate) single: bool,
+    /// Slows the writing down.
+    pub(crate) pace: Option<Arc<Pace>>,
+}
+
 impl Target {
+    /// The target of a rewrite.
+    pub(crate) fn rewrite(table: &Table, lineage: bool, layout: Layout) -> Self {
+        let mut target = Self::new(table, true, lineage, false);
+        if layout.has_key {
+            let key = Field::new("$key", DataType::Binary, true);
+            let fields = target.schema.fields().iter().map(|it| Field::clone(it));
+            target.schema = Arc::new(Schema::new(fields.chain([key]).collect::<Vec<_>>()));
+        }
+        target.layout = Some(layout);
+        target
+    }
+
     pub(crate) fn new(table: &Table, writes: bool, lineage: bool, once: bool) -> Self {
         let mut fields = vec![
             Field::new("$op", DataType::Int32, true),
@@ -126,8 +155,9 @@ impl Target {
         let own = icefield_table::arrow::schema(table.metadata().current_schema());
         fields.extend(own.fields().iter().map(|it| Field::clone(it).with_nullable(true)));
         let schema = Arc::new(Schema::new(fields));
-        let (table, must) = (table.clone(), None);
-        Self { table, schema, writes, lineage, once, must, outcome: Arc::default() }
+        let table = table.clone();
+        let (must, layout, outcome) = (None, None, Arc::default());
+        Self { table, schema, writes, lineage, once, must, layout, outcome }
     }
 
     /// The same, which refuses rows for which `must` does not hold.
@@ -166,7 +196,19 @@ impl TableProvider for Target {
         let metadata = self.table.metadata();
         let schema = metadata.current_schema();
         let (mut order, mut hash, mut context) = (None, Vec::new(), None);
-        if self.writes {
+        let (mut single, mut has_key, mut pace) = (false, false, None);
+        if let Some(layout) = &self.layout {
+            let columns = layout.order.iter().filter_map(|(place, options)| {
+                let place = place + LEADING;
+                let name = self.schema.fields().get(place)?.name();
+                let column = datafusion::physical_expr::expressions::Column::new(name, place);
+                Some(datafusion::physical_expr::PhysicalSortExpr::new(Arc::new(column), *options))
+            });
+            order = LexOrdering::new(columns);
+            context = Some(Arc::clone(&layout.context));
+            (single, has_key) = (layout.single, layout.has_key);
+            pace = layout.pace.clone();
+        } else if self.writes {
             order = sort_order(metadata, schema, &input.schema(), LEADING)?;
             hash = partition_exprs(metadata, schema, &input.schema(), LEADING)?;
             let new = if self.lineage { WriteContext::with_lineage } else { WriteContext::new };
@@ -181,6 +223,9 @@ impl TableProvider for Target {
             lineage: self.lineage,
             once: self.once,
             must: self.must.clone(),
+            single,
+            has_key,
+            pace,
             outcome: Arc::clone(&self.outcome),
         }))
     }
@@ -198,6 +243,9 @@ struct ChangeExec {
     lineage: bool,
     once: bool,
     must: Option<Arc<dyn PhysicalExpr>>,
+    single: bool,
+    has_key: bool,
+    pace: Option<Arc<Pace>>,
     outcome: Arc<Mutex<Outcome>>,
 }
 
@@ -228,6 +276,7 @@ impl ExecutionPlan for ChangeExec {
 
     fn required_input_distribution(&self) -> Vec<Distribution> {
         match self.hash.is_empty() {
+            true if self.single => vec![Distribution::SinglePartition],
             true => vec![Distribution::UnspecifiedDistribution],
             false => vec![Distribution::HashPartitioned(self.hash.clone())],
         }
@@ -308,7 +357,8 @@ impl<'a> Worker<'a> {
         if rows.true_count() == 0 {
             return Ok(());
         }
-        let own = (LEADING..batch.num_columns()).collect::<Vec<_>>();
+        let end = batch.num_columns() - usize::from(self.plan.has_key);
+        let own = (LEADING..end).collect::<Vec<_>>();
         let kept = match rows.true_count() == batch.num_rows() {
             true => batch.clone(),
             false => filter_record_batch(batch, &rows)?,
@@ -320,7 +370,11 @@ impl<'a> Worker<'a> {
             false => kept.project(&own)?,
             true => kept.project(&own.into_iter().chain([3, 4]).collect::<Vec<_>>())?,
         };
-        writer.write(&made).await.map_err(external)
+        writer.write(&made).await.map_err(external)?;
+        if let Some(pace) = &self.plan.pace {
+            pace.rows(made.num_rows()).await;
+        }
+        Ok(())
     }
 
     /// Notes the positions of rows that are deleted, replaced or matched.

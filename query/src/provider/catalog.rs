@@ -11,6 +11,7 @@ use icefield_catalog::warehouse::CATALOG_NAME;
 use icefield_table::{At, Table, snapshot};
 
 use super::metadata::MetadataTable;
+use super::system::SYSTEM;
 use super::table::IcebergTable;
 use super::{Lake, PREPARED};
 use crate::names::{BY_PATH, TableName};
@@ -74,6 +75,11 @@ impl SchemaProvider for LakeNamespace {
         }
         if self.name == PREPARED {
             return Ok(lake.prepared(name));
+        }
+        if self.name == SYSTEM
+            && let Some(table) = super::system::table(lake, name).await?
+        {
+            return Ok(Some(table));
         }
         let parsed = TableName::parse(name);
         let Some(table) = lake.find(&self.name, &parsed.table).await? else { return Ok(None) };

@@ -35,8 +35,9 @@ impl IcebergTable {
         let footers = Arc::clone(&lake.footers);
         let draft = table.ident().and_then(|it| lake.draft_row_id(it));
         let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
+        let notes = Arc::clone(&lake.notes);
         Ok(Self {
-            scan: Scan { table, version, schema, footers, deletes, draft, files },
+            scan: Scan { table, version, schema, footers, deletes, draft, files, notes },
             at,
             noticed_by: None,
         })

@@ -39,8 +39,9 @@ pub(crate) struct CreateTable {
     query: Option<Tokens>,
 }
 
+/// One column of a sort order.
 #[derive(Debug)]
-struct Order {
+pub(crate) struct Order {
     column: String,
     transform: Transform,
     direction: SortDirection,
@@ -126,12 +127,7 @@ fn clause(parser: &mut Parser<'_>, create: &mut CreateTable) -> Result<bool> {
         parser.expect_token(&Token::RParen).map_err(sql)?;
     } else if is_order(parser) {
         let open = parser.consume_token(&Token::LParen);
-        loop {
-            create.order.push(order(parser)?);
-            if !parser.consume_token(&Token::Comma) {
-                break;
-            }
-        }
+        create.order.extend(orders(parser)?);
         if open {
             parser.expect_token(&Token::RParen).map_err(sql)?;
         }
@@ -266,7 +262,7 @@ fn list(element: Type) -> Type {
 }
 
 /// `column` or `transform(…)`, arguments in Spark's or in Trino's order.
-fn transformed(parser: &mut Parser<'_>) -> Result<(String, Transform)> {
+pub(super) fn transformed(parser: &mut Parser<'_>) -> Result<(String, Transform)> {
     let name = parts(&parser.parse_object_name(false).map_err(sql)?).join(".");
     if !parser.consume_token(&Token::LParen) {
         return Ok((name, Transform::Identity));
@@ -300,6 +296,17 @@ fn transformed(parser: &mut Parser<'_>) -> Result<(String, Transform)> {
         }
     };
     Ok((column, transform))
+}
+
+/// Columns of a sort order, with commas between.
+pub(super) fn orders(parser: &mut Parser<'_>) -> Result<Vec<Order>> {
+    let mut all = Vec::new();
+    loop {
+        all.push(order(parser)?);
+        if !parser.consume_token(&Token::Comma) {
+            return Ok(all);
+        }
+    }
 }
 
 fn order(parser: &mut Parser<'_>) -> Result<Order> {
@@ -383,17 +390,7 @@ fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTa
         return Err(Error::invalid("a table is a struct of columns"));
     };
     let schema = Schema::builder().with_fields(numbered.fields().to_vec()).build()?;
-    let source = |name: &str| {
-        schema.field_by_name(name).map(|it| it.id).ok_or_else(|| {
-            let known: Vec<_> =
-                schema.as_struct().fields().iter().map(|it| it.name.as_str()).collect();
-            let error = Error::not_found(format!("no column `{name}`"));
-            match crate::error::nearest(name, &known) {
-                Some(near) => error.with_hint(format!("did you mean {near}?")),
-                None => error.with_hint(format!("there are {}", known.join(", "))),
-            }
-        })
-    };
+    let source = |name: &str| column_id(&schema, name);
     let mut spec = UnboundPartitionSpec::builder();
     for (column, transform) in &create.partition {
         let id = source(column)?;
@@ -405,20 +402,9 @@ fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTa
             transform: *transform,
         }])?;
     }
-    let mut order = SortOrder::builder();
-    for it in &create.order {
-        let source_id = source(&it.column)?;
-        refuse_misfit(&schema, source_id, &it.column, &it.transform)?;
-        order.with_sort_field(SortField {
-            source_id,
-            transform: it.transform,
-            direction: it.direction,
-            null_order: it.nulls,
-        });
-    }
     let order = match create.order.is_empty() {
         true => SortOrder::unsorted_order(),
-        false => order.build(&schema)?,
+        false => sort_order(&schema, &create.order)?,
     };
     Ok(NewTable {
         spec: spec.build(),
@@ -427,6 +413,33 @@ fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTa
         location: create.location.clone(),
         schema,
     })
+}
+
+fn column_id(schema: &Schema, name: &str) -> Result<i32> {
+    schema.field_by_name(name).map(|it| it.id).ok_or_else(|| {
+        let known: Vec<_> = schema.as_struct().fields().iter().map(|it| it.name.as_str()).collect();
+        let error = Error::not_found(format!("no column `{name}`"));
+        match crate::error::nearest(name, &known) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error.with_hint(format!("there are {}", known.join(", "))),
+        }
+    })
+}
+
+/// The sort order of a table with this schema.
+pub(super) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder> {
+    let mut order = SortOrder::builder();
+    for it in orders {
+        let source_id = column_id(schema, &it.column)?;
+        refuse_misfit(schema, source_id, &it.column, &it.transform)?;
+        order.with_sort_field(SortField {
+            source_id,
+            transform: it.transform,
+            direction: it.direction,
+            null_order: it.nulls,
+        });
+    }
+    Ok(order.build(schema)?)
 }
 
 fn refuse_misfit(schema: &Schema, id: i32, column: &str, transform: &Transform) -> Result<()> {
@@ -441,7 +454,7 @@ fn refuse_misfit(schema: &Schema, id: i32, column: &str, transform: &Transform) 
 }
 
 /// As Spark and PyIceberg name partition fields.
-fn partition_name(column: &str, transform: &Transform) -> String {
+pub(super) fn partition_name(column: &str, transform: &Transform) -> String {
     match transform {
         Transform::Bucket(_) => format!("{column}_bucket"),
         Transform::Truncate(_) => format!("{column}_trunc"),

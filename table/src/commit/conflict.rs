@@ -6,7 +6,7 @@
 //! | what another commit did since | conflicts with |
 //! |---|---|
 //! | removed a data file that we remove, or delete rows of | always |
-//! | deleted rows of a data file that we remove | always, unless the rows stayed the same (`replace`) |
+//! | deleted rows of a data file that we remove | always, unless the rows stayed the same (`replace`); equality deletes reach what a rewrite put in its place (trap T-24), and do not conflict |
 //! | deleted a row that we delete | always: who comes second has to look again |
 //! | added files to a partition that we replace | always ([`Check::partitions`]) |
 //! | added rows that we might have read | if rows read have to be all there were ([`Check::no_new_rows`]) |
@@ -197,11 +197,16 @@ async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()>
                 by.summary().operation.as_str(),
             ))
         };
-        if let Some(file) = change.removed.iter().find(|it| reaches(it)) {
+        let is_equality = entry.file.content == DataContentType::EqualityDeletes;
+        let goes_on = |file: &crate::manifest::DataFile| {
+            is_equality && reaches_on(change, entry.sequence_number, file)
+        };
+        let removed = &change.removed;
+        if let Some(file) = removed.iter().find(|it| reaches(it) && !goes_on(it)) {
             return Err(told(&file.path));
         }
         for rows in change.deleted.iter().filter(|it| reaches(&it.file)) {
-            if entry.file.content == DataContentType::EqualityDeletes {
+            if is_equality {
                 return Err(told(&rows.file.path));
             }
             let theirs = positions_of(table, &rows.file.path, std::slice::from_ref(entry)).await?;
@@ -211,6 +216,13 @@ async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()>
         }
     }
     Ok(())
+}
+
+/// Whether an equality delete that reaches `file` also reaches the files that a rewrite puts in its
+/// place: they count as older than it, and are of the same spec (and so of the same partition).
+fn reaches_on(change: &Change, number: Option<i64>, file: &crate::manifest::DataFile) -> bool {
+    let is_older = change.sequence_number.zip(number).is_some_and(|(ours, theirs)| ours < theirs);
+    is_older && change.files.iter().all(|it| it.spec_id == file.spec_id)
 }
 
 fn no_new_rows(table: &Table, check: &Check, since: &Since) -> Result<()> {

@@ -22,13 +22,15 @@ use crate::{location, partition};
 /// Delete files written or read at once.
 const FILES_AT_ONCE: usize = 16;
 
-/// One manifest a partition spec, of added entries whose snapshot and numbers are inherited.
+/// One manifest a partition spec, of added entries whose snapshot and numbers are inherited, but for
+/// a data sequence number that is given.
 pub(super) async fn write(
     table: &Table,
     metadata: &TableMetadata,
     snapshot_id: i64,
     content: ManifestContentType,
     files: &[DataFile],
+    sequence_number: Option<i64>,
 ) -> Result<Vec<ManifestFile>> {
     refuse_twice(files)?;
     let mut by_spec: BTreeMap<i32, Vec<&DataFile>> = BTreeMap::new();
@@ -54,7 +56,7 @@ pub(super) async fn write(
             writer.add(&ManifestEntry {
                 status: ManifestStatus::Added,
                 snapshot_id: Some(snapshot_id),
-                sequence_number: None,
+                sequence_number,
                 file_sequence_number: None,
                 file: file.clone(),
             })?;
@@ -103,13 +105,23 @@ pub(super) struct DeletePlan {
     pub(super) added: Vec<DataFile>,
     /// Delete files that new ones stand for.
     replaced: HashSet<Identity>,
+    /// Delete files that are to go, and have to be there.
+    unwanted: HashSet<Identity>,
 }
 
 impl DeletePlan {
     /// Whether a delete file goes.
     pub(super) fn drops(&self, entry: &ManifestEntry) -> bool {
-        self.replaced.contains(&identity(&entry.file))
+        let identity = identity(&entry.file);
+        self.replaced.contains(&identity)
+            || self.unwanted.contains(&identity)
             || one_path(entry).is_some_and(|path| self.removed.contains_key(&path))
+    }
+
+    /// A delete file that was to go and is not among those that went: another commit was first.
+    pub(super) fn missing(&self, gone: &[DataFile]) -> Option<&str> {
+        let gone: HashSet<Identity> = gone.iter().map(identity).collect();
+        self.unwanted.iter().find(|it| !gone.contains(*it)).map(|(path, _)| path.as_str())
     }
 }
 
@@ -134,6 +146,7 @@ pub(super) async fn plan_deletes(
     for file in &change.removed {
         plan.removed.insert(file.path.clone(), file.spec_id);
     }
+    plan.unwanted = change.removed_deletes.iter().map(identity).collect();
     if change.deleted.is_empty() {
         return Ok(plan);
     }
@@ -145,7 +158,7 @@ pub(super) async fn plan_deletes(
     let new: HashSet<&str> = change.files.iter().map(|it| it.path.as_str()).collect();
     let mut merges = Vec::with_capacity(change.deleted.len());
     for rows in &change.deleted {
-        merges.push(merge_rows(table, &index, rows, is_v3).boxed());
+        merges.push(merge_rows(table, &index, rows, is_v3, change.rewrites).boxed());
     }
     let merges = futures::stream::iter(merges).buffered(FILES_AT_ONCE);
     let merged: Vec<_> = merges.try_collect().await?;
@@ -153,7 +166,7 @@ pub(super) async fn plan_deletes(
     for merged in merged {
         let Some((merged, gone)) = merged else { continue };
         let file = &merged.rows.file;
-        if gone >= file.record_count && !new.contains(file.path.as_str()) {
+        if gone >= file.record_count && !change.rewrites && !new.contains(file.path.as_str()) {
             plan.removed.insert(file.path.clone(), file.spec_id);
             continue;
         }
@@ -185,12 +198,13 @@ pub(super) async fn plan_deletes(
 }
 
 /// What a data file's delete file has to hold, and how many rows are gone then. `None` if all of
-/// `rows` are deleted already.
+/// `rows` are deleted already, and that is no reason to write them anew.
 async fn merge_rows<'a>(
     table: &Table,
     index: &DeleteIndex,
     rows: &'a DeletedRows,
     is_v3: bool,
+    rewrites: bool,
 ) -> Result<Option<(Merged<'a>, u64)>> {
     let file = &rows.file;
     let key = (file.spec_id, file.partition.clone());
@@ -200,6 +214,12 @@ async fn merge_rows<'a>(
         .filter(|it| it.file.content == DataContentType::PositionDeletes)
         .collect();
     let before = deletes::positions_of(table, &file.path, &of_positions).await?;
+    if rewrites {
+        let own: Vec<_> = of_positions.into_iter().filter(|it| one_path(it).is_some()).collect();
+        let gone = before.len();
+        let merged = Merged { rows, all: before, own };
+        return Ok((gone > 0).then_some((merged, gone)));
+    }
     if rows.positions.is_subset(&before) {
         return Ok(None);
     }

@@ -10,7 +10,7 @@ use icefield_catalog::Result;
 use icefield_catalog::spec::{ManifestContentType, ManifestStatus, TableMetadata};
 
 use crate::manifest::list::ManifestFile;
-use crate::manifest::write::{ManifestHeader, ManifestWriter};
+use crate::manifest::write::{ManifestHeader, ManifestWriter, UNASSIGNED};
 use crate::table::{Table, property};
 use crate::{location, partition};
 
@@ -108,7 +108,8 @@ async fn rewrite(
                 ManifestStatus::Deleted if !by_us => continue,
                 ManifestStatus::Deleted => {}
                 ManifestStatus::Added if is_ours && by_us => {
-                    entry.sequence_number = None;
+                    // A rewrite's files have the number of what they were read from (trap T-24).
+                    entry.sequence_number = entry.sequence_number.filter(|it| *it != UNASSIGNED);
                     entry.file_sequence_number = None;
                 }
                 ManifestStatus::Added | ManifestStatus::Existing => {

@@ -279,6 +279,7 @@ async fn stage_group(
         ],
         updates: Vec::new(),
         ledger: Vec::new(),
+        only_from: None,
     };
     let keys: Vec<String> =
         group.iter().flat_map(|it| it.pending.change.keys.iter().cloned()).collect();

@@ -10,12 +10,12 @@ use icefield_catalog::spec::{
     FormatVersion, MAIN_BRANCH, ManifestContentType, Snapshot, SnapshotReference,
     SnapshotRetention, TableMetadata, TableUpdate,
 };
-use icefield_catalog::{LedgerEntry, Result};
+use icefield_catalog::{Error, ErrorKind, LedgerEntry, Result};
 
 use super::filter::{self, Gone};
 use super::manifests::{self, Written};
 use super::summary::summary;
-use super::{Change, conflict, merge};
+use super::{Change, conflict, merge, regroup};
 use crate::manifest::list::{self, ListHeader, ManifestFile};
 use crate::manifest::write::UNASSIGNED;
 use crate::table::Table;
@@ -75,8 +75,9 @@ pub(super) async fn stage(
         Some(added) => added.clone(),
         None => {
             let files = &pending.change.files;
-            let added =
-                manifests::write(table, metadata, id, ManifestContentType::Data, files).await?;
+            let number = pending.change.sequence_number;
+            let content = ManifestContentType::Data;
+            let added = manifests::write(table, metadata, id, content, files, number).await?;
             pending.manifests.insert(added).clone()
         }
     };
@@ -88,7 +89,11 @@ pub(super) async fn stage(
     // A manifest of nothing but deleted entries has done its work (trap T-28).
     let before = before.iter().filter(|it| it.may_have_live_files()).cloned().collect();
     let (lines, gone) = changed_lines(table, metadata, pending, added, before).await?;
-    let lines = merge::merge(table, metadata, id, lines).await?;
+    // What was just grouped is not to be merged again.
+    let lines = match pending.change.manifests {
+        None => merge::merge(table, metadata, id, lines).await?,
+        Some(_) => lines,
+    };
 
     let warehouse = table.tables().warehouse();
     let number = metadata.next_sequence_number();
@@ -152,8 +157,12 @@ async fn changed_lines(
     let id = pending.snapshot_id;
     let mut lines = added;
     let mut gone = Gone::default();
-    if pending.change.removed.is_empty() && pending.change.deleted.is_empty() {
+    if !pending.change.changes_files() {
         lines.extend(before);
+        return Ok((lines, gone));
+    }
+    if let Some(regroup) = &pending.change.manifests {
+        lines.extend(regroup::regroup(table, metadata, id, regroup, before).await?);
         return Ok((lines, gone));
     }
     let (data, deletes): (Vec<_>, Vec<_>) =
@@ -162,12 +171,17 @@ async fn changed_lines(
         manifests::plan_deletes(table, metadata, &pending.change, &deletes, &mut pending.written)
             .await?;
     let new = &plan.added;
-    let new = manifests::write(table, metadata, id, ManifestContentType::Deletes, new).await?;
+    let content = ManifestContentType::Deletes;
+    let new = manifests::write(table, metadata, id, content, new, None).await?;
     lines.extend(filter::data(table, metadata, id, data, &plan, &mut gone).await?);
     lines.extend(new);
     let oldest = lines.iter().filter(|it| it.content == ManifestContentType::Data);
     let oldest = oldest.map(|it| it.min_sequence_number).filter(|it| *it != UNASSIGNED).min();
     lines.extend(filter::deletes(table, metadata, id, deletes, &plan, oldest, &mut gone).await?);
+    if let Some(path) = plan.missing(&gone.deletes) {
+        let message = format!("delete file `{path}` is no longer part of `{}`", table.name());
+        return Err(Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(true));
+    }
     gone.added_deletes = plan.added;
     Ok((lines, gone))
 }

@@ -80,6 +80,7 @@ impl Change {
         // What was checked of a snapshot of the draft itself is checked of its base already.
         self.checks.extend(next.checks);
         self.keys.extend(next.keys);
+        self.removed_deletes.extend(next.removed_deletes);
         for (key, value) in next.summary {
             match self.summary.get_mut(&key) {
                 Some(before) if *before != value && key == "icefield.statement" => {
@@ -175,7 +176,8 @@ async fn attempt(
         }
         let held = Default::default();
         let ledger = pending.ledger(&held);
-        changes.push(TableChange { table: ident, requirements, updates, ledger });
+        let only_from = None;
+        changes.push(TableChange { table: ident, requirements, updates, ledger, only_from });
     }
     if idents.is_empty() {
         return Ok(Some(Vec::new()));

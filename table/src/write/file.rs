@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use icefield_catalog::spec::PrimitiveLiteral;
-use icefield_catalog::{Error, Result};
+use icefield_catalog::{Error, Result, Storage};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use parquet::arrow::ArrowWriter;
@@ -22,7 +22,7 @@ const PARTS_MAX: usize = 4;
 
 /// Where the encoder puts its bytes, to be taken away by the upload.
 #[derive(Debug, Clone, Default)]
-struct Encoded(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Encoded(Arc<Mutex<Vec<u8>>>);
 
 impl Write for Encoded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -45,16 +45,80 @@ impl Encoded {
     }
 }
 
-/// A Parquet file of one partition.
-pub(super) struct FileWriter {
-    context: Arc<WriteContext>,
+/// Bytes on their way into one object: put at once if they are few, in parts if they are many.
+pub(super) struct Upload {
+    storage: Arc<Storage>,
     location: String,
-    partition: Vec<Option<PrimitiveLiteral>>,
-    encoder: ArrowWriter<Encoded>,
     encoded: Encoded,
     store: Arc<dyn ObjectStore>,
     path: Path,
-    upload: Option<WriteMultipart>,
+    parts: Option<WriteMultipart>,
+}
+
+impl Upload {
+    pub(super) fn new(storage: Arc<Storage>, location: String) -> Result<Self> {
+        let (store, path) = storage.resolve(&location)?;
+        Ok(Self { storage, location, encoded: Encoded::default(), store, path, parts: None })
+    }
+
+    /// Where an encoder puts bytes.
+    pub(super) fn encoded(&self) -> Encoded {
+        self.encoded.clone()
+    }
+
+    /// Bytes that wait.
+    fn waiting(&self) -> usize {
+        self.encoded.len()
+    }
+
+    /// Sends what waits, if it is enough for a part.
+    pub(super) async fn part_if_due(&mut self) -> Result<()> {
+        if self.encoded.len() >= PART_BYTES { self.part().await } else { Ok(()) }
+    }
+
+    /// Sends what waits.
+    async fn part(&mut self) -> Result<()> {
+        let part = self.encoded.take();
+        let upload = match &mut self.parts {
+            Some(upload) => upload,
+            None => {
+                let upload = self.store.put_multipart(&self.path).await;
+                let upload = upload.map_err(|error| cannot_write(&self.location, error))?;
+                self.parts.insert(WriteMultipart::new_with_chunk_size(upload, PART_BYTES))
+            }
+        };
+        upload
+            .wait_for_capacity(PARTS_MAX)
+            .await
+            .map_err(|error| cannot_write(&self.location, error))?;
+        upload.put(part.into());
+        Ok(())
+    }
+
+    /// Sends the rest, and gives the object's location.
+    pub(super) async fn finish(mut self) -> Result<String> {
+        // One request for much would be slow, and as a whole be tried again.
+        if self.parts.is_none() && self.encoded.len() > 2 * PART_BYTES {
+            self.part().await?;
+        }
+        let rest = self.encoded.take();
+        match self.parts.take() {
+            Some(mut upload) => {
+                upload.put(rest.into());
+                upload.finish().await.map_err(|error| cannot_write(&self.location, error))?;
+            }
+            None => self.storage.write(&self.location, rest.into()).await?,
+        }
+        Ok(std::mem::take(&mut self.location))
+    }
+}
+
+/// A Parquet file of one partition.
+pub(super) struct FileWriter {
+    context: Arc<WriteContext>,
+    partition: Vec<Option<PrimitiveLiteral>>,
+    encoder: ArrowWriter<Encoded>,
+    upload: Upload,
     nans: NanCounts,
     rows: u64,
 }
@@ -67,37 +131,21 @@ impl FileWriter {
         partition: Vec<Option<PrimitiveLiteral>>,
     ) -> Result<Self> {
         let location = context.next_location(task, &folder);
-        let (store, path) = context.storage.resolve(&location)?;
-        let encoded = Encoded::default();
+        let upload = Upload::new(Arc::clone(&context.storage), location)?;
         let properties = context.settings.properties.clone();
         let schema = Arc::clone(&context.file_schema);
         // Without Arrow's own schema, which would tell other readers of types they do not know.
         let options =
             ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let encoder = ArrowWriter::try_new_with_options(encoded.clone(), schema, options)?;
-        let (upload, nans) = (None, NanCounts::default());
-        Ok(Self {
-            context,
-            location,
-            partition,
-            encoder,
-            encoded,
-            store,
-            path,
-            upload,
-            nans,
-            rows: 0,
-        })
+        let encoder = ArrowWriter::try_new_with_options(upload.encoded(), schema, options)?;
+        Ok(Self { context, partition, encoder, upload, nans: NanCounts::default(), rows: 0 })
     }
 
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.nans.add(batch);
         self.rows += batch.num_rows() as u64;
         self.encoder.write(batch)?;
-        if self.encoded.len() >= PART_BYTES {
-            self.upload_part().await?;
-        }
-        Ok(())
+        self.upload.part_if_due().await
     }
 
     /// Whether the file has reached its target size, as compressed bytes (trap T-122).
@@ -108,53 +156,23 @@ impl FileWriter {
 
     /// Bytes of memory held by rows that are not yet uploaded.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.encoder.memory_size() + self.encoded.len()
+        self.encoder.memory_size() + self.upload.waiting()
     }
 
     /// Ends the row group, so that its memory can go.
     pub(super) async fn end_row_group(&mut self) -> Result<()> {
         self.encoder.flush()?;
-        self.upload_part().await
-    }
-
-    async fn upload_part(&mut self) -> Result<()> {
-        let part = self.encoded.take();
-        let upload = match &mut self.upload {
-            Some(upload) => upload,
-            None => {
-                let upload = self.store.put_multipart(&self.path).await;
-                let upload = upload.map_err(|error| cannot_write(&self.location, error))?;
-                self.upload.insert(WriteMultipart::new_with_chunk_size(upload, PART_BYTES))
-            }
-        };
-        upload
-            .wait_for_capacity(PARTS_MAX)
-            .await
-            .map_err(|error| cannot_write(&self.location, error))?;
-        upload.put(part.into());
-        Ok(())
+        self.upload.part().await
     }
 
     pub(super) async fn close(mut self) -> Result<DataFile> {
         let footer = self.encoder.finish()?;
         let size = self.encoder.bytes_written() as u64;
-        // One request for much would be slow, and as a whole be tried again.
-        if self.upload.is_none() && self.encoded.len() > 2 * PART_BYTES {
-            self.upload_part().await?;
-        }
-        let rest = self.encoded.take();
-        match self.upload.take() {
-            Some(mut upload) => {
-                upload.put(rest.into());
-                upload.finish().await.map_err(|error| cannot_write(&self.location, error))?;
-            }
-            None => self.context.storage.write(&self.location, rest.into()).await?,
-        }
+        let location = self.upload.finish().await?;
         let settings = &self.context.settings;
         let (metrics, offsets) =
             metrics::of_file(&footer, &self.context.schema, &settings.modes, &self.nans);
         let spec_id = self.context.spec.spec_id();
-        let location = std::mem::take(&mut self.location);
         let mut file = DataFile::parquet(location, spec_id, self.rows, size);
         file.partition = std::mem::take(&mut self.partition);
         file.metrics = metrics;
@@ -164,12 +182,12 @@ impl FileWriter {
     }
 }
 
-impl Drop for FileWriter {
+impl Drop for Upload {
     /// An upload that nobody finishes is told so, where there is still time: its parts would stay,
     /// unseen and paid for.
     fn drop(&mut self) {
         if let (Some(upload), Ok(runtime)) =
-            (self.upload.take(), tokio::runtime::Handle::try_current())
+            (self.parts.take(), tokio::runtime::Handle::try_current())
         {
             runtime.spawn(async move {
                 let _ = upload.abort().await;

@@ -62,6 +62,13 @@ impl NanCounts {
         }
     }
 
+    /// Adds counts that are known of another file.
+    pub(super) fn add_known(&mut self, counts: &BTreeMap<i32, i64>) {
+        for (id, count) in counts {
+            *self.0.entry(*id).or_default() += count;
+        }
+    }
+
     fn visit(&mut self, id: Option<i32>, array: &ArrayRef) {
         let count = match array.data_type() {
             DataType::Float32 => array

@@ -1,0 +1,340 @@
+//! What is due, for every table, by its policy: what to do, why, what it costs and what it gains.
+//!
+//! ```text
+//!   tables ─▶ health, policy, query log ─▶ actions ─▶ the most gain for its cost first ─▶ done
+//!                                             └ --dry-run ends here
+//! ```
+//!
+//! A rewrite is worth its cost if what scans save by it, as often as the table was lately scanned,
+//! comes to more within a week. What keeps one table from being looked after ends nothing for the
+//! others (trap T-130).
+
+use icefield_catalog::journal::{MAINTENANCE, REMOVED_FILES, SCANS};
+use icefield_query::{Error, Result, Session};
+use icefield_table::Table;
+use serde_json::{Value, json};
+
+use crate::health::{self, Health};
+use crate::policy::{self, DAY_MS, LOG_DAYS, Policy};
+use crate::rewrite_data_files::{self, Progress};
+use crate::{
+    expire_snapshots, ledger, remove_dangling_deletes, remove_orphan_files, rewrite_manifests,
+    rewrite_position_delete_files,
+};
+
+/// Bytes that a rewrite reads and writes in a millisecond, for its cost.
+const REWRITE_BYTES_PER_MS: f64 = 40_000.0;
+/// Days within which a rewrite has to pay.
+const PAYS_WITHIN_DAYS: f64 = 7.0;
+/// Scans a day of a table that the query log knows nothing of.
+const SCANS_UNKNOWN: f64 = 4.0;
+/// Manifests that are always fine.
+const MANIFESTS_FINE: usize = 20;
+/// Days that the ledger is kept.
+const LEDGER_DAYS: i64 = 365;
+
+/// Something to be done for a table.
+#[derive(Debug, Clone)]
+pub struct Action {
+    /// The table.
+    pub table: String,
+    /// The procedure.
+    pub procedure: &'static str,
+    /// What makes it due.
+    pub why: String,
+    /// Bytes that are read and written.
+    pub cost_bytes: u64,
+    /// Milliseconds that a scan of the whole table is shortened by, as the model has it.
+    pub gain_ms: f64,
+    /// Scans a day that it counts for.
+    pub scans_per_day: f64,
+    /// Files that go, for what removes some.
+    pub paths: Vec<String>,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone)]
+enum Kind {
+    Rewrite(Box<rewrite_data_files::Request>),
+    PositionDeletes,
+    Dangling,
+    Manifests,
+    Expire(expire_snapshots::Request),
+    Orphans(Box<remove_orphan_files::Request>),
+}
+
+impl Action {
+    /// Gain within the days in which it has to pay, for each millisecond of cost.
+    pub fn score(&self) -> f64 {
+        let cost_ms = self.cost_bytes as f64 / REWRITE_BYTES_PER_MS;
+        self.gain_ms * self.scans_per_day * PAYS_WITHIN_DAYS / cost_ms.max(1.0)
+    }
+
+    /// As programs read it.
+    pub fn as_json(&self) -> Value {
+        json!({
+            "table": self.table,
+            "procedure": self.procedure,
+            "why": self.why,
+            "cost_bytes": self.cost_bytes,
+            "gain_ms_per_scan": self.gain_ms,
+            "scans_per_day": self.scans_per_day,
+            "score": self.score(),
+            "files": self.paths,
+        })
+    }
+}
+
+/// What became of a table.
+#[derive(Debug)]
+pub struct Looked {
+    /// The table.
+    pub table: String,
+    /// What is due, or why that is not known.
+    pub actions: Result<Vec<Action>>,
+}
+
+/// Works out what is due for the tables named, or for all; the best score first.
+///
+/// # Errors
+///
+/// A catalog that cannot be listed, or a table that is named and is not there.
+pub async fn due(session: &Session, tables: &[String]) -> Result<Vec<Looked>> {
+    let names = match tables.is_empty() {
+        true => session.table_names().await?,
+        false => tables.to_vec(),
+    };
+    let mut looked = Vec::new();
+    for name in names {
+        let table = match session.table(&name).await {
+            Ok(table) => table,
+            Err(error) if !tables.is_empty() => return Err(error),
+            Err(error) => {
+                looked.push(Looked { table: name, actions: Err(error) });
+                continue;
+            }
+        };
+        let actions = actions(session, &table).await;
+        looked.push(Looked { table: table.name(), actions });
+    }
+    let best = |it: &Looked| match &it.actions {
+        Ok(actions) => actions.iter().map(Action::score).fold(0.0, f64::max),
+        Err(_) => 0.0,
+    };
+    looked.sort_by(|a, b| best(b).total_cmp(&best(a)));
+    Ok(looked)
+}
+
+async fn actions(session: &Session, table: &Table) -> Result<Vec<Action>> {
+    let policy = Policy::of(session, table).await?;
+    if !policy.is_enabled() {
+        return Ok(Vec::new());
+    }
+    let health = health::of(session, table).await?;
+    let (scans, ..) = policy::scans(session, table).await?;
+    let scans_per_day = match scans {
+        0 => SCANS_UNKNOWN,
+        count => count as f64 / LOG_DAYS as f64,
+    };
+    let action = |procedure, why: String, kind| Action {
+        table: table.name(),
+        procedure,
+        why,
+        cost_bytes: 0,
+        gain_ms: 0.0,
+        scans_per_day,
+        paths: Vec::new(),
+        kind,
+    };
+    let mut actions = Vec::new();
+    if policy.compacts() && health.due_files > 0 {
+        let request = policy.rewrite(session, table).await?;
+        let why = rewrite_reason(&health);
+        let mut rewrite = action("rewrite_data_files", why, Kind::Rewrite(Box::new(request)));
+        rewrite.cost_bytes = health.due_bytes;
+        rewrite.gain_ms = (health.cost_ms - health.cost_after_ms).max(0.0);
+        if rewrite.score() >= 1.0 {
+            actions.push(rewrite);
+        }
+    }
+    let tasks = session.files(table, None).await?;
+    let request =
+        rewrite_position_delete_files::Request { min_input_files: 2, ..Default::default() };
+    let chosen = rewrite_position_delete_files::chosen(table, &tasks, &request);
+    if policy.compacts() && !chosen.is_empty() {
+        let why = format!("{} data files have several delete files, or old ones", chosen.len());
+        let mut merge = action("rewrite_position_delete_files", why, Kind::PositionDeletes);
+        let bytes = chosen.iter().flat_map(|it| &it.deletes).map(|it| it.file.file_size_bytes);
+        merge.cost_bytes = bytes.sum();
+        merge.gain_ms = chosen.len() as f64 * 0.5;
+        actions.push(merge);
+    }
+    let dangling = remove_dangling_deletes::dangling(session, table).await?.len();
+    if dangling > 0 {
+        let why = format!("{dangling} delete files reach no data file");
+        actions.push(action("remove_dangling_deletes", why, Kind::Dangling));
+    }
+    if health.manifests > MANIFESTS_FINE && health.manifests > 2 * (1 + health.files / 1000) {
+        let why = format!("{} manifests for {} files", health.manifests, health.files);
+        let mut group = action("rewrite_manifests", why, Kind::Manifests);
+        group.gain_ms = health.manifests as f64 * 0.3;
+        actions.push(group);
+    }
+    let is_kept = expire_snapshots::refuse_kept(table).is_err();
+    if !is_kept {
+        actions.extend(expire(session, table, &policy, &action).await?);
+        actions.extend(orphans(session, table, &policy, &action).await?);
+    }
+    Ok(actions)
+}
+
+fn rewrite_reason(health: &Health) -> String {
+    let mut reasons = Vec::new();
+    if health.small_files > 0 {
+        reasons.push(format!("{} of {} files are small", health.small_files, health.files));
+    }
+    if health.deleted_rows > 0 {
+        let share = health.deleted_rows as f64 * 100.0 / health.rows.max(1) as f64;
+        reasons.push(format!("{share:.1}% of the rows are deleted"));
+    }
+    if let Some(depth) = health.depth.filter(|it| *it > 0.0) {
+        reasons.push(format!("a value is in {:.1} files on average", depth + 1.0));
+    }
+    match reasons.is_empty() {
+        true => format!("{} files are not as they should be", health.due_files),
+        false => reasons.join(", "),
+    }
+}
+
+async fn expire(
+    session: &Session,
+    table: &Table,
+    policy: &Policy,
+    action: &impl Fn(&'static str, String, Kind) -> Action,
+) -> Result<Option<Action>> {
+    let now = session.tables().warehouse().env.now_ms();
+    let age = policy.snapshot_age_ms(table)?;
+    let request = expire_snapshots::Request {
+        older_than_ms: age.map(|it| now - it),
+        retain_last: policy.retain_last()?,
+        ..Default::default()
+    };
+    let gone = expire_snapshots::to_expire(table.metadata(), &request, now)?;
+    if gone.snapshots.is_empty() && gone.refs.is_empty() {
+        return Ok(None);
+    }
+    let dry = expire_snapshots::Request { dry_run: true, ..request.clone() };
+    let would = expire_snapshots::run(session, table, &dry, None).await?;
+    let why = format!(
+        "{} snapshots have expired, with {} files of {} bytes",
+        gone.snapshots.len(),
+        would.removed.total(),
+        would.removed.bytes
+    );
+    let mut expire = action("expire_snapshots", why, Kind::Expire(request));
+    expire.paths = would.removed.paths;
+    Ok(Some(expire))
+}
+
+async fn orphans(
+    session: &Session,
+    table: &Table,
+    policy: &Policy,
+    action: &impl Fn(&'static str, String, Kind) -> Action,
+) -> Result<Option<Action>> {
+    let Some((age, every)) = policy.orphans_ms()? else { return Ok(None) };
+    let warehouse = session.tables().warehouse();
+    let now = warehouse.env.now_ms();
+    let runs = warehouse.catalog.journal(MAINTENANCE, now - every).await?;
+    let name = table.name();
+    let is_recent = runs.iter().any(|it| {
+        it.table == name
+            && it.body.get("procedure").and_then(Value::as_str) == Some("remove_orphan_files")
+            && it.body.get("outcome").and_then(Value::as_str) == Some("done")
+    });
+    // A table that is younger than its orphans may be has none.
+    let first = table.metadata().history().first().map_or(now, |it| it.timestamp_ms);
+    if is_recent || first > now - age {
+        return Ok(None);
+    }
+    let request = remove_orphan_files::Request {
+        older_than_ms: now - age,
+        ..remove_orphan_files::Request::new(session)
+    };
+    let dry = remove_orphan_files::Request { dry_run: true, ..request.clone() };
+    let would = remove_orphan_files::run(session, table, &dry, None).await?;
+    if would.total() == 0 {
+        return Ok(None);
+    }
+    let why = format!("{} files of {} bytes are nobody's", would.total(), would.bytes);
+    let mut remove = action("remove_orphan_files", why, Kind::Orphans(Box::new(request)));
+    remove.paths = would.paths;
+    Ok(Some(remove))
+}
+
+/// Does what is due; gives what was done, in words.
+///
+/// # Errors
+///
+/// Those of the procedure.
+pub async fn run(session: &Session, action: &Action, progress: &Progress) -> Result<String> {
+    let table = session.table(&action.table).await?;
+    let why = Some(action.why.as_str());
+    Ok(match &action.kind {
+        Kind::Rewrite(request) => {
+            let work = rewrite_data_files::run(session, &table, request, progress);
+            let name = table.name();
+            let predicted = action.gain_ms;
+            let shown = |done: &rewrite_data_files::Done| {
+                let mut shown = done.as_json();
+                if let Some(shown) = shown.as_object_mut() {
+                    shown.insert("predicted_gain_ms".to_owned(), json!(predicted));
+                }
+                shown
+            };
+            let done =
+                ledger::recorded(session, (&name, "rewrite_data_files", why), work, shown).await?;
+            format!("{} files became {}", done.rewritten_files, done.added_files)
+        }
+        Kind::PositionDeletes => {
+            let request =
+                rewrite_position_delete_files::Request { min_input_files: 2, ..Default::default() };
+            let done = rewrite_position_delete_files::run(session, &table, &request, why).await?;
+            format!("{} delete files became {}", done.rewritten_files, done.added_files)
+        }
+        Kind::Dangling => {
+            format!("{} delete files removed", remove_dangling_deletes::run(session, &table).await?)
+        }
+        Kind::Manifests => {
+            let (old, new) = rewrite_manifests::run(session, &table, None, why).await?;
+            format!("{old} manifests became {new}")
+        }
+        Kind::Expire(request) => {
+            let done = expire_snapshots::run(session, &table, request, why).await?;
+            format!(
+                "{} snapshots expired, {} files deleted",
+                done.snapshots.len(),
+                done.removed.total()
+            )
+        }
+        Kind::Orphans(request) => {
+            let done = remove_orphan_files::run(session, &table, request, why).await?;
+            format!("{} files deleted", done.total())
+        }
+    })
+}
+
+/// Lets the journal forget what is too old to matter.
+///
+/// # Errors
+///
+/// A catalog that cannot be written.
+pub async fn forget(session: &Session) -> Result<()> {
+    let warehouse = session.tables().warehouse();
+    let now = warehouse.env.now_ms();
+    let forget = [(SCANS, 2 * LOG_DAYS), (MAINTENANCE, LEDGER_DAYS), (REMOVED_FILES, LEDGER_DAYS)];
+    for (kind, days) in forget {
+        warehouse.catalog.forget(kind, now - days * DAY_MS).await.map_err(Error::from)?;
+    }
+    Ok(())
+}

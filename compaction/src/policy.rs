@@ -1,0 +1,224 @@
+//! What upkeep a table wants, by properties: its own, else its namespace's, else the warehouse's.
+//!
+//! | property | default | |
+//! |---|---|---|
+//! | `icefield.maintenance.enabled` | `true` | whether `maintain` looks at the table |
+//! | `icefield.maintenance.compact` | `auto` | `auto`, `binpack`, `sort`, an order such as `zorder(a, b)`, or `off` |
+//! | `icefield.maintenance.min-input-files` | 5 | files that are worth merging |
+//! | `icefield.maintenance.target-file-size-bytes` | the table's | bytes of a data file |
+//! | `icefield.maintenance.snapshots.max-age-days` | 30 in `raw`, else 5 | age at which snapshots go |
+//! | `icefield.maintenance.snapshots.retain-last` | 1 | snapshots of each branch that stay |
+//! | `icefield.maintenance.orphans.max-age-days` | 3 | age at which orphans go; `off` keeps them |
+//! | `icefield.maintenance.orphans.every-days` | 7 | how often they are looked for |
+//! | `icefield.maintenance.longest-write-hours` | 1 | how long a writer may be at work |
+//!
+//! The warehouse's are those of the namespace `system`. `auto` means: in `raw`, which only grows,
+//! small files are merged as they are; elsewhere rows are sorted by the table's order, or if it has
+//! none, by the column that recent queries filtered by most.
+
+use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
+
+use icefield_catalog::ErrorKind;
+use icefield_catalog::journal::SCANS;
+use icefield_catalog::spec::NamespaceIdent;
+use icefield_query::{Result, Session};
+use icefield_table::Table;
+
+use crate::invalid;
+use crate::rewrite_data_files::Request;
+
+const PREFIX: &str = "icefield.maintenance.";
+/// The namespace whose properties are the warehouse's.
+pub const WAREHOUSE: &str = "system";
+/// Milliseconds of a day.
+pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+/// Days of the query log that count.
+pub(crate) const LOG_DAYS: i64 = 14;
+/// Share of the bytes of logged scans that has to be filtered by a column for sorting by it.
+const FILTERED_SHARE: f64 = 0.5;
+
+/// What a table wants.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    properties: HashMap<String, String>,
+    is_raw: bool,
+}
+
+impl Policy {
+    /// The policy of a table.
+    ///
+    /// # Errors
+    ///
+    /// A catalog that cannot be read.
+    pub async fn of(session: &Session, table: &Table) -> Result<Self> {
+        let catalog = &session.tables().warehouse().catalog;
+        let mut properties = HashMap::new();
+        let mut levels = vec![NamespaceIdent::new(WAREHOUSE.to_owned())];
+        let mut is_raw = false;
+        if let Some(ident) = table.ident() {
+            let parts = ident.namespace().as_ref();
+            is_raw = parts.first().is_some_and(|it| it == "raw");
+            for depth in 1..=parts.len() {
+                levels.push(NamespaceIdent::from_strs(parts.iter().take(depth))?);
+            }
+        }
+        for level in levels {
+            match catalog.namespace_properties(&level).await {
+                Ok(own) => properties.extend(own),
+                Err(error) if error.kind() == ErrorKind::NamespaceNotFound => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        properties.extend(table.metadata().properties().clone());
+        properties.retain(|name, _| name.starts_with(PREFIX));
+        Ok(Self { properties, is_raw })
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.properties.get(&format!("{PREFIX}{name}")).map(String::as_str)
+    }
+
+    fn number<T: FromStr>(&self, name: &str, default: T) -> Result<T> {
+        match self.text(name) {
+            None => Ok(default),
+            Some(text) => text
+                .parse()
+                .map_err(|_| invalid(format!("property `{PREFIX}{name}` cannot be `{text}`"))),
+        }
+    }
+
+    /// Whether the table is looked after at all.
+    pub fn is_enabled(&self) -> bool {
+        !self.text("enabled").is_some_and(|it| it.eq_ignore_ascii_case("false"))
+    }
+
+    /// Whether its files are merged.
+    pub fn compacts(&self) -> bool {
+        !self.text("compact").is_some_and(|it| it.eq_ignore_ascii_case("off"))
+    }
+
+    /// The rewrite that the table wants.
+    ///
+    /// # Errors
+    ///
+    /// A property that makes no sense.
+    pub async fn rewrite(&self, session: &Session, table: &Table) -> Result<Request> {
+        let mut options = BTreeMap::new();
+        for name in ["min-input-files", "target-file-size-bytes"] {
+            if let Some(text) = self.text(name) {
+                options.insert(name.to_owned(), text.to_owned());
+            }
+        }
+        options.insert("partial-progress.enabled".to_owned(), "true".to_owned());
+        let wanted = self.text("compact").unwrap_or("auto").to_lowercase();
+        let (strategy, order) = match wanted.as_str() {
+            "auto" | "off" if self.is_raw => (Some("binpack"), None),
+            "auto" | "off" => match icefield_query::rewrite::Order::of_table(table) {
+                Some(_) => (Some("sort"), None),
+                None => match queried_by(session, table).await? {
+                    Some(column) => (Some("sort"), Some(format!("\"{column}\""))),
+                    None => (Some("binpack"), None),
+                },
+            },
+            "binpack" => (Some("binpack"), None),
+            "sort" => (Some("sort"), None),
+            _ => (None, self.text("compact").map(str::to_owned)),
+        };
+        Request::parse(table, strategy, order.as_deref(), None, options)
+    }
+
+    /// The age in milliseconds at which snapshots go; `None` leaves it to Iceberg's properties.
+    ///
+    /// # Errors
+    ///
+    /// A property that makes no sense, or an age in which a writer may still be at work on a
+    /// snapshot.
+    pub fn snapshot_age_ms(&self, table: &Table) -> Result<Option<i64>> {
+        let own = table.metadata().properties().contains_key("history.expire.max-snapshot-age-ms");
+        let name = "snapshots.max-age-days";
+        if own && self.text(name).is_none() {
+            return Ok(None);
+        }
+        let days: f64 = self.number(name, if self.is_raw { 30.0 } else { 5.0 })?;
+        let longest: f64 = self.number("longest-write-hours", 1.0)?;
+        if days * 24.0 < longest {
+            return Err(invalid(format!(
+                "property `{PREFIX}{name}` is {days}, which is less than the {longest} hours that a \
+                 writer may be at work (`{PREFIX}longest-write-hours`)"
+            )));
+        }
+        Ok(Some((days * DAY_MS as f64) as i64))
+    }
+
+    /// Snapshots of each branch that stay.
+    ///
+    /// # Errors
+    ///
+    /// A property that makes no sense.
+    pub fn retain_last(&self) -> Result<Option<usize>> {
+        match self.text("snapshots.retain-last") {
+            None => Ok(None),
+            Some(_) => Ok(Some(self.number("snapshots.retain-last", 1_usize)?.max(1))),
+        }
+    }
+
+    /// The age in milliseconds at which orphans go, and how often they are looked for; `None` if
+    /// never.
+    ///
+    /// # Errors
+    ///
+    /// A property that makes no sense, or an age in which a writer may be about to commit them.
+    pub fn orphans_ms(&self) -> Result<Option<(i64, i64)>> {
+        if self.text("orphans.max-age-days").is_some_and(|it| it.eq_ignore_ascii_case("off")) {
+            return Ok(None);
+        }
+        let age: f64 = self.number("orphans.max-age-days", 3.0)?;
+        let every: f64 = self.number("orphans.every-days", 7.0)?;
+        let longest: f64 = self.number("longest-write-hours", 1.0)?;
+        if age < 1.0 || age * 24.0 < longest {
+            return Err(invalid(format!(
+                "property `{PREFIX}orphans.max-age-days` is {age}; it is at least 1, and longer than \
+                 any writer is at work"
+            )));
+        }
+        Ok(Some(((age * DAY_MS as f64) as i64, (every * DAY_MS as f64) as i64)))
+    }
+}
+
+/// Scans of a table that the query log of the last days has: how many, and the bytes of those that
+/// filtered by each column.
+pub(crate) async fn scans(
+    session: &Session,
+    table: &Table,
+) -> Result<(u64, u64, BTreeMap<String, u64>)> {
+    let warehouse = session.tables().warehouse();
+    let since = warehouse.env.now_ms() - LOG_DAYS * DAY_MS;
+    let name = table.name();
+    let (mut count, mut bytes) = (0, 0);
+    let mut by_column: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in warehouse.catalog.journal(SCANS, since).await? {
+        if entry.table != name {
+            continue;
+        }
+        let number = |key: &str| entry.body.get(key).and_then(serde_json::Value::as_u64);
+        let read = number("bytes").unwrap_or(0);
+        count += number("scans").unwrap_or(1);
+        bytes += read;
+        let columns = entry.body.get("columns").and_then(serde_json::Value::as_object);
+        for (column, read) in columns.into_iter().flatten() {
+            *by_column.entry(column.clone()).or_default() += read.as_u64().unwrap_or(0);
+        }
+    }
+    Ok((count, bytes, by_column))
+}
+
+/// The column that recent queries of a table filtered by most, if most of them did.
+async fn queried_by(session: &Session, table: &Table) -> Result<Option<String>> {
+    let (_, bytes, by_column) = scans(session, table).await?;
+    let fields = table.metadata().current_schema().as_struct().fields();
+    let known =
+        |name: &str| fields.iter().any(|it| it.name == name && it.field_type.is_primitive());
+    let most = by_column.into_iter().filter(|(it, _)| known(it)).max_by_key(|(_, read)| *read);
+    Ok(most.filter(|(_, read)| *read as f64 >= bytes as f64 * FILTERED_SHARE).map(|it| it.0))
+}

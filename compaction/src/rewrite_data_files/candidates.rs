@@ -1,0 +1,155 @@
+//! The files of a scan as planning sees them.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use icefield_catalog::spec::{DataContentType, PrimitiveLiteral, PrimitiveType, Type};
+use icefield_query::Result;
+use icefield_query::rewrite::{Order, file_of};
+use icefield_table::Table;
+use icefield_table::deletes::one_path;
+use icefield_table::manifest::DataFile;
+use icefield_table::scan::ScanTask;
+use icefield_table::value;
+
+use super::Request;
+use crate::plan::Candidate;
+
+/// Neighbours that may seem to overlap where bounds are cut short.
+const SEEMING_OVERLAPS: usize = 2;
+
+/// What planning has to know of each file.
+pub(crate) fn candidates(
+    table: &Table,
+    tasks: &[ScanTask],
+    request: &Request,
+) -> Result<Vec<Candidate>> {
+    let mut candidates = Vec::with_capacity(tasks.len());
+    let wanted = sort_order_id(table, &request.order);
+    let leading = leading_column(table, &request.order);
+    let mut ranges: BTreeMap<String, Vec<Range>> = BTreeMap::new();
+    for (place, task) in tasks.iter().enumerate() {
+        let (spec_id, values) = task.partition(table)?;
+        let own = |it: &&std::sync::Arc<icefield_table::manifest::ManifestEntry>| {
+            it.file.content == DataContentType::PositionDeletes && one_path(it).is_some()
+        };
+        let deleted = task.deletes.iter().filter(own).map(|it| it.file.record_count);
+        let mut candidate = Candidate {
+            bytes: task.file_size_bytes(),
+            rows: task.record_count(),
+            delete_files: task.deletes.len(),
+            deleted_rows: deleted.sum::<u64>().min(task.record_count()),
+            partition: format!("{spec_id}:{values:?}"),
+            is_sorted: true,
+            overlaps: 0,
+            has_spec: spec_id == request.spec_id,
+        };
+        if request.order != Order::None {
+            let file = file_of(table, task)?;
+            candidate.is_sorted = wanted.is_none_or(|id| file.sort_order_id == Some(id));
+            if let Some((id, kind)) = &leading {
+                let range = Range::of(&file, *id, kind, place);
+                ranges.entry(candidate.partition.clone()).or_default().push(range);
+            }
+        }
+        candidates.push(candidate);
+    }
+    let is_cut = matches!(leading, Some((_, PrimitiveType::String | PrimitiveType::Binary)));
+    let spared = if is_cut { SEEMING_OVERLAPS } else { 0 };
+    for ranges in ranges.into_values() {
+        for (place, overlaps) in overlaps(ranges) {
+            if let Some(candidate) = candidates.get_mut(place) {
+                candidate.overlaps = overlaps.saturating_sub(spared);
+            }
+        }
+    }
+    Ok(candidates)
+}
+
+/// The id of the table's order, if that is the one that is wanted.
+pub(super) fn sort_order_id(table: &Table, order: &Order) -> Option<i32> {
+    let own = Order::of_table(table)?;
+    let default = table.metadata().default_sort_order();
+    let count = match &own {
+        Order::Columns(columns) => columns.len(),
+        _ => 0,
+    };
+    // An order that is cut at a transform is not the table's.
+    (own == *order && count == default.fields.len()).then_some(default.order_id as i32)
+}
+
+/// The first column that is sorted by. Along a curve, every file has values of all ranges.
+fn leading_column(table: &Table, order: &Order) -> Option<(i32, PrimitiveType)> {
+    let Order::Columns(columns) = order else { return None };
+    let first = columns.first()?;
+    let field = table.metadata().current_schema().field_by_name(&first.name)?;
+    match field.field_type.as_ref() {
+        Type::Primitive(kind) => Some((field.id, kind.clone())),
+        _ => None,
+    }
+}
+
+/// From the least to the greatest value of a file; `None` if that is not known.
+struct Range {
+    place: usize,
+    ends: Option<(PrimitiveLiteral, PrimitiveLiteral)>,
+}
+
+impl Range {
+    fn of(file: &DataFile, id: i32, kind: &PrimitiveType, place: usize) -> Self {
+        let end = |bounds: &BTreeMap<i32, Vec<u8>>| value::from_bytes(kind, bounds.get(&id)?);
+        let ends = end(&file.metrics.lower_bounds).zip(end(&file.metrics.upper_bounds));
+        Self { place, ends }
+    }
+}
+
+/// How many others each range has values in common with, an end that both have aside.
+fn overlaps(ranges: Vec<Range>) -> Vec<(usize, usize)> {
+    let (known, unknown): (Vec<_>, Vec<_>) = ranges.into_iter().partition(|it| it.ends.is_some());
+    let (mut starts, mut ends): (Vec<_>, Vec<_>) =
+        known.iter().filter_map(|it| it.ends.clone()).unzip();
+    let by_value =
+        |a: &PrimitiveLiteral, b: &PrimitiveLiteral| a.partial_cmp(b).unwrap_or(Ordering::Equal);
+    starts.sort_by(by_value);
+    ends.sort_by(by_value);
+    let count = known.len() + unknown.len();
+    let mut found = Vec::with_capacity(count);
+    for Range { place, ends: own } in &known {
+        let Some((start, end)) = own else { continue };
+        // All but those that begin at my end or later, and those that end at my start or earlier.
+        let later = starts.len() - starts.partition_point(|it| by_value(it, end).is_lt());
+        let earlier = ends.partition_point(|it| by_value(it, start).is_le());
+        let apart = (later + earlier).min(starts.len());
+        // One value alone begins and ends where it is, and is apart from itself twice.
+        let others = match by_value(start, end).is_eq() {
+            true => (starts.len() + 1).saturating_sub(apart),
+            false => starts.len() - apart,
+        };
+        found.push((*place, others.saturating_sub(1) + unknown.len()));
+    }
+    found.extend(unknown.iter().map(|it| (it.place, count - 1)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn range(place: usize, ends: Option<(i64, i64)>) -> Range {
+        let ends = ends.map(|(a, b)| (PrimitiveLiteral::Long(a), PrimitiveLiteral::Long(b)));
+        Range { place, ends }
+    }
+
+    #[test]
+    fn t120_ranges_overlap_if_they_share_more_than_an_end() {
+        let found = overlaps(vec![
+            range(0, Some((1, 5))),
+            range(1, Some((5, 9))),
+            range(2, Some((4, 6))),
+            range(3, Some((20, 20))),
+        ]);
+        assert_eq!(found, [(0, 1), (1, 1), (2, 2), (3, 0)]);
+        let found = overlaps(vec![range(0, Some((1, 5))), range(1, None)]);
+        assert_eq!(found, [(0, 1), (1, 1)], "what is not known may be anywhere");
+    }
+}

@@ -1,0 +1,127 @@
+//! Writing one group: its row groups copied as they are where that will do, else its rows decoded.
+
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use icefield_query::rewrite::{Order, Rewrite, Rewriter, file_of};
+use icefield_query::{Error, ErrorKind, Result};
+use icefield_table::Table;
+use icefield_table::manifest::DataFile;
+use icefield_table::scan::ScanTask;
+use icefield_table::write::copy::{self, Part};
+use icefield_table::write::{Outputs, WriteContext};
+
+use super::candidates::sort_order_id;
+use super::{Copying, Request, SharedPace, Work, Written};
+
+/// Rows of a row group, on average, from which on it is copied and not decoded: smaller ones would
+/// cost every scan more than this saves once.
+const COPIED_ROWS_MIN: u64 = 50_000;
+
+/// Footers read at once.
+const FOOTERS_AT_ONCE: usize = 16;
+
+/// Writes the files of a group.
+pub(super) async fn write(
+    rewriter: Rewriter,
+    table: Table,
+    group: Work,
+    request: Request,
+    pace: SharedPace,
+) -> Result<Written> {
+    let count = group.outputs.max(1) as u64;
+    // Room for what is a little larger than thought, so that it does not become a file of its own.
+    let target = (group.bytes / count).saturating_mul(11) / 10 + (1 << 20);
+    let outputs = Outputs {
+        spec_id: request.spec_id,
+        target_file_bytes: target.min(request.sizes.max).max(1),
+        sort_order_id: sort_order_id(&table, &request.order),
+    };
+    if request.order == Order::None && group.has_spec && request.copying != Copying::Never {
+        let context = WriteContext::for_rewrite(&table, &outputs)?;
+        if let Some(parts) = parts(&context, &table, &group, request.copying).await? {
+            let files = join(&context, &table, parts, &group, &pace).await?;
+            return Ok(Written { group, files, copied: true });
+        }
+    }
+    let rewrite = Rewrite { order: request.order, outputs, writers: group.outputs, pace };
+    let files = rewriter.rewrite(&group.tasks, &rewrite).await?;
+    Ok(Written { group, files, copied: false })
+}
+
+/// The group's files as parts to be joined; `None` if one does not fit, or if it is not worth it.
+async fn parts(
+    context: &WriteContext,
+    table: &Table,
+    group: &Work,
+    copying: Copying,
+) -> Result<Option<Vec<Part>>> {
+    let open = async |task: &ScanTask| {
+        Part::open(context, table, task, &file_of(table, task)?).await.map_err(Error::from)
+    };
+    let mut opens = Vec::with_capacity(group.tasks.len());
+    for task in &group.tasks {
+        opens.push(open(task).boxed());
+    }
+    let mut opened = futures::stream::iter(opens).buffered(FOOTERS_AT_ONCE);
+    let mut parts = Vec::with_capacity(group.tasks.len());
+    while let Some(part) = opened.try_next().await? {
+        match part {
+            Some(part) => parts.push(part),
+            None => return Ok(None),
+        }
+    }
+    let rows: u64 = parts.iter().map(|it| it.rows).sum();
+    let groups: usize = parts.iter().map(Part::row_groups).sum();
+    let is_worth_it = copying == Copying::Always || rows / groups.max(1) as u64 >= COPIED_ROWS_MIN;
+    Ok(is_worth_it.then_some(parts))
+}
+
+/// Joins the parts into as many files as are wanted, side by side.
+async fn join(
+    context: &Arc<WriteContext>,
+    table: &Table,
+    parts: Vec<Part>,
+    group: &Work,
+    pace: &SharedPace,
+) -> Result<Vec<DataFile>> {
+    let Some(first) = group.tasks.first() else { return Ok(Vec::new()) };
+    let model = Arc::new(file_of(table, first)?);
+    let bytes: u64 = parts.iter().map(|it| it.bytes).sum();
+    let each = (bytes / group.outputs.max(1) as u64).max(1);
+    let mut shares: Vec<(u64, Vec<Part>)> = Vec::new();
+    for part in parts {
+        let is_last = shares.len() >= group.outputs;
+        match shares.last_mut() {
+            Some((sum, share)) if is_last || *sum + part.bytes / 2 < each => {
+                *sum += part.bytes;
+                share.push(part);
+            }
+            _ => shares.push((part.bytes, vec![part])),
+        }
+    }
+    let joins = shares.into_iter().enumerate().map(|(number, (_, share))| {
+        let (context, table) = (Arc::clone(context), table.clone());
+        let (model, pace) = (Arc::clone(&model), pace.clone());
+        tokio::spawn(async move {
+            let slow = move |bytes: u64| {
+                let pace = pace.clone();
+                let wait = async move {
+                    if let Some(pace) = pace {
+                        pace.bytes(bytes as f64).await;
+                    }
+                };
+                wait.boxed()
+            };
+            copy::join(&context, &table, &share, &model, number, slow).await
+        })
+    });
+    let mut files = Vec::new();
+    for joined in joins.collect::<Vec<_>>() {
+        let joined = joined.await.map_err(|error| {
+            Error::new(ErrorKind::Internal, format!("a rewrite was interrupted: {error}"))
+        })?;
+        files.push(joined?);
+    }
+    Ok(files)
+}

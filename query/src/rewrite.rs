@@ -1,0 +1,351 @@
+//! A rewrite: rows of some data files, read without those that are deleted, into new files.
+//!
+//! ```text
+//!   files ─▶ scan, deletes applied ─▶ [sort, or along a curve] ─▶ one writer, or several
+//!            row ids carried along                                files of the size that is wanted
+//! ```
+//!
+//! It is a query whose result replaces its input. What it makes is part of nothing until a commit
+//! names it; choosing the files and committing is the caller's.
+
+mod curve;
+mod pace;
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use arrow::compute::SortOptions;
+use datafusion::catalog::TableProvider;
+use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit};
+use icefield_catalog::spec::{FormatVersion, NullOrder, SortDirection, Transform};
+use icefield_table::manifest::DataFile;
+use icefield_table::scan::ScanTask;
+use icefield_table::write::{Outputs, WriteContext};
+use icefield_table::{At, Table};
+
+use crate::change::sink::{self, Layout, Target};
+use crate::change::{collect, data_file, into_target};
+use crate::error::nearest;
+use crate::names::folded;
+use crate::parser::{Sql, tokens};
+use crate::provider::Lake;
+use crate::provider::table::IcebergTable;
+use crate::scan::Chosen;
+use crate::{Error, Result, Session};
+pub use curve::Curve;
+pub use pace::Pace;
+
+/// Memory of a rewrite whose session has no limit of its own: beyond it, sorts spill.
+const MEMORY_BYTES: usize = 2 << 30;
+
+/// What a rewrite makes of its files.
+#[derive(Debug, Clone)]
+pub struct Rewrite {
+    /// The order that rows are brought into.
+    pub order: Order,
+    /// The partition spec, file size and sort order of what is written.
+    pub outputs: Outputs,
+    /// Writers at work side by side; each has files of its own. One, if rows are in an order.
+    pub writers: usize,
+    /// How fast it may go, if not as fast as it can.
+    pub pace: Option<Arc<Pace>>,
+}
+
+/// The order that rows are brought into.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Order {
+    /// As they come.
+    #[default]
+    None,
+    /// By columns.
+    Columns(Vec<SortColumn>),
+    /// Along a curve through the space of several columns, which keeps near what is near in each.
+    Along {
+        /// Which curve.
+        curve: Curve,
+        /// The columns, by name.
+        columns: Vec<String>,
+    },
+}
+
+/// A column that rows are sorted by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SortColumn {
+    /// Its name.
+    pub name: String,
+    /// Whether the greatest come first.
+    pub descending: bool,
+    /// Whether nulls come first.
+    pub nulls_first: bool,
+}
+
+impl Order {
+    /// Reads an order as people write it: `a DESC NULLS LAST, b`, `zorder(a, b)`, `hilbert(a, b)`.
+    ///
+    /// # Errors
+    ///
+    /// A text that is none of these, or a column that the table does not have.
+    pub fn parse(table: &Table, text: &str) -> Result<Self> {
+        use datafusion::sql::sqlparser::ast;
+        use datafusion::sql::sqlparser::parser::Parser;
+        let wrong = || {
+            Error::invalid(format!("`{text}` is no sort order"))
+                .with_hint("write columns, such as `a DESC, b`, or zorder(a, b) or hilbert(a, b)")
+        };
+        let tokens = tokens(text)?.pop().ok_or_else(wrong)?;
+        let dialect = Sql::default();
+        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
+        let parsed = parser.parse_comma_separated(Parser::parse_order_by_expr);
+        let parsed = parsed.map_err(|_| wrong())?;
+        let is_end = parser.peek_token().token == datafusion::sql::sqlparser::tokenizer::Token::EOF;
+        let name = |expr: &ast::Expr| match expr {
+            ast::Expr::Identifier(ident) => known_column(table, &folded(ident)),
+            _ => Err(wrong()),
+        };
+        if let [one] = parsed.as_slice()
+            && let ast::Expr::Function(function) = &one.expr
+        {
+            let curve = match function.name.to_string().to_lowercase().as_str() {
+                "zorder" | "z_order" => Curve::Z,
+                "hilbert" => Curve::Hilbert,
+                _ => return Err(wrong()),
+            };
+            let ast::FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
+            let mut columns = Vec::new();
+            for argument in &list.args {
+                let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = argument else {
+                    return Err(wrong());
+                };
+                columns.push(name(expr)?);
+            }
+            return match is_end && !columns.is_empty() {
+                true => Ok(Self::Along { curve, columns }),
+                false => Err(wrong()),
+            };
+        }
+        if !is_end {
+            return Err(wrong());
+        }
+        let mut columns = Vec::new();
+        for one in &parsed {
+            let descending = one.options.asc == Some(false);
+            // As in Spark: nulls are the least.
+            let nulls_first = one.options.nulls_first.unwrap_or(!descending);
+            columns.push(SortColumn { name: name(&one.expr)?, descending, nulls_first });
+        }
+        Ok(Self::Columns(columns))
+    }
+
+    /// The table's own order; `None` if it has none. Only columns count, up to the first transform.
+    pub fn of_table(table: &Table) -> Option<Self> {
+        let metadata = table.metadata();
+        let schema = metadata.current_schema();
+        let mut columns = Vec::new();
+        for field in &metadata.default_sort_order().fields {
+            let top = schema.as_struct().fields().iter().find(|it| it.id == field.source_id);
+            let Some(top) = top.filter(|_| field.transform == Transform::Identity) else { break };
+            columns.push(SortColumn {
+                name: top.name.clone(),
+                descending: field.direction == SortDirection::Descending,
+                nulls_first: field.null_order == NullOrder::First,
+            });
+        }
+        (!columns.is_empty()).then_some(Self::Columns(columns))
+    }
+}
+
+fn known_column(table: &Table, name: &str) -> Result<String> {
+    let fields = table.metadata().current_schema().as_struct().fields();
+    let known: Vec<&str> = fields.iter().map(|it| it.name.as_str()).collect();
+    let found = known.iter().find(|it| **it == name);
+    let found = found.or_else(|| known.iter().find(|it| it.eq_ignore_ascii_case(name)));
+    found.map(|it| (*it).to_owned()).ok_or_else(|| {
+        let error = Error::not_found(format!("`{}` has no column `{name}`", table.name()));
+        match nearest(name, &known) {
+            Some(near) => error.with_hint(format!("did you mean {near}?")),
+            None => error.with_hint(format!("there are {}", known.join(", "))),
+        }
+    })
+}
+
+/// Rewrites files of one table; a thing of its own, so that several can be at work side by side.
+#[derive(Debug, Clone)]
+pub struct Rewriter {
+    lake: Arc<Lake>,
+    state: SessionState,
+    table: Table,
+}
+
+impl Rewriter {
+    /// Reads the data files of `tasks`, which are some of the table's, and writes their rows anew.
+    ///
+    /// # Errors
+    ///
+    /// Whatever keeps rows from being read or written. Files written by then are orphans.
+    pub async fn rewrite(&self, tasks: &[ScanTask], rewrite: &Rewrite) -> Result<Vec<DataFile>> {
+        let table = &self.table;
+        let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
+        let mut files = HashMap::with_capacity(tasks.len());
+        for task in tasks {
+            files.insert(task.file_path()?.to_owned(), Default::default());
+        }
+        let source = IcebergTable::new(&self.lake, table.clone(), At::Now)?;
+        let source = source.with_positions()?.with_files(Chosen::Only(Arc::new(files)));
+        let source: Arc<dyn TableProvider> = Arc::new(source);
+        let name = TableReference::bare("rewritten");
+        let scan = LogicalPlanBuilder::scan(name, provider_as_source(source), None)?;
+
+        let fields = table.metadata().current_schema().as_struct().fields();
+        let column = |name: &str| Expr::Column(Column::from_name(name));
+        let null = || lit(ScalarValue::Null);
+        let lineage = |name: &str| if is_v3 { column(name) } else { null() };
+        let mut exprs = vec![
+            lit(sink::COPY).alias("$op"),
+            null().alias("$file"),
+            null().alias("$pos"),
+            lineage("_row_id").alias("$row_id"),
+            lineage("_last_updated_sequence_number").alias("$updated"),
+        ];
+        exprs.extend(fields.iter().map(|it| column(&it.name).alias(it.name.clone())));
+        let mut order = Vec::new();
+        let mut has_key = false;
+        match &rewrite.order {
+            Order::None => {}
+            Order::Columns(columns) => {
+                for wanted in columns {
+                    let place = fields.iter().position(|it| it.name == wanted.name);
+                    let gone = || Error::not_found(format!("no column `{}`", wanted.name));
+                    let options = SortOptions {
+                        descending: wanted.descending,
+                        nulls_first: wanted.nulls_first,
+                    };
+                    order.push((place.ok_or_else(gone)?, options));
+                }
+            }
+            Order::Along { curve, columns } => {
+                curve::check(table, columns)?;
+                let scales = self.scales(scan.clone(), columns).await?;
+                let key = ScalarUDF::from(curve::Key::new(*curve, scales));
+                let columns = columns.iter().map(|it| column(it)).collect();
+                exprs.push(key.call(columns).alias("$key"));
+                has_key = true;
+                order.push((fields.len(), SortOptions::default()));
+            }
+        }
+        let layout = Layout {
+            context: WriteContext::for_rewrite(table, &rewrite.outputs)?,
+            has_key,
+            single: !order.is_empty() || rewrite.writers == 1,
+            order,
+            pace: rewrite.pace.clone(),
+        };
+        let target = Arc::new(Target::rewrite(table, is_v3, layout));
+        let logical = into_target(scan.project(exprs)?.build()?, &target)?;
+        let mut state = self.state.clone();
+        if rewrite.writers > 1 {
+            let threads = state.config().target_partitions().min(rewrite.writers);
+            *state.config_mut() = state.config().clone().with_target_partitions(threads);
+        }
+        Ok(collect(&state, &logical, &target).await?.files)
+    }
+
+    /// How the values of columns become numbers, from the least and the greatest that there are.
+    async fn scales(
+        &self,
+        scan: LogicalPlanBuilder,
+        columns: &[String],
+    ) -> Result<Vec<curve::Scale>> {
+        use datafusion::functions_aggregate::expr_fn::{max, min};
+        let column = |name: &String| Expr::Column(Column::from_name(name));
+        let ends = columns.iter().enumerate().flat_map(|(place, name)| {
+            let least = min(column(name)).alias(format!("least{place}"));
+            [least, max(column(name)).alias(format!("most{place}"))]
+        });
+        let plan = scan.aggregate(Vec::<Expr>::new(), ends)?.build()?;
+        let physical = crate::plan::physical_plan(&self.state, &plan).await?;
+        let batches = datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
+        let batch =
+            arrow::compute::concat_batches(&Arc::new(plan.schema().as_arrow().clone()), &batches)?;
+        let ends = batch.columns().chunks(2).map(|pair| {
+            let pair: Vec<&dyn arrow::array::Array> = pair.iter().map(|it| it.as_ref()).collect();
+            Ok(curve::Scale::new(&arrow::compute::concat(&pair)?)?)
+        });
+        ends.collect()
+    }
+}
+
+impl Session {
+    /// The data files of a table that may have rows which fulfil `condition`, with their deletes; all
+    /// if there is none.
+    ///
+    /// # Errors
+    ///
+    /// A condition that is not about the columns of the table alone.
+    pub async fn files(&self, table: &Table, condition: Option<&str>) -> Result<Vec<ScanTask>> {
+        let version = icefield_table::snapshot::resolve(table.metadata(), &At::Now)?;
+        let Some(condition) = condition else {
+            return Ok(icefield_table::scan::plan(table, &version, None).await?.tasks);
+        };
+        let name = self.lake.prepared_name();
+        let source = IcebergTable::new(&self.lake, table.clone(), At::Now)?;
+        self.lake.prepare(&name, Arc::new(source));
+        let parts = self.condition(&name, condition).await;
+        self.lake.forget(&name);
+        let schema = crate::scan::query_schema(table, &version)?;
+        let unmapped = crate::scan::columns::unmapped(table.metadata(), &version.schema)?;
+        let state = self.state();
+        let sieve =
+            crate::scan::sieve::sieve(&state, &schema, &version.schema, &unmapped, &parts?)?;
+        Ok(icefield_table::scan::plan(table, &version, sieve.as_deref()).await?.tasks)
+    }
+
+    async fn condition(&self, name: &str, condition: &str) -> Result<Vec<Expr>> {
+        let named = |error: Error| {
+            let message = format!("`where`: {}", error.message);
+            Error { message, ..error }
+        };
+        let from = crate::change::statement::prepared(name);
+        let text = format!("SELECT 1 FROM {from} AS t WHERE {condition}");
+        let mut statements = tokens(&text).map_err(named)?;
+        let tokens = match statements.len() {
+            1 => statements.pop().unwrap_or_default(),
+            _ => return Err(Error::invalid("`where` is one condition")),
+        };
+        let state = self.state();
+        let statement = self.parse(tokens).map_err(named)?;
+        let logical = self.plan(&state, statement).await.map_err(named)?;
+        let logical = state.optimize(&logical)?;
+        crate::change::cover::optimized(&logical).ok_or_else(|| {
+            Error::invalid(format!("`where`: `{condition}` is not about the table's columns alone"))
+                .with_hint("compare columns of the table with constants")
+        })
+    }
+
+    /// What rewrites files of `table`, in bounded memory in any case.
+    pub fn rewriter(&self, table: &Table) -> Result<Rewriter> {
+        let mut state = self.state();
+        if self.settings().memory_bytes.is_none() {
+            let top = NonZeroUsize::MIN.saturating_add(2);
+            let pool = TrackConsumersPool::new(FairSpillPool::new(MEMORY_BYTES), top);
+            let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env());
+            let runtime = runtime.with_memory_pool(Arc::new(pool)).build_arc()?;
+            state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();
+        }
+        Ok(Rewriter { lake: Arc::clone(&self.lake), state, table: table.clone() })
+    }
+}
+
+/// The data file of a task as its manifest has it.
+///
+/// # Errors
+///
+/// A manifest that is damaged.
+pub fn file_of(table: &Table, task: &ScanTask) -> Result<DataFile> {
+    data_file(table, task)
+}

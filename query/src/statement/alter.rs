@@ -1,0 +1,332 @@
+//! ALTER TABLE: columns, properties, names, and in Spark's words how new files are laid out, branches
+//! and tags.
+
+use std::collections::HashMap;
+
+use datafusion::sql::sqlparser::ast::ObjectName;
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
+use icefield_catalog::spec::{SnapshotRetention, SortOrder, Transform, Type};
+use icefield_table::commit;
+use icefield_table::evolve::layout::{self, PartitionChange, PartitionField};
+use icefield_table::evolve::refs::{self, Existing, NewRef};
+use icefield_table::evolve::{self, ColumnChange};
+
+use super::{create, sql, word};
+use crate::names::{folded, parts, table_parts};
+use crate::provider::ident;
+use crate::session::{Done, Session};
+use crate::{Error, ErrorKind, Result};
+
+/// What ALTER TABLE does.
+#[derive(Debug)]
+pub(crate) enum Alteration {
+    Columns(Vec<ColumnChange>),
+    Properties { set: HashMap<String, String>, remove: Vec<String> },
+    RenameTo(ObjectName),
+    Partition(Vec<PartitionChange>),
+    Order(Vec<create::Order>),
+    SetRef(NewRef),
+    DropRef { name: String, is_branch: bool, if_exists: bool },
+}
+
+/// Parses what follows `ALTER TABLE t`.
+pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Alteration> {
+    if let Some(layout) = layout(parser)? {
+        return Ok(layout);
+    }
+    if let Some(reference) = reference(parser)? {
+        return Ok(reference);
+    }
+    if parser.parse_keyword(Keyword::ADD) {
+        let many = word(parser, "COLUMNS");
+        if !many {
+            let _ = parser.parse_keyword(Keyword::COLUMN);
+        }
+        let mut changes = Vec::new();
+        let open = many && parser.consume_token(&Token::LParen);
+        loop {
+            changes.push(create::added_column(parser)?);
+            if !parser.consume_token(&Token::Comma) {
+                break;
+            }
+        }
+        if open {
+            let close = Token::RParen;
+            parser.expect_token(&close).map_err(sql)?;
+        }
+        return Ok(Alteration::Columns(changes));
+    }
+    if parser.parse_keyword(Keyword::DROP) {
+        let _ = parser.parse_keyword(Keyword::COLUMN);
+        let path = path(parser)?;
+        return Ok(Alteration::Columns(vec![ColumnChange::Drop { path }]));
+    }
+    if parser.parse_keyword(Keyword::RENAME) {
+        if parser.parse_keyword(Keyword::TO) {
+            return Ok(Alteration::RenameTo(parser.parse_object_name(false).map_err(sql)?));
+        }
+        let _ = parser.parse_keyword(Keyword::COLUMN);
+        let path = path(parser)?;
+        parser.expect_keyword(Keyword::TO).map_err(sql)?;
+        let to = folded(&parser.parse_identifier().map_err(sql)?);
+        return Ok(Alteration::Columns(vec![ColumnChange::Rename { path, to }]));
+    }
+    if parser.parse_keyword(Keyword::ALTER) {
+        let _ = parser.parse_keyword(Keyword::COLUMN);
+        let path = path(parser)?;
+        if parser.parse_keywords(&[Keyword::DROP, Keyword::NOT, Keyword::NULL]) {
+            return Ok(Alteration::Columns(vec![ColumnChange::DropNotNull { path }]));
+        }
+        let _ = parser.parse_keywords(&[Keyword::SET, Keyword::DATA]);
+        parser.expect_keyword(Keyword::TYPE).map_err(sql)?;
+        let to = match create::column_type(parser)? {
+            Type::Primitive(to) => to,
+            _ => return Err(Error::invalid("a column can only be widened to a simple type")),
+        };
+        return Ok(Alteration::Columns(vec![ColumnChange::Widen { path, to }]));
+    }
+    if parser.parse_keyword(Keyword::SET) {
+        properties_word(parser)?;
+        let set = create::properties(parser)?;
+        return Ok(Alteration::Properties { set, remove: Vec::new() });
+    }
+    if parser.parse_keyword(Keyword::UNSET) {
+        properties_word(parser)?;
+        let _ = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+        let open = Token::LParen;
+        parser.expect_token(&open).map_err(sql)?;
+        let remove = parser.parse_comma_separated(Parser::parse_literal_string).map_err(sql)?;
+        let close = Token::RParen;
+        parser.expect_token(&close).map_err(sql)?;
+        return Ok(Alteration::Properties { set: HashMap::new(), remove });
+    }
+    Err(Error::invalid("expected ADD, DROP, RENAME, ALTER, SET, UNSET, WRITE or CREATE").with_hint(
+        "ALTER TABLE t ADD COLUMN c INT | DROP COLUMN c | RENAME COLUMN a TO b | ALTER COLUMN c \
+         TYPE BIGINT | SET TBLPROPERTIES ('k' = 'v') | ADD PARTITION FIELD day(c) | WRITE ORDERED \
+         BY c | CREATE TAG name",
+    ))
+}
+
+/// Parses what follows `ALTER NAMESPACE n`.
+pub(super) fn namespace(parser: &mut Parser<'_>) -> Result<(HashMap<String, String>, Vec<String>)> {
+    let is_set = parser.parse_keyword(Keyword::SET);
+    if !is_set && !parser.parse_keyword(Keyword::UNSET) {
+        return Err(Error::invalid("expected SET or UNSET")
+            .with_hint("ALTER NAMESPACE n SET PROPERTIES ('key' = 'value')"));
+    }
+    if !(word(parser, "PROPERTIES") || word(parser, "DBPROPERTIES")) {
+        return Err(Error::invalid("expected PROPERTIES"));
+    }
+    if is_set {
+        return Ok((create::properties(parser)?, Vec::new()));
+    }
+    let (open, close) = (Token::LParen, Token::RParen);
+    parser.expect_token(&open).map_err(sql)?;
+    let remove = parser.parse_comma_separated(Parser::parse_literal_string).map_err(sql)?;
+    parser.expect_token(&close).map_err(sql)?;
+    Ok((HashMap::new(), remove))
+}
+
+fn properties_word(parser: &mut Parser<'_>) -> Result<()> {
+    if word(parser, "TBLPROPERTIES") || word(parser, "PROPERTIES") {
+        return Ok(());
+    }
+    Err(Error::invalid("expected TBLPROPERTIES"))
+}
+
+/// A dotted column name, folded.
+fn path(parser: &mut Parser<'_>) -> Result<String> {
+    Ok(parts(&parser.parse_object_name(false).map_err(sql)?).join("."))
+}
+
+/// Clauses about the layout of new files.
+fn layout(parser: &mut Parser<'_>) -> Result<Option<Alteration>> {
+    let field = |parser: &mut Parser<'_>, verb: Keyword| {
+        parser.parse_keywords(&[verb, Keyword::PARTITION]) && word(parser, "FIELD")
+    };
+    if field(parser, Keyword::ADD) {
+        return Ok(Some(Alteration::Partition(vec![added_field(parser)?])));
+    }
+    if field(parser, Keyword::DROP) {
+        let field = PartitionChange::Drop(named_field(parser)?);
+        return Ok(Some(Alteration::Partition(vec![field])));
+    }
+    if field(parser, Keyword::REPLACE) {
+        let old = PartitionChange::Drop(named_field(parser)?);
+        parser.expect_keyword(Keyword::WITH).map_err(sql)?;
+        return Ok(Some(Alteration::Partition(vec![old, added_field(parser)?])));
+    }
+    if !word(parser, "WRITE") {
+        return Ok(None);
+    }
+    if word(parser, "UNORDERED") {
+        return Ok(Some(Alteration::Order(Vec::new())));
+    }
+    let _ = word(parser, "LOCALLY");
+    if !(word(parser, "ORDERED") && parser.parse_keyword(Keyword::BY)) {
+        return Err(Error::invalid("expected ORDERED BY or UNORDERED after WRITE"));
+    }
+    let open = parser.consume_token(&Token::LParen);
+    let order = create::orders(parser)?;
+    if open {
+        let close = Token::RParen;
+        parser.expect_token(&close).map_err(sql)?;
+    }
+    Ok(Some(Alteration::Order(order)))
+}
+
+fn added_field(parser: &mut Parser<'_>) -> Result<PartitionChange> {
+    let (column, transform) = create::transformed(parser)?;
+    let name = match parser.parse_keyword(Keyword::AS) {
+        true => folded(&parser.parse_identifier().map_err(sql)?),
+        false => create::partition_name(&column, &transform),
+    };
+    Ok(PartitionChange::Add { column, transform, name })
+}
+
+fn named_field(parser: &mut Parser<'_>) -> Result<PartitionField> {
+    let (column, transform) = create::transformed(parser)?;
+    Ok(match transform {
+        // A bare name is a field's; an identity field has its column's.
+        Transform::Identity => PartitionField::Named(column),
+        transform => PartitionField::Of { column, transform },
+    })
+}
+
+/// Clauses about branches and tags.
+fn reference(parser: &mut Parser<'_>) -> Result<Option<Alteration>> {
+    let kind = |parser: &mut Parser<'_>| match (word(parser, "BRANCH"), word(parser, "TAG")) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    };
+    let start = parser.index();
+    let existing = if parser.parse_keyword(Keyword::CREATE) {
+        match parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]) {
+            true => Existing::Replace,
+            false => Existing::Refuse,
+        }
+    } else if parser.parse_keyword(Keyword::REPLACE) {
+        Existing::MustReplace
+    } else if parser.parse_keyword(Keyword::DROP) {
+        let Some(is_branch) = kind(parser) else {
+            while parser.index() > start {
+                parser.prev_token();
+            }
+            return Ok(None);
+        };
+        let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
+        let name = folded(&parser.parse_identifier().map_err(sql)?);
+        return Ok(Some(Alteration::DropRef { name, is_branch, if_exists }));
+    } else {
+        return Ok(None);
+    };
+    let Some(is_branch) = kind(parser) else {
+        return Err(Error::invalid("expected BRANCH or TAG"));
+    };
+    let keep = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
+    let existing = if keep { Existing::Keep } else { existing };
+    let name = folded(&parser.parse_identifier().map_err(sql)?);
+    let snapshot_id = snapshot_id(parser)?;
+    let retention = retention(parser, is_branch)?;
+    Ok(Some(Alteration::SetRef(NewRef { name, snapshot_id, retention, existing })))
+}
+
+/// `AS OF VERSION id`.
+fn snapshot_id(parser: &mut Parser<'_>) -> Result<Option<i64>> {
+    if !parser.parse_keyword(Keyword::AS) {
+        return Ok(None);
+    }
+    let of = parser.parse_keyword(Keyword::OF) && parser.parse_keyword(Keyword::VERSION);
+    let id = parser.parse_literal_uint().ok().and_then(|it| i64::try_from(it).ok());
+    match id.filter(|_| of) {
+        Some(id) => Ok(Some(id)),
+        None => Err(Error::invalid("expected AS OF VERSION and a snapshot's id")),
+    }
+}
+
+/// `RETAIN n DAYS`, and for branches `WITH SNAPSHOT RETENTION [n SNAPSHOTS] [n DAYS]`.
+fn retention(parser: &mut Parser<'_>, is_branch: bool) -> Result<SnapshotRetention> {
+    let mut kept_ms = None;
+    if word(parser, "RETAIN") {
+        let number = parser.parse_literal_uint().map_err(sql)?;
+        kept_ms = Some(duration_ms(parser, number)?);
+    }
+    let (mut count, mut age_ms) = (None, None);
+    if parser.parse_keyword(Keyword::WITH) {
+        let said = word(parser, "SNAPSHOT") && word(parser, "RETENTION");
+        if !said || !is_branch {
+            return Err(Error::invalid("expected SNAPSHOT RETENTION, of a branch, after WITH"));
+        }
+        while let Ok(number) = parser.parse_literal_uint() {
+            if word(parser, "SNAPSHOTS") {
+                count = Some(i32::try_from(number).unwrap_or(i32::MAX));
+            } else {
+                age_ms = Some(duration_ms(parser, number)?);
+            }
+        }
+    }
+    Ok(match is_branch {
+        true => SnapshotRetention::branch(count, age_ms, kept_ms),
+        false => SnapshotRetention::Tag { max_ref_age_ms: kept_ms },
+    })
+}
+
+fn duration_ms(parser: &mut Parser<'_>, number: u64) -> Result<i64> {
+    let units = [("DAY", 86_400_000), ("HOUR", 3_600_000), ("MINUTE", 60_000)];
+    for (unit, ms) in units {
+        if word(parser, unit) || word(parser, &format!("{unit}S")) {
+            return Ok(i64::try_from(number).unwrap_or(i64::MAX).saturating_mul(ms));
+        }
+    }
+    Err(Error::invalid("expected DAYS, HOURS or MINUTES"))
+}
+
+/// Runs ALTER TABLE.
+pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration) -> Result<Done> {
+    let table = session.table(&parts(name).join(".")).await?;
+    match change {
+        Alteration::Columns(changes) => {
+            commit::evolve(&table, |table| evolve::columns(table.metadata(), &changes)).await?;
+        }
+        Alteration::Properties { set, remove } => {
+            commit::evolve(&table, |_| evolve::properties(set.clone(), remove.clone())).await?;
+        }
+        Alteration::Partition(changes) => {
+            commit::evolve(&table, |table| layout::partition(table.metadata(), &changes)).await?;
+        }
+        Alteration::Order(orders) => {
+            let make = |table: &icefield_table::Table| {
+                let order = match orders.is_empty() {
+                    true => SortOrder::unsorted_order(),
+                    false => create::sort_order(table.metadata().current_schema(), &orders)?,
+                };
+                Ok(layout::order(table.metadata(), order))
+            };
+            let wrong = |error: Error| {
+                icefield_table::Error::new(icefield_table::ErrorKind::DataInvalid, error.message)
+            };
+            commit::evolve(&table, |table| make(table).map_err(wrong)).await?;
+        }
+        Alteration::SetRef(new) => {
+            commit::evolve(&table, |table| refs::set(table.metadata(), &new)).await?;
+        }
+        Alteration::DropRef { name, is_branch, if_exists } => {
+            let drop = |table: &icefield_table::Table| {
+                refs::drop(table.metadata(), &name, is_branch, if_exists)
+            };
+            commit::evolve(&table, drop).await?;
+        }
+        Alteration::RenameTo(to) => {
+            let Some(from) = table.ident() else {
+                return Err(Error::new(ErrorKind::Invalid, "the table has no name"));
+            };
+            let (namespace, name) = table_parts(&to, &from.namespace().as_ref().join("."))?;
+            let to = ident(&namespace.join("."), &name)?;
+            session.tables().warehouse().catalog.rename_table(from, &to).await?;
+        }
+    }
+    Ok(Done::new("ALTER TABLE"))
+}
