@@ -342,6 +342,8 @@ impl ExecutionPlan for WriteExec {
             while let Some(batch) = input.next().await {
                 writer.write(&batch?).await.map_err(external)?;
                 reservation.resize(writer.memory_bytes());
+                // Who waits for it also listens for Ctrl-C, and shows progress.
+                tokio::task::yield_now().await;
             }
             let rows = writer.rows();
             let made = writer.close().await.map_err(external)?;

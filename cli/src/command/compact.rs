@@ -10,7 +10,7 @@ use icefield_query::Session;
 use icefield_table::Table;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::sql::grouped;
+use super::sql::{Interrupts, grouped};
 use crate::args::{Compact, Format, Options};
 use crate::config;
 use crate::print::value::bytes;
@@ -60,12 +60,13 @@ pub(super) async fn with_bar<T>(
     if let (Some(bar), Ok(style)) = (&bar, ProgressStyle::with_template(template)) {
         bar.set_style(style);
     }
+    let mut interrupts = Interrupts::new()?;
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let done = loop {
         tokio::select! {
             biased;
             done = &mut work => break Ok(done),
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 let message = "cancelled; what was committed stays".to_owned();
                 break Err(Failure::new(message));
             }

@@ -11,7 +11,7 @@ use icefield_ingest::{Job, Loaded, Progress, plan};
 use icefield_query::Session;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::sql::grouped;
+use super::sql::{Interrupts, grouped};
 use crate::args::{Format, Ingest, Options};
 use crate::config;
 use crate::report::Failure;
@@ -66,12 +66,13 @@ pub(super) async fn with_progress(
     {
         bar.set_style(style);
     }
+    let mut interrupts = Interrupts::new()?;
     let mut tick = tokio::time::interval(Duration::from_millis(100));
     let done = loop {
         tokio::select! {
             biased;
             done = &mut work => break done,
-            _ = tokio::signal::ctrl_c() => {
+            () = interrupts.next() => {
                 return Err(Failure::new("cancelled; nothing was committed".to_owned()));
             }
             _ = tick.tick() => if let Some(bar) = &bar {

@@ -8,6 +8,7 @@ use icefield_compaction::rewrite_data_files::Progress;
 use icefield_query::Session;
 
 use super::compact::with_bar;
+use super::sql::Interrupts;
 use crate::args::{Format, Maintain, Options};
 use crate::config;
 use crate::print::value::bytes;
@@ -26,13 +27,14 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
     if !maintain.daemon {
         return once(&session, &maintain.tables, is_json).await;
     }
+    let mut interrupts = Interrupts::new()?;
     loop {
         // One round that went wrong is told, and does not end the others.
         if let Err(failure) = once(&session, &maintain.tables, is_json).await {
             failure.show();
         }
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => return Ok(()),
+            () = interrupts.next() => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(maintain.every.max(1))) => {}
         }
     }

@@ -1,12 +1,12 @@
 //! `icefield sql`: statements from the command line, a file, standard input, or the shell.
 
+use std::cell::Cell;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use futures::StreamExt;
 use icefield_query::{Answer, Rows, Session, is_complete, split};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::args::{Format, Options, Sql};
 use crate::print::{self, Printer};
@@ -124,10 +124,10 @@ fn cancelled(progress: &Spinner) -> Failure {
 }
 
 /// Ctrl-C, as long as this is there.
-struct Interrupts(tokio::signal::unix::Signal);
+pub(super) struct Interrupts(tokio::signal::unix::Signal);
 
 impl Interrupts {
-    fn new() -> Result<Self, Failure> {
+    pub(super) fn new() -> Result<Self, Failure> {
         let kind = tokio::signal::unix::SignalKind::interrupt();
         let signal = tokio::signal::unix::signal(kind);
         let signal = signal
@@ -135,7 +135,7 @@ impl Interrupts {
         Ok(Self(signal))
     }
 
-    async fn next(&mut self) {
+    pub(super) async fn next(&mut self) {
         self.0.recv().await;
     }
 }
@@ -176,18 +176,22 @@ async fn write(
 }
 
 /// Tells on a terminal that a query is still running, once it runs for a second.
-struct Spinner(Option<ProgressBar>);
+///
+/// It takes no more of its line than it needs: the terminal writes `^C` behind it, which on a full
+/// line would go to the next one, and this one would stay.
+struct Spinner {
+    is_shown: bool,
+    started: tokio::time::Instant,
+    ticks: Cell<usize>,
+}
+
+/// What turns.
+const FRAMES: [&str; 8] = ["⠁", "⠂", "⠄", "⡀", "⢀", "⠠", "⠐", "⠈"];
 
 impl Spinner {
     fn new() -> Self {
-        if !std::io::stderr().is_terminal() || !std::io::stdout().is_terminal() {
-            return Self(None);
-        }
-        let bar = ProgressBar::no_length();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {elapsed} {msg}") {
-            bar.set_style(style);
-        }
-        Self(Some(bar))
+        let is_shown = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
+        Self { is_shown, started: tokio::time::Instant::now(), ticks: Cell::new(0) }
     }
 
     async fn while_running<T>(&self, work: impl Future<Output = T>) -> T {
@@ -203,20 +207,34 @@ impl Spinner {
     }
 
     fn say(&self, rows: u64) {
-        if let Some(bar) = &self.0
-            && bar.elapsed() > Duration::from_secs(1)
-        {
-            if rows > 0 {
-                bar.set_message(format!("{} rows read", grouped(rows)));
-            }
-            bar.tick();
+        let elapsed = self.started.elapsed().as_secs();
+        if !self.is_shown || elapsed < 1 {
+            return;
         }
+        let tick = self.ticks.get();
+        self.ticks.set(tick + 1);
+        let frame = FRAMES.get(tick % FRAMES.len()).copied().unwrap_or_default();
+        let rows = match rows {
+            0 => String::new(),
+            rows => format!(" {} rows read", grouped(rows)),
+        };
+        let time = match elapsed {
+            ..60 => format!("{elapsed}s"),
+            _ => format!("{}m {}s", elapsed / 60, elapsed % 60),
+        };
+        self.write(&format!("\r{frame} {time}{rows}\x1b[K"));
     }
 
     fn clear(&self) {
-        if let Some(bar) = &self.0 {
-            bar.finish_and_clear();
+        if self.ticks.replace(0) > 0 {
+            self.write("\r\x1b[K");
         }
+    }
+
+    /// Progress that cannot be told is no reason to stop.
+    fn write(&self, text: &str) {
+        let mut out = std::io::stderr().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }
 

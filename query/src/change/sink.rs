@@ -310,6 +310,8 @@ impl ExecutionPlan for ChangeExec {
                 rows += batch.num_rows() as u64;
                 worker.take(&batch).await?;
                 reservation.resize(worker.memory_bytes());
+                // Who waits for it also listens for Ctrl-C, and shows progress.
+                tokio::task::yield_now().await;
             }
             let outcome = worker.finish().await?;
             this.outcome.lock().unwrap_or_else(PoisonError::into_inner).merge(outcome);
