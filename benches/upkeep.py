@@ -337,7 +337,7 @@ def synthetic(warehouse: Path, snapshots: int) -> tuple[Path, int]:
     # What the first snapshot really wrote is for remove_orphan_files to find, with a tenth of other files.
     orphans = max(1, snapshots * FILES_EACH // 10)
     for number in range(orphans):
-        folder = table / "data" / f"{number % 1000:03}"
+        folder = table / "data" / f"{number % min(snapshots, 1000):03}"
         os.close(os.open(folder / f"orphan-{number:07}.parquet", os.O_CREAT | os.O_WRONLY))
     metadata |= {"snapshots": made, "snapshot-log": log, "current-snapshot-id": last, "last-sequence-number": snapshots,
                  "last-updated-ms": now + snapshots * 1000, "metadata-log": []}
