@@ -168,7 +168,7 @@ pub fn to_expire(metadata: &TableMetadata, request: &Request, now_ms: i64) -> Re
         };
         let kept_ms = kept_ms.or(ref_age).unwrap_or(i64::MAX);
         let is_old = |it: &SnapshotRef| now_ms.saturating_sub(it.timestamp_ms()) > kept_ms;
-        if name != MAIN_BRANCH && !only_named && head.is_none_or(|it| is_old(it)) {
+        if name != MAIN_BRANCH && !only_named && head.is_none_or(is_old) {
             gone.refs.push(name);
             continue;
         }

@@ -22,6 +22,8 @@ pub struct Candidate {
     pub rows: u64,
     /// Delete files that reach it.
     pub delete_files: usize,
+    /// Those of them that delete by values, which every scan has to read and compare.
+    pub equality_files: usize,
     /// Rows that delete files of this data file alone delete.
     pub deleted_rows: u64,
     /// Its partition: files of different partitions are never put together.
@@ -51,6 +53,8 @@ pub struct Sizes {
     pub delete_files: usize,
     /// Share of deleted rows that makes a data file worth it.
     pub delete_ratio: f64,
+    /// Whether equality deletes make a data file worth it, however few.
+    pub fold_equality: bool,
     /// Whether all are.
     pub all: bool,
 }
@@ -75,7 +79,7 @@ impl Sizes {
     pub(crate) fn take(options: &mut Options, target: u64) -> Result<Self> {
         let target = options.positive("target-file-size-bytes")?.unwrap_or(target).max(1);
         let share =
-            |percent: u64| (target / 100).saturating_mul(percent).max(target * percent / 100);
+            |percent: u128| u64::try_from(u128::from(target) * percent / 100).unwrap_or(u64::MAX);
         let min = options.take("min-file-size-bytes")?.unwrap_or(share(75));
         let max = options.positive("max-file-size-bytes")?.unwrap_or(share(180));
         if min >= target {
@@ -104,6 +108,7 @@ impl Sizes {
             max_group: options.positive("max-file-group-size-bytes")?.unwrap_or(100 << 30),
             delete_files: count(options.positive("delete-file-threshold")?, usize::MAX),
             delete_ratio,
+            fold_equality: options.take("fold-equality-deletes")?.unwrap_or(false),
             all: options.take("rewrite-all")?.unwrap_or(false),
         })
     }
@@ -112,6 +117,7 @@ impl Sizes {
     fn has_many_deletes(&self, file: &Candidate) -> bool {
         let ratio = file.deleted_rows as f64 / file.rows.max(1) as f64;
         file.delete_files >= self.delete_files
+            || (self.fold_equality && file.equality_files > 0)
             || (file.deleted_rows > 0 && ratio >= self.delete_ratio)
     }
 
@@ -205,6 +211,7 @@ mod tests {
             max_group: 1000,
             delete_files: usize::MAX,
             delete_ratio: 0.3,
+            fold_equality: false,
             all: false,
         }
     }

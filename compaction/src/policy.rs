@@ -6,6 +6,7 @@
 //! | `icefield.maintenance.compact` | `auto` | `auto`, `binpack`, `sort`, an order such as `zorder(a, b)`, or `off` |
 //! | `icefield.maintenance.min-input-files` | 5 | files that are worth merging |
 //! | `icefield.maintenance.target-file-size-bytes` | the table's | bytes of a data file |
+//! | `icefield.maintenance.delete-file-threshold` | 3 | delete files that make a data file worth it |
 //! | `icefield.maintenance.snapshots.max-age-days` | 30 in `raw`, else 5 | age at which snapshots go |
 //! | `icefield.maintenance.snapshots.retain-last` | 1 | snapshots of each branch that stay |
 //! | `icefield.maintenance.orphans.max-age-days` | 3 | age at which orphans go; `off` keeps them |
@@ -111,6 +112,9 @@ impl Policy {
             }
         }
         options.insert("partial-progress.enabled".to_owned(), "true".to_owned());
+        options.insert("fold-equality-deletes".to_owned(), "true".to_owned());
+        let deletes = self.number("delete-file-threshold", 3_usize)?;
+        options.insert("delete-file-threshold".to_owned(), deletes.to_string());
         let wanted = self.text("compact").unwrap_or("auto").to_lowercase();
         let (strategy, order) = match wanted.as_str() {
             "auto" | "off" if self.is_raw => (Some("binpack"), None),

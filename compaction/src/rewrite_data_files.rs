@@ -155,6 +155,8 @@ struct Work {
     has_spec: bool,
     start: Option<SnapshotRef>,
     tries: u32,
+    /// Groups of the same job, this one too.
+    siblings: usize,
 }
 
 impl Work {
@@ -258,6 +260,7 @@ async fn planned(session: &Session, table: &Table, request: &Request) -> Result<
         });
     }
     let start = table.metadata().current_snapshot().cloned();
+    let siblings = groups.len();
     let work = groups.into_iter().map(|Group { files, bytes, outputs }| {
         let first = files.first().and_then(|it| candidates.get(*it));
         Work {
@@ -267,6 +270,7 @@ async fn planned(session: &Session, table: &Table, request: &Request) -> Result<
             has_spec: first.is_some_and(|it| it.has_spec),
             start: start.clone(),
             tries: 0,
+            siblings,
         }
     });
     Ok(Planned { work: work.collect(), files: tasks.len() })

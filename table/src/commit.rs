@@ -79,7 +79,7 @@ pub struct Change {
 impl Change {
     /// Whether it makes a snapshot.
     pub fn changes_rows(&self) -> bool {
-        !(self.files.is_empty() && !self.changes_files())
+        !self.files.is_empty() || self.changes_files()
     }
 
     /// Whether it does more than to add data files.

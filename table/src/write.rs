@@ -10,6 +10,7 @@
 //! Begin at [`TableWriter`]. Files it has written are part of nothing until a commit names them.
 
 pub mod copy;
+mod encoder;
 mod fanout;
 mod file;
 pub mod metrics;
@@ -53,6 +54,8 @@ pub struct WriteContext {
     /// Makes the names of this write's files differ from all others.
     write_id: String,
     files: AtomicUsize,
+    /// Threads that encode each file.
+    encoders: usize,
 }
 
 impl WriteContext {
@@ -98,6 +101,7 @@ impl WriteContext {
         context.types = partition::field_types(metadata, &context.spec)?;
         context.settings.target_file_bytes = outputs.target_file_bytes.max(1);
         context.settings.sort_order_id = outputs.sort_order_id;
+        context.encoders = outputs.encoders.max(1);
         Ok(Arc::new(context))
     }
 
@@ -124,6 +128,7 @@ impl WriteContext {
             storage: Arc::clone(table.storage()),
             write_id: env.uuid().simple().to_string(),
             files: AtomicUsize::new(0),
+            encoders: 1,
             metadata,
             spec,
             types,
@@ -174,6 +179,9 @@ pub struct Outputs {
     pub target_file_bytes: u64,
     /// The table's sort order that their rows are in; `None` for no order of the table.
     pub sort_order_id: Option<i32>,
+    /// Threads that encode each file: more than one where fewer files are written than there are
+    /// cores.
+    pub encoders: usize,
 }
 
 /// Writes batches into data files of one table. One for each parallel task.

@@ -2,13 +2,14 @@
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use icefield_catalog::spec::{DataContentType, PrimitiveLiteral, PrimitiveType, Type};
 use icefield_query::Result;
 use icefield_query::rewrite::{Order, file_of};
 use icefield_table::Table;
 use icefield_table::deletes::one_path;
-use icefield_table::manifest::DataFile;
+use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::scan::ScanTask;
 use icefield_table::value;
 
@@ -30,7 +31,7 @@ pub(crate) fn candidates(
     let mut ranges: BTreeMap<String, Vec<Range>> = BTreeMap::new();
     for (place, task) in tasks.iter().enumerate() {
         let (spec_id, values) = task.partition(table)?;
-        let own = |it: &&std::sync::Arc<icefield_table::manifest::ManifestEntry>| {
+        let own = |it: &&Arc<ManifestEntry>| {
             it.file.content == DataContentType::PositionDeletes && one_path(it).is_some()
         };
         let deleted = task.deletes.iter().filter(own).map(|it| it.file.record_count);
@@ -38,6 +39,7 @@ pub(crate) fn candidates(
             bytes: task.file_size_bytes(),
             rows: task.record_count(),
             delete_files: task.deletes.len(),
+            equality_files: task.deletes.iter().filter(|it| is_equality(it)).count(),
             deleted_rows: deleted.sum::<u64>().min(task.record_count()),
             partition: format!("{spec_id}:{values:?}"),
             is_sorted: true,
@@ -64,6 +66,10 @@ pub(crate) fn candidates(
         }
     }
     Ok(candidates)
+}
+
+fn is_equality(entry: &ManifestEntry) -> bool {
+    entry.file.content == DataContentType::EqualityDeletes
 }
 
 /// The id of the table's order, if that is the one that is wanted.

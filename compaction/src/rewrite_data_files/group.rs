@@ -36,6 +36,7 @@ pub(super) async fn write(
         spec_id: request.spec_id,
         target_file_bytes: target.min(request.sizes.max).max(1),
         sort_order_id: sort_order_id(&table, &request.order),
+        encoders: encoders(&request, &group),
     };
     if request.order == Order::None && group.has_spec && request.copying != Copying::Never {
         let context = WriteContext::for_rewrite(&table, &outputs)?;
@@ -47,6 +48,13 @@ pub(super) async fn write(
     let rewrite = Rewrite { order: request.order, outputs, writers: group.outputs, pace };
     let files = rewriter.rewrite(&group.tasks, &rewrite).await?;
     Ok(Written { group, files, copied: false })
+}
+
+/// Threads for each file, so that all cores have work whatever the number of groups and files.
+fn encoders(request: &Request, group: &Work) -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let writers = if request.sorts() { 1 } else { group.outputs.clamp(1, cores) };
+    cores.div_ceil(request.groups_at_once.min(group.siblings).max(1) * writers).max(1)
 }
 
 /// The group's files as parts to be joined; `None` if one does not fit, or if it is not worth it.

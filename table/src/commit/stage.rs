@@ -206,8 +206,14 @@ pub(super) fn is_part_of(metadata: &TableMetadata, snapshot_id: i64) -> bool {
 
 /// Moving `main` keeps what was set for it.
 fn main_retention(metadata: &TableMetadata) -> Result<SnapshotRetention> {
-    if metadata.current_snapshot_id().is_none() {
-        return Ok(SnapshotRetention::branch(None, None, None));
+    let unset = SnapshotRetention::branch(None, None, None);
+    let Some(current) = metadata.current_snapshot_id() else { return Ok(unset) };
+    // iceberg 0.10 keeps references to itself, but says whether setting one changes anything. That
+    // is quicker than to write all metadata and read them there, which grows with the snapshots.
+    let reference = SnapshotReference::new(current, unset.clone());
+    let builder = metadata.clone().into_builder(None).set_ref(MAIN_BRANCH, reference)?;
+    if builder.build()?.changes.is_empty() {
+        return Ok(unset);
     }
     let main = snapshot::refs(metadata)?.remove(MAIN_BRANCH);
     Ok(main.map_or(SnapshotRetention::branch(None, None, None), |it| it.retention))

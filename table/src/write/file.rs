@@ -8,10 +8,9 @@ use icefield_catalog::spec::PrimitiveLiteral;
 use icefield_catalog::{Error, Result, Storage};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 
 use super::WriteContext;
+use super::encoder::Encoder;
 use super::metrics::{self, NanCounts};
 use crate::manifest::DataFile;
 
@@ -40,7 +39,7 @@ impl Encoded {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    fn take(&self) -> Vec<u8> {
+    pub(super) fn take(&self) -> Vec<u8> {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -117,7 +116,7 @@ impl Upload {
 pub(super) struct FileWriter {
     context: Arc<WriteContext>,
     partition: Vec<Option<PrimitiveLiteral>>,
-    encoder: ArrowWriter<Encoded>,
+    encoder: Encoder,
     upload: Upload,
     nans: NanCounts,
     rows: u64,
@@ -133,41 +132,36 @@ impl FileWriter {
         let location = context.next_location(task, &folder);
         let upload = Upload::new(Arc::clone(&context.storage), location)?;
         let properties = context.settings.properties.clone();
-        let schema = Arc::clone(&context.file_schema);
-        // Without Arrow's own schema, which would tell other readers of types they do not know.
-        let options =
-            ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-        let encoder = ArrowWriter::try_new_with_options(upload.encoded(), schema, options)?;
+        let (schema, threads) = (&context.file_schema, context.encoders);
+        let encoder = Encoder::new(upload.encoded(), schema, properties, threads)?;
         Ok(Self { context, partition, encoder, upload, nans: NanCounts::default(), rows: 0 })
     }
 
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.nans.add(batch);
         self.rows += batch.num_rows() as u64;
-        self.encoder.write(batch)?;
+        self.encoder.write(batch).await?;
         self.upload.part_if_due().await
     }
 
     /// Whether the file has reached its target size, as compressed bytes (trap T-122).
     pub(super) fn is_full(&self) -> bool {
-        let bytes = self.encoder.bytes_written() + self.encoder.in_progress_size();
-        bytes as u64 >= self.context.settings.target_file_bytes
+        self.encoder.bytes() as u64 >= self.context.settings.target_file_bytes
     }
 
     /// Bytes of memory held by rows that are not yet uploaded.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.encoder.memory_size() + self.upload.waiting()
+        self.encoder.memory_bytes() + self.upload.waiting()
     }
 
     /// Ends the row group, so that its memory can go.
     pub(super) async fn end_row_group(&mut self) -> Result<()> {
-        self.encoder.flush()?;
+        self.encoder.end_row_group().await?;
         self.upload.part().await
     }
 
     pub(super) async fn close(mut self) -> Result<DataFile> {
-        let footer = self.encoder.finish()?;
-        let size = self.encoder.bytes_written() as u64;
+        let (footer, size) = self.encoder.finish().await?;
         let location = self.upload.finish().await?;
         let settings = &self.context.settings;
         let (metrics, offsets) =
