@@ -29,6 +29,7 @@ pub mod rewrite_data_files;
 pub mod rewrite_manifests;
 pub mod rewrite_position_delete_files;
 mod sorted_out;
+mod task;
 
 use std::sync::Arc;
 

@@ -13,6 +13,9 @@ use icefield_query::Result;
 use crate::invalid;
 use crate::options::Options;
 
+/// Files of a group at most: something of each is in memory while it is written.
+const GROUP_FILES_MAX: usize = 5_000;
+
 /// A data file as planning sees it.
 #[derive(Debug, Clone, Default)]
 pub struct Candidate {
@@ -130,11 +133,12 @@ impl Sizes {
             || (sorts && (!file.is_sorted || file.overlaps > 0))
     }
 
-    fn is_worth_it(&self, files: &[&Candidate], bytes: u64, sorts: bool) -> bool {
+    fn is_worth_it(&self, files: &[&Candidate], bytes: u64, outputs: usize, sorts: bool) -> bool {
+        // By size alone, only if they become fewer, or smaller: else every run would do it again.
+        let is_many = files.len() >= self.min_input_files || bytes > self.target;
         self.all
-            || (files.len() > 1 && files.len() >= self.min_input_files)
-            || (files.len() > 1 && bytes > self.target)
-            || bytes > self.max
+            || (is_many && outputs < files.len())
+            || files.iter().any(|it| it.bytes > self.max)
             || files.iter().any(|it| self.has_many_deletes(it))
             || (sorts && files.iter().any(|it| !it.is_sorted || it.overlaps > 0))
     }
@@ -148,7 +152,7 @@ impl Sizes {
         let rest = bytes % self.target;
         // Spread over the others, the rest makes none of them too large.
         let spread = bytes / floor;
-        let fits = spread < self.max.min(self.target / 10 * 11);
+        let fits = spread < self.max.min((self.target / 10).saturating_mul(11));
         let count = match rest == 0 || (rest < self.min && fits) {
             true => floor,
             false => floor + 1,
@@ -170,11 +174,11 @@ pub fn plan(files: &[Candidate], sizes: &Sizes, sorts: bool) -> Vec<Group> {
     for places in by_partition.into_values() {
         for (places, bytes) in bins(files, places, sizes.max_group) {
             let chosen: Vec<&Candidate> = places.iter().filter_map(|it| files.get(*it)).collect();
-            if sizes.is_worth_it(&chosen, bytes, sorts) {
-                let rows: u64 = chosen.iter().map(|it| it.rows).sum();
-                let gone: u64 = chosen.iter().map(|it| it.deleted_rows).sum();
-                let left = rows.saturating_sub(gone) as f64 / rows.max(1) as f64;
-                let outputs = sizes.outputs((bytes as f64 * left) as u64);
+            let rows: u64 = chosen.iter().map(|it| it.rows).sum();
+            let gone: u64 = chosen.iter().map(|it| it.deleted_rows).sum();
+            let left = rows.saturating_sub(gone) as f64 / rows.max(1) as f64;
+            let outputs = sizes.outputs((bytes as f64 * left) as u64);
+            if sizes.is_worth_it(&chosen, bytes, outputs, sorts) {
                 groups.push(Group { files: places, bytes, outputs });
             }
         }
@@ -188,7 +192,7 @@ fn bins(files: &[Candidate], places: Vec<usize>, most: u64) -> Vec<(Vec<usize>, 
     for place in places {
         let bytes = files.get(place).map_or(0, |it| it.bytes);
         match bins.last_mut() {
-            Some((bin, sum)) if *sum + bytes <= most => {
+            Some((bin, sum)) if *sum + bytes <= most && bin.len() < GROUP_FILES_MAX => {
                 *sum += bytes;
                 bin.push(place);
             }
@@ -259,6 +263,17 @@ mod tests {
         assert_eq!(sizes.outputs(150), 2);
         assert_eq!(sizes.outputs(180), 2, "90 each");
         assert_eq!(sizes.outputs(1005), 10);
+    }
+
+    #[test]
+    fn what_would_come_out_as_it_went_in_is_left() {
+        let files = [file(60, "a"), file(60, "a")];
+        assert!(plan(&files, &sizes(), false).is_empty(), "two files of 60 again");
+        let large = [file(370, "a")];
+        let groups = plan(&large, &sizes(), false);
+        assert_eq!(groups[0].outputs, 4, "one that is too large is cut");
+        let whole = Sizes { target: u64::MAX, max: u64::MAX, ..sizes() };
+        assert_eq!(whole.outputs(1 << 40), 1);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
-use icefield_catalog::spec::SnapshotRef;
+use icefield_catalog::spec::{FormatVersion, SnapshotRef};
 use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
 use icefield_query::rewrite::{Order, Rewriter};
 use icefield_query::{Error, ErrorKind, Result, Session};
@@ -33,6 +33,7 @@ use icefield_table::scan::ScanTask;
 use serde_json::{Value, json};
 
 use crate::plan::{Group, plan};
+use crate::task::Task;
 use crate::{answer, int, long, remove_dangling_deletes};
 pub(crate) use candidates::candidates;
 pub use request::{Copying, JobOrder, Request};
@@ -157,6 +158,10 @@ struct Work {
     tries: u32,
     /// Groups of the same job, this one too.
     siblings: usize,
+    /// Rows of its files that are known to be deleted.
+    deleted_rows: u64,
+    /// The format version that it is written for.
+    version: FormatVersion,
 }
 
 impl Work {
@@ -198,8 +203,13 @@ pub async fn run(
         open = rest;
     }
     if request.remove_dangling {
-        let removed = remove_dangling_deletes::run(session, &table.refresh().await?).await?;
-        done.removed_delete_files += removed;
+        let removed = remove_dangling_deletes::run(session, &table.refresh().await?).await;
+        match removed {
+            Ok(removed) => done.removed_delete_files += removed,
+            // What was committed is done; the ledger has what went wrong after it.
+            Err(error) if done.commits == 0 => return Err(error),
+            Err(_) => {}
+        }
     }
     Ok(done)
 }
@@ -271,6 +281,12 @@ async fn planned(session: &Session, table: &Table, request: &Request) -> Result<
             start: start.clone(),
             tries: 0,
             siblings,
+            deleted_rows: files
+                .iter()
+                .filter_map(|it| candidates.get(*it))
+                .map(|it| it.deleted_rows)
+                .sum(),
+            version: table.metadata().format_version(),
         }
     });
     Ok(Planned { work: work.collect(), files: tasks.len() })
@@ -307,20 +323,17 @@ impl Run<'_> {
         let works = groups.into_iter().map(|group| {
             let (rewriter, table) = (rewriter.clone(), table.clone());
             let (request, pace) = (self.request.clone(), pace.clone());
-            async move {
-                // A task of its own, so that groups share the cores.
-                let work = group::write(rewriter, table, group, request, pace);
-                tokio::spawn(work).await.map_err(|error| {
-                    Error::new(ErrorKind::Internal, format!("a rewrite was interrupted: {error}"))
-                })?
-            }
+            group::write(rewriter, table, group, request, pace)
         });
-        let mut works = futures::stream::iter(works).buffer_unordered(self.request.groups_at_once);
+        let works = futures::stream::iter(works).map(Task::spawn);
+        let mut works = works.buffer_unordered(self.request.groups_at_once);
         let mut written = Vec::new();
         while let Some(group) = works.next().await {
             let group = group?;
-            self.progress.bytes_done.fetch_add(group.group.bytes, Ordering::Relaxed);
-            self.progress.groups_done.fetch_add(1, Ordering::Relaxed);
+            if group.group.tries == 0 {
+                self.progress.bytes_done.fetch_add(group.group.bytes, Ordering::Relaxed);
+                self.progress.groups_done.fetch_add(1, Ordering::Relaxed);
+            }
             written.push(group);
         }
         Ok(written)
@@ -349,7 +362,10 @@ impl Run<'_> {
                         let change = self.change(table, std::slice::from_ref(&one))?;
                         match commit::fits(&now, &change).await {
                             Ok(()) => fit.push(one),
-                            Err(_) => lost.push(one.group),
+                            Err(error) => match Error::from(error) {
+                                error if error.kind == ErrorKind::Conflict => lost.push(one.group),
+                                error => return Err(error),
+                            },
                         }
                     }
                     self.failed_commits += 1;
@@ -387,6 +403,8 @@ impl Run<'_> {
             group.outputs = self.request.sizes.outputs(group.bytes);
             group.tasks = tasks;
             group.start = start.clone();
+            group.version = table.metadata().format_version();
+            group.deleted_rows = 0;
             if !group.tasks.is_empty() {
                 open.push(group);
             }
@@ -406,7 +424,8 @@ impl Run<'_> {
             change.removed.extend(one.group.removed(table)?);
             change.files.extend(one.files.iter().cloned());
         }
-        change.checks.push(Check { from, ..Check::default() });
+        let version = written.first().map(|it| it.group.version);
+        change.checks.push(Check { from, version, ..Check::default() });
         change.summary = summary(self.session, "rewrite_data_files");
         Ok(change)
     }

@@ -550,6 +550,7 @@ impl<'a> Work<'a> {
             no_new_rows: serializable,
             unchanged: serializable && (self.rewritten.reads_itself || is_joined),
             partitions,
+            version: (!change.files.is_empty()).then(|| self.table.metadata().format_version()),
         })
     }
 

@@ -1,7 +1,7 @@
 //! A rewrite: rows of some data files, read without those that are deleted, into new files.
 //!
 //! ```text
-//!   files ─▶ scan, deletes applied ─▶ [sort, or along a curve] ─▶ one writer, or several
+//!   files ─▶ scan, deletes applied ─▶ [sort, or along a curve] ─▶ one writer, many encoders
 //!            row ids carried along                                files of the size that is wanted
 //! ```
 //!
@@ -51,8 +51,6 @@ pub struct Rewrite {
     pub order: Order,
     /// The partition spec, file size and sort order of what is written.
     pub outputs: Outputs,
-    /// Writers at work side by side; each has files of its own. One, if rows are in an order.
-    pub writers: usize,
     /// How fast it may go, if not as fast as it can.
     pub pace: Option<Arc<Pace>>,
 }
@@ -241,18 +239,12 @@ impl Rewriter {
         let layout = Layout {
             context: WriteContext::for_rewrite(table, &rewrite.outputs)?,
             has_key,
-            single: !order.is_empty() || rewrite.writers == 1,
             order,
             pace: rewrite.pace.clone(),
         };
         let target = Arc::new(Target::rewrite(table, is_v3, layout));
         let logical = into_target(scan.project(exprs)?.build()?, &target)?;
-        let mut state = self.state.clone();
-        if rewrite.writers > 1 {
-            let threads = state.config().target_partitions().min(rewrite.writers);
-            *state.config_mut() = state.config().clone().with_target_partitions(threads);
-        }
-        Ok(collect(&state, &logical, &target).await?.files)
+        Ok(collect(&self.state, &logical, &target).await?.files)
     }
 
     /// How the values of columns become numbers, from the least and the greatest that there are.
@@ -262,11 +254,12 @@ impl Rewriter {
         columns: &[String],
     ) -> Result<Vec<curve::Scale>> {
         use datafusion::functions_aggregate::expr_fn::{max, min};
-        let column = |name: &String| Expr::Column(Column::from_name(name));
+        let column = |name: &String| finite(&scan, name);
         let ends = columns.iter().enumerate().flat_map(|(place, name)| {
             let least = min(column(name)).alias(format!("least{place}"));
             [least, max(column(name)).alias(format!("most{place}"))]
         });
+        let ends: Vec<Expr> = ends.collect();
         let plan = scan.aggregate(Vec::<Expr>::new(), ends)?.build()?;
         let physical = crate::plan::physical_plan(&self.state, &plan).await?;
         let batches = datafusion::physical_plan::collect(physical, self.state.task_ctx()).await?;
@@ -339,6 +332,18 @@ impl Session {
         }
         Ok(Rewriter { lake: Arc::clone(&self.lake), state, table: table.clone() })
     }
+}
+
+/// A column without its infinities and NaNs, between which nothing has a place.
+fn finite(scan: &LogicalPlanBuilder, name: &str) -> Expr {
+    let column = Expr::Column(Column::from_name(name));
+    let field = scan.schema().field_with_unqualified_name(name);
+    if !field.is_ok_and(|it| it.data_type().is_floating()) {
+        return column;
+    }
+    let is_finite =
+        column.clone().lt(lit(f64::INFINITY)).and(column.clone().gt(lit(f64::NEG_INFINITY)));
+    datafusion::logical_expr::when(is_finite, column.clone()).end().unwrap_or(column)
 }
 
 /// The data file of a task as its manifest has it.

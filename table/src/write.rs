@@ -100,6 +100,7 @@ impl WriteContext {
         context.spec = partition::spec(metadata, outputs.spec_id)?.clone();
         context.types = partition::field_types(metadata, &context.spec)?;
         context.settings.target_file_bytes = outputs.target_file_bytes.max(1);
+        context.settings.file_rows_max = outputs.file_rows_max.max(1);
         context.settings.sort_order_id = outputs.sort_order_id;
         context.encoders = outputs.encoders.max(1);
         Ok(Arc::new(context))
@@ -140,9 +141,10 @@ impl WriteContext {
         shapes::schema(&self.schema)
     }
 
-    /// The columns of a data file as Parquet has them.
-    fn parquet_schema(&self) -> Result<parquet::schema::types::SchemaDescriptor> {
-        Ok(parquet::arrow::ArrowSchemaConverter::new().convert(&own_columns(self))?)
+    /// The columns of a data file as Parquet has them, with those of row lineage if it stores them.
+    fn parquet_schema(&self, lineage: bool) -> Result<parquet::schema::types::SchemaDescriptor> {
+        let schema = if lineage { Arc::clone(&self.file_schema) } else { own_columns(self) };
+        Ok(parquet::arrow::ArrowSchemaConverter::new().convert(&schema)?)
     }
 
     /// Whether a row group is stored as this write would: in the codec that is wanted, and without
@@ -163,6 +165,12 @@ impl WriteContext {
     }
 }
 
+/// A batch as its first `rows` rows, and the others.
+fn split_at(batch: &RecordBatch, rows: u64) -> (RecordBatch, RecordBatch) {
+    let rows = usize::try_from(rows).unwrap_or(usize::MAX).min(batch.num_rows());
+    (batch.slice(0, rows), batch.slice(rows, batch.num_rows() - rows))
+}
+
 /// The table's own columns, without those of row lineage.
 fn own_columns(context: &WriteContext) -> SchemaRef {
     let count = context.schema.as_struct().fields().len();
@@ -177,6 +185,8 @@ pub struct Outputs {
     pub spec_id: i32,
     /// Bytes after which a file ends and another begins.
     pub target_file_bytes: u64,
+    /// Rows after which a file ends and another begins.
+    pub file_rows_max: u64,
     /// The table's sort order that their rows are in; `None` for no order of the table.
     pub sort_order_id: Option<i32>,
     /// Threads that encode each file: more than one where fewer files are written than there are
@@ -219,20 +229,26 @@ impl TableWriter {
         match &mut self.kind {
             Kind::Partitioned(fanout) => fanout.write(&batch).await,
             Kind::Unpartitioned { task, writer, done } => {
-                let open = match writer {
-                    Some(open) => open,
-                    None => {
-                        let context = Arc::clone(&self.context);
-                        let spec_values = Vec::new();
-                        let new = FileWriter::new(context, *task, String::new(), spec_values)?;
-                        writer.insert(Box::new(new))
+                let mut rest = batch;
+                while rest.num_rows() > 0 {
+                    let room = writer.as_ref().map_or(u64::MAX, |it| it.room());
+                    let room = room.min(self.context.settings.file_rows_max);
+                    let (now, later) = split_at(&rest, room);
+                    rest = later;
+                    let open = match writer {
+                        Some(open) => open,
+                        None => {
+                            let context = Arc::clone(&self.context);
+                            let new = FileWriter::new(context, *task, String::new(), Vec::new())?;
+                            writer.insert(Box::new(new))
+                        }
+                    };
+                    open.write(&now).await?;
+                    if open.is_full()
+                        && let Some(full) = writer.take()
+                    {
+                        done.push(full.close().await?);
                     }
-                };
-                open.write(&batch).await?;
-                if open.is_full()
-                    && let Some(full) = writer.take()
-                {
-                    done.push(full.close().await?);
                 }
                 Ok(())
             }

@@ -18,6 +18,10 @@ use crate::plan::Candidate;
 
 /// Neighbours that may seem to overlap where bounds are cut short.
 const SEEMING_OVERLAPS: usize = 2;
+/// Boxes that one along a curve shares space with though all is in order.
+const SEEMING_NEIGHBOURS: usize = 3;
+/// Boxes that each is compared with.
+const BOXES_COMPARED_MAX: usize = 2_000;
 
 /// What planning has to know of each file.
 pub(crate) fn candidates(
@@ -28,7 +32,9 @@ pub(crate) fn candidates(
     let mut candidates = Vec::with_capacity(tasks.len());
     let wanted = sort_order_id(table, &request.order);
     let leading = leading_column(table, &request.order);
+    let along = curve_columns(table, &request.order);
     let mut ranges: BTreeMap<String, Vec<Range>> = BTreeMap::new();
+    let mut boxes: BTreeMap<String, Vec<Sides>> = BTreeMap::new();
     for (place, task) in tasks.iter().enumerate() {
         let (spec_id, values) = task.partition(table)?;
         let own = |it: &&Arc<ManifestEntry>| {
@@ -49,9 +55,14 @@ pub(crate) fn candidates(
         if request.order != Order::None {
             let file = file_of(table, task)?;
             candidate.is_sorted = wanted.is_none_or(|id| file.sort_order_id == Some(id));
-            if let Some((id, kind)) = &leading {
-                let range = Range::of(&file, *id, kind, place);
+            if let Some((id, kind)) = &leading
+                && let Some(range) = Range::of(&file, *id, kind, place)
+            {
                 ranges.entry(candidate.partition.clone()).or_default().push(range);
+            }
+            if !along.is_empty() {
+                let sides = along.iter().map(|(id, kind)| Range::of(&file, *id, kind, place));
+                boxes.entry(candidate.partition.clone()).or_default().push(sides.collect());
             }
         }
         candidates.push(candidate);
@@ -62,6 +73,13 @@ pub(crate) fn candidates(
         for (place, overlaps) in overlaps(ranges) {
             if let Some(candidate) = candidates.get_mut(place) {
                 candidate.overlaps = overlaps.saturating_sub(spared);
+            }
+        }
+    }
+    for boxes in boxes.into_values() {
+        for (place, overlaps) in overlapping_boxes(&boxes) {
+            if let Some(candidate) = candidates.get_mut(place) {
+                candidate.overlaps = overlaps.saturating_sub(SEEMING_NEIGHBOURS);
             }
         }
     }
@@ -84,7 +102,7 @@ pub(super) fn sort_order_id(table: &Table, order: &Order) -> Option<i32> {
     (own == *order && count == default.fields.len()).then_some(default.order_id as i32)
 }
 
-/// The first column that is sorted by. Along a curve, every file has values of all ranges.
+/// The first column that is sorted by.
 fn leading_column(table: &Table, order: &Order) -> Option<(i32, PrimitiveType)> {
     let Order::Columns(columns) = order else { return None };
     let first = columns.first()?;
@@ -95,6 +113,39 @@ fn leading_column(table: &Table, order: &Order) -> Option<(i32, PrimitiveType)> 
     }
 }
 
+/// The columns of a curve.
+fn curve_columns(table: &Table, order: &Order) -> Vec<(i32, PrimitiveType)> {
+    let Order::Along { columns, .. } = order else { return Vec::new() };
+    let schema = table.metadata().current_schema();
+    let column = |name: &String| {
+        let field = schema.field_by_name(name)?;
+        Some((field.id, field.field_type.as_primitive_type()?.clone()))
+    };
+    columns.iter().filter_map(column).collect()
+}
+
+/// The ranges of a file in each column of a curve; `None` where it has no value.
+type Sides = Vec<Option<Range>>;
+
+/// How many others each box shares space with. Of very many boxes, only some are compared with.
+fn overlapping_boxes(boxes: &[Sides]) -> Vec<(usize, usize)> {
+    let step = boxes.len().div_ceil(BOXES_COMPARED_MAX).max(1);
+    let shares = |a: &Option<Range>, b: &Option<Range>| match (a, b) {
+        (Some(a), Some(b)) => a.overlaps(b),
+        // Without any value it is nowhere.
+        _ => false,
+    };
+    let mut found = Vec::with_capacity(boxes.len());
+    for (number, own) in boxes.iter().enumerate() {
+        let Some(place) = own.iter().flatten().map(|it| it.place).next() else { continue };
+        let others = boxes.iter().enumerate().step_by(step).filter(|(other, it)| {
+            *other != number && own.iter().zip(it.iter()).all(|(a, b)| shares(a, b))
+        });
+        found.push((place, others.count() * step));
+    }
+    found
+}
+
 /// From the least to the greatest value of a file; `None` if that is not known.
 struct Range {
     place: usize,
@@ -102,10 +153,30 @@ struct Range {
 }
 
 impl Range {
-    fn of(file: &DataFile, id: i32, kind: &PrimitiveType, place: usize) -> Self {
+    /// `None` for a file whose values are all null or NaN: it overlaps with none.
+    fn of(file: &DataFile, id: i32, kind: &PrimitiveType, place: usize) -> Option<Self> {
+        let metrics = &file.metrics;
+        let count = |counts: &BTreeMap<i32, i64>| counts.get(&id).copied();
+        let nans = count(&metrics.nan_value_counts).unwrap_or(0);
+        let empty = count(&metrics.null_value_counts).map(|it| it + nans);
+        if empty.is_some() && empty == count(&metrics.value_counts) {
+            return None;
+        }
         let end = |bounds: &BTreeMap<i32, Vec<u8>>| value::from_bytes(kind, bounds.get(&id)?);
         let ends = end(&file.metrics.lower_bounds).zip(end(&file.metrics.upper_bounds));
-        Self { place, ends }
+        Some(Self { place, ends })
+    }
+
+    /// Whether they have more than an end in common, as far as is known.
+    fn overlaps(&self, other: &Self) -> bool {
+        let (Some((start, end)), Some((from, to))) = (&self.ends, &other.ends) else {
+            return true;
+        };
+        let is_before = |a: &PrimitiveLiteral, b: &PrimitiveLiteral| {
+            a.partial_cmp(b).is_none_or(Ordering::is_lt)
+        };
+        let is_one = start == end && from == to && start == from;
+        is_one || (is_before(start, to) && is_before(from, end))
     }
 }
 

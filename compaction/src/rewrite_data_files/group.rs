@@ -13,10 +13,14 @@ use icefield_table::write::{Outputs, WriteContext};
 
 use super::candidates::sort_order_id;
 use super::{Copying, Request, SharedPace, Work, Written};
+use crate::task::Task;
 
 /// Rows of a row group, on average, from which on it is copied and not decoded: smaller ones would
 /// cost every scan more than this saves once.
 const COPIED_ROWS_MIN: u64 = 50_000;
+
+/// Row groups of a file: Parquet numbers them with 16 bits.
+const ROW_GROUPS_MAX: usize = 30_000;
 
 /// Footers read at once.
 const FOOTERS_AT_ONCE: usize = 16;
@@ -29,32 +33,51 @@ pub(super) async fn write(
     request: Request,
     pace: SharedPace,
 ) -> Result<Written> {
-    let count = group.outputs.max(1) as u64;
-    // Room for what is a little larger than thought, so that it does not become a file of its own.
-    let target = (group.bytes / count).saturating_mul(11) / 10 + (1 << 20);
+    let rows: u64 = group.tasks.iter().map(ScanTask::record_count).sum();
+    let deleted: u64 = group.deleted_rows.min(rows);
     let outputs = Outputs {
         spec_id: request.spec_id,
-        target_file_bytes: target.min(request.sizes.max).max(1),
+        // Files of as many rows each, so that none is a sliver, and none is too large.
+        file_rows_max: (rows - deleted).div_ceil(group.outputs.max(1) as u64).max(1),
+        target_file_bytes: request.sizes.max,
         sort_order_id: sort_order_id(&table, &request.order),
         encoders: encoders(&request, &group),
     };
     if request.order == Order::None && group.has_spec && request.copying != Copying::Never {
         let context = WriteContext::for_rewrite(&table, &outputs)?;
-        if let Some(parts) = parts(&context, &table, &group, request.copying).await? {
+        if let Some(parts) = parts(&context, &table, &group, &request).await? {
             let files = join(&context, &table, parts, &group, &pace).await?;
+            check(&table, &group, rows, &files)?;
             return Ok(Written { group, files, copied: true });
         }
     }
-    let rewrite = Rewrite { order: request.order, outputs, writers: group.outputs, pace };
+    let rewrite = Rewrite { order: request.order, outputs, pace };
     let files = rewriter.rewrite(&group.tasks, &rewrite).await?;
+    check(&table, &group, rows, &files)?;
     Ok(Written { group, files, copied: false })
+}
+
+/// Refuses what has not as many rows as it was made from: nothing that goes wrong below may be
+/// committed.
+fn check(table: &Table, group: &Work, rows: u64, files: &[DataFile]) -> Result<()> {
+    let made: u64 = files.iter().map(|it| it.record_count).sum();
+    let has_deletes = group.tasks.iter().any(|it| !it.deletes.is_empty());
+    if made == rows || (has_deletes && made < rows) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Internal,
+        format!(
+            "{rows} rows of `{}` were rewritten as {made}; nothing was committed",
+            table.name()
+        ),
+    ))
 }
 
 /// Threads for each file, so that all cores have work whatever the number of groups and files.
 fn encoders(request: &Request, group: &Work) -> usize {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let writers = if request.sorts() { 1 } else { group.outputs.clamp(1, cores) };
-    cores.div_ceil(request.groups_at_once.min(group.siblings).max(1) * writers).max(1)
+    cores.div_ceil(request.groups_at_once.min(group.siblings).max(1)).max(1)
 }
 
 /// The group's files as parts to be joined; `None` if one does not fit, or if it is not worth it.
@@ -62,7 +85,7 @@ async fn parts(
     context: &WriteContext,
     table: &Table,
     group: &Work,
-    copying: Copying,
+    request: &Request,
 ) -> Result<Option<Vec<Part>>> {
     let open = async |task: &ScanTask| {
         Part::open(context, table, task, &file_of(table, task)?).await.map_err(Error::from)
@@ -75,14 +98,17 @@ async fn parts(
     let mut parts = Vec::with_capacity(group.tasks.len());
     while let Some(part) = opened.try_next().await? {
         match part {
-            Some(part) => parts.push(part),
-            None => return Ok(None),
+            // Whole parts are joined, so one that is too large would stay so.
+            Some(part) if part.bytes <= request.sizes.max => parts.push(part),
+            _ => return Ok(None),
         }
     }
     let rows: u64 = parts.iter().map(|it| it.rows).sum();
     let groups: usize = parts.iter().map(Part::row_groups).sum();
-    let is_worth_it = copying == Copying::Always || rows / groups.max(1) as u64 >= COPIED_ROWS_MIN;
-    Ok(is_worth_it.then_some(parts))
+    let is_worth_it =
+        request.copying == Copying::Always || rows / groups.max(1) as u64 >= COPIED_ROWS_MIN;
+    let fits = groups / group.outputs.max(1) < ROW_GROUPS_MAX;
+    Ok((is_worth_it && fits).then_some(parts))
 }
 
 /// Joins the parts into as many files as are wanted, side by side.
@@ -111,7 +137,7 @@ async fn join(
     let joins = shares.into_iter().enumerate().map(|(number, (_, share))| {
         let (context, table) = (Arc::clone(context), table.clone());
         let (model, pace) = (Arc::clone(&model), pace.clone());
-        tokio::spawn(async move {
+        async move {
             let slow = move |bytes: u64| {
                 let pace = pace.clone();
                 let wait = async move {
@@ -121,15 +147,11 @@ async fn join(
                 };
                 wait.boxed()
             };
-            copy::join(&context, &table, &share, &model, number, slow).await
-        })
+            copy::join(&context, &table, &share, &model, number, slow).await.map_err(Error::from)
+        }
     });
-    let mut files = Vec::new();
-    for joined in joins.collect::<Vec<_>>() {
-        let joined = joined.await.map_err(|error| {
-            Error::new(ErrorKind::Internal, format!("a rewrite was interrupted: {error}"))
-        })?;
-        files.push(joined?);
-    }
-    Ok(files)
+    // Few at once, since each holds a row group.
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let joins = futures::stream::iter(joins.collect::<Vec<_>>()).map(Task::spawn);
+    joins.buffered(cores).try_collect().await
 }

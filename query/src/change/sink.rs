@@ -125,8 +125,6 @@ pub(crate) struct Layout {
     pub(crate) has_key: bool,
     /// What all rows are sorted by, as places among the table's columns (the key's is after them).
     pub(crate) order: Vec<(usize, arrow::compute::SortOptions)>,
-    /// Whether one writer gets all rows.
-    pub(crate) single: bool,
     /// Slows the writing down.
     pub(crate) pace: Option<Arc<Pace>>,
 }
@@ -206,7 +204,7 @@ impl TableProvider for Target {
             });
             order = LexOrdering::new(columns);
             context = Some(Arc::clone(&layout.context));
-            (single, has_key) = (layout.single, layout.has_key);
+            (single, has_key) = (true, layout.has_key);
             pace = layout.pace.clone();
         } else if self.writes {
             order = sort_order(metadata, schema, &input.schema(), LEADING)?;

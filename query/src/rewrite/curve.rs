@@ -82,6 +82,7 @@ impl Scale {
                 // Casts from doubles stop at the ends, and NaN, the greatest, becomes nothing.
                 let number = |value: f64| match value.is_nan() {
                     true => u32::MAX,
+                    // Infinities are cast to the ends too.
                     false if span > 0.0 => ((value - least) / span * steps) as u32 + 1,
                     false => 1,
                 };

@@ -21,7 +21,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use icefield_catalog::spec::{
-    DataContentType, ManifestContentType, ManifestStatus, Operation, SnapshotRef,
+    DataContentType, FormatVersion, ManifestContentType, ManifestStatus, Operation, SnapshotRef,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -48,6 +48,9 @@ pub struct Check {
     pub partitions: Option<HashSet<PartitionKey>>,
     /// Whether no row at all may have changed since.
     pub unchanged: bool,
+    /// The format version that new files were written for: rows of version 3 carry their ids along,
+    /// which those of version 2 do not have.
+    pub version: Option<FormatVersion>,
 }
 
 impl fmt::Debug for Check {
@@ -57,6 +60,7 @@ impl fmt::Debug for Check {
             .field("no_new_rows", &self.no_new_rows)
             .field("partitions", &self.partitions)
             .field("unchanged", &self.unchanged)
+            .field("version", &self.version)
             .finish_non_exhaustive()
     }
 }
@@ -71,6 +75,8 @@ struct Since {
     removed: HashMap<String, SnapshotRef>,
     /// Delete files added.
     deletes: Vec<(SnapshotRef, Arc<ManifestEntry>)>,
+    /// Delete files removed, by path and place in it.
+    removed_deletes: HashSet<(String, Option<i64>)>,
 }
 
 /// Refuses `change` if a commit since the snapshot it was worked out from does not go with it.
@@ -82,6 +88,14 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
     let head = table.metadata().current_snapshot_id();
     let mut walked: HashMap<Option<i64>, Since> = HashMap::new();
     for check in &change.checks {
+        let version = table.metadata().format_version();
+        if check.version.is_some_and(|it| it != version) {
+            return Err(conflict(format!(
+                "`{}` was upgraded to format version {} meanwhile",
+                table.name(),
+                version as u8
+            )));
+        }
         if check.from == head {
             continue;
         }
@@ -126,6 +140,10 @@ async fn since(table: &Table, from: Option<i64>) -> Result<Since> {
                     (ManifestStatus::Added, false) => {
                         let entry = Arc::new(manifest.entry(index, &types)?);
                         since.deletes.push((snapshot.clone(), entry));
+                    }
+                    (ManifestStatus::Deleted, false) => {
+                        let file = manifest.entry(index, &types)?.file;
+                        since.removed_deletes.insert((file.path, file.content_offset));
                     }
                     (ManifestStatus::Deleted, true) => {
                         let path = manifest.file_path(index)?.to_owned();
@@ -199,7 +217,11 @@ async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()>
         };
         let is_equality = entry.file.content == DataContentType::EqualityDeletes;
         let goes_on = |file: &crate::manifest::DataFile| {
-            is_equality && reaches_on(change, entry.sequence_number, file)
+            // One that was turned into positions since says nothing any more.
+            let identity = (entry.file.path.clone(), entry.file.content_offset);
+            is_equality
+                && !since.removed_deletes.contains(&identity)
+                && reaches_on(change, entry.sequence_number, file)
         };
         let removed = &change.removed;
         if let Some(file) = removed.iter().find(|it| reaches(it) && !goes_on(it)) {

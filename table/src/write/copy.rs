@@ -17,13 +17,15 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array};
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
-use icefield_catalog::spec::FormatVersion;
+use icefield_catalog::spec::{DataFileFormat, FormatVersion};
 use icefield_catalog::{Error, ErrorKind, Result};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result as ParquetResult;
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::{
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
@@ -45,6 +47,8 @@ pub struct Part {
     nans: BTreeMap<i32, i64>,
     first_row_id: Option<i64>,
     sequence_number: i64,
+    /// Whether the file stores row ids itself, of every row.
+    stores_lineage: bool,
     /// Rows in the file.
     pub rows: u64,
     /// Bytes of its row groups, compressed.
@@ -66,13 +70,17 @@ impl Part {
     ) -> Result<Option<Self>> {
         let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
         let lineage = task.first_row_id();
-        if !task.deletes.is_empty() || (is_v3 && lineage.is_none()) {
+        let is_parquet = file.format == DataFileFormat::Parquet;
+        if !is_parquet || !task.deletes.is_empty() || (is_v3 && lineage.is_none()) {
             return Ok(None);
         }
         let location = table.locate(&file.path);
         let footer = read_footer(table, &location, file.file_size_bytes).await?;
-        let wanted = context.parquet_schema()?;
-        let fits = is_same(footer.file_metadata().schema_descr(), &wanted)
+        let stored = footer.file_metadata().schema_descr();
+        let stores_lineage = is_v3
+            && is_same(stored, &context.parquet_schema(true)?)
+            && footer.row_groups().iter().all(has_lineage);
+        let fits = (stores_lineage || is_same(stored, &context.parquet_schema(false)?))
             && footer.row_groups().iter().all(|it| context.stores_alike(it))
             && knows_nans(context, file);
         if !fits {
@@ -83,6 +91,7 @@ impl Part {
             nans: file.metrics.nan_value_counts.clone(),
             first_row_id: lineage.filter(|_| is_v3),
             sequence_number: task.sequence_number(),
+            stores_lineage,
             rows: file.record_count,
             bytes: footer.row_groups().iter().map(|it| it.compressed_size().max(0) as u64).sum(),
             footer,
@@ -93,6 +102,13 @@ impl Part {
     pub fn row_groups(&self) -> usize {
         self.footer.num_row_groups()
     }
+}
+
+/// Whether every row of a row group has its id, and the number of its last change, in the last two
+/// columns.
+fn has_lineage(group: &RowGroupMetaData) -> bool {
+    let mut last = group.columns().iter().rev().take(2);
+    last.all(|it| it.statistics().and_then(|it| it.null_count_opt()) == Some(0))
 }
 
 /// Whether NaNs were counted in each column that can hold them; the footer does not tell.
@@ -203,7 +219,8 @@ pub async fn join(
         nans.add_known(&part.nans);
         let mut before = 0;
         for group in 0..part.footer.num_row_groups() {
-            let copied = copy_group(&mut writer, table, part, group, |out| match has_lineage {
+            let makes = has_lineage && !part.stores_lineage;
+            let copied = copy_group(&mut writer, table, part, group, |out| match makes {
                 true => lineage(out, context, &columns, part, group, before),
                 false => Ok(()),
             });

@@ -90,19 +90,26 @@ impl Fanout {
 
     async fn write_open(&mut self, number: usize, rows: &RecordBatch) -> Result<()> {
         let Some(partition) = self.partitions.get_mut(number) else { return Ok(()) };
-        let writer = match &mut partition.writer {
-            Some(writer) => writer,
-            None => {
-                let context = Arc::clone(&self.context);
-                let (folder, values) = (partition.folder.clone(), partition.values.clone());
-                partition.writer.insert(FileWriter::new(context, self.task, folder, values)?)
+        let mut rest = rows.clone();
+        while rest.num_rows() > 0 {
+            let room = partition.writer.as_ref().map_or(u64::MAX, FileWriter::room);
+            let room = room.min(self.context.settings.file_rows_max);
+            let (now, later) = super::split_at(&rest, room);
+            rest = later;
+            let writer = match &mut partition.writer {
+                Some(writer) => writer,
+                None => {
+                    let context = Arc::clone(&self.context);
+                    let (folder, values) = (partition.folder.clone(), partition.values.clone());
+                    partition.writer.insert(FileWriter::new(context, self.task, folder, values)?)
+                }
+            };
+            writer.write(&now).await?;
+            if writer.is_full()
+                && let Some(full) = partition.writer.take()
+            {
+                self.done.push(full.close().await?);
             }
-        };
-        writer.write(rows).await?;
-        if writer.is_full()
-            && let Some(full) = partition.writer.take()
-        {
-            self.done.push(full.close().await?);
         }
         Ok(())
     }

@@ -144,8 +144,16 @@ impl FileWriter {
         self.upload.part_if_due().await
     }
 
-    /// Whether the file has reached its target size, as compressed bytes (trap T-122).
+    /// Rows that may still go into the file.
+    pub(super) fn room(&self) -> u64 {
+        self.context.settings.file_rows_max.saturating_sub(self.rows)
+    }
+
+    /// Whether the file has reached its target size, as compressed bytes (trap T-122), or its rows.
     pub(super) fn is_full(&self) -> bool {
+        if self.room() == 0 {
+            return true;
+        }
         self.encoder.bytes() as u64 >= self.context.settings.target_file_bytes
     }
 

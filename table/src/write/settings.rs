@@ -22,6 +22,7 @@ const ROW_GROUP_ROWS: usize = 1 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Settings {
     pub(super) target_file_bytes: u64,
+    pub(super) file_rows_max: u64,
     pub(super) properties: WriterProperties,
     /// The metrics mode of each leaf column, by field id.
     pub(super) modes: BTreeMap<i32, Mode>,
@@ -36,6 +37,7 @@ impl Settings {
         let target = property(metadata, "write.target-file-size-bytes", TARGET_FILE_BYTES);
         Ok(Self {
             target_file_bytes: target.max(1),
+            file_rows_max: u64::MAX,
             properties: writer_properties(metadata, schema)?,
             modes: modes(metadata, schema)?,
             sort_order_id,
