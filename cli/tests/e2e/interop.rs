@@ -28,6 +28,18 @@ fn pyiceberg_and_duckdb_read_what_we_write_and_we_what_they_write() {
 }
 
 #[test]
+fn pyiceberg_and_duckdb_read_what_upkeep_wrote() {
+    let output = Command::new(python())
+        .arg(repository("tests/interop/upkeep.py"))
+        .arg(env!("CARGO_BIN_EXE_icefield"))
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}\n{error}");
+}
+
+#[test]
 fn the_shell_behaves_on_a_terminal() {
     let output = Command::new(python())
         .arg(repository("tests/interop/shell.py"))

@@ -307,7 +307,7 @@ mod tests {
         let bytes = bytes::Bytes::from(out.take());
         assert_eq!(size, bytes.len() as u64);
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
-        (reader.map(Result::unwrap).collect(), footer.num_row_groups())
+        (reader.collect::<std::result::Result<_, _>>().unwrap(), footer.num_row_groups())
     }
 
     #[tokio::test]
