@@ -10,6 +10,8 @@ baseline is CREATE TABLE AS of lineitem; then on such tables, for format v2 and 
     update   5% of the rows, scattered
     merge    100,000 changes: three quarters updates, a quarter inserts
     scan     an aggregate over the table after the merge, and over one without deletes
+    deleted  the same and a sum of one column, warm in one process, over a table of which 10% of the rows are
+             deleted, scattered, to one that never had them: per row that is left
 
 Whole processes are timed, each statement in one of its own. With --peer, PyIceberg deletes the same
 1% from a table of the same rows. The report is Markdown, on standard output.
@@ -18,6 +20,7 @@ import argparse
 import json
 import os
 import shutil
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -48,6 +51,40 @@ def sql(warehouse: Path, text: str) -> float:
     if run.returncode != 0:
         sys.exit(f"{text}\n{run.stderr}")
     return seconds
+
+
+def warm(warehouse: Path, queries: list[str], runs: int = 7) -> list[float]:
+    """Seconds of each query, the median of several executions in one process, taken in turn."""
+    process = subprocess.Popen([BIN, "sql", "--warehouse", str(warehouse), "--format", "ndjson"],
+                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    times = [[] for _ in queries]
+    for run in range(runs + 1):
+        for number, query in enumerate(queries):
+            start = time.perf_counter()
+            process.stdin.write(query + ";\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            if run > 0:
+                times[number].append(time.perf_counter() - start)
+    process.stdin.close()
+    process.wait()
+    return [statistics.median(it) for it in times]
+
+
+def deleted(warehouse: Path) -> None:
+    """What deletes cost a scan: 10% of the rows, scattered over all pages."""
+    keep = "(l_orderkey * 7 + l_linenumber) % 10 <> 3"
+    sql(warehouse, f"CREATE TABLE raw.never AS SELECT * FROM raw.base WHERE {keep}")
+    names = {}
+    for version in (2, 3):
+        names[version] = f"raw.deleted{version}"
+        create(warehouse, names[version], "raw.base", version, "merge-on-read")
+        sql(warehouse, f"DELETE FROM {names[version]} WHERE NOT ({keep})")
+    print("\n| scan of a table with 10% deleted, to one that never had them | v2 | v3 |\n|---|---:|---:|")
+    for name, query in {"four aggregates": SCAN, "one sum": "SELECT sum(l_extendedprice) FROM {}",
+                        "a filter": "SELECT count(*) FROM {} WHERE l_discount > 0.05"}.items():
+        plain, two, three = warm(warehouse, [query.format(it) for it in ("raw.never", names[2], names[3])])
+        print(f"| {name} | {two / plain:.2f} | {three / plain:.2f} |", flush=True)
 
 
 def create(warehouse: Path, table: str, source: str, version: int, mode: str) -> float:
@@ -96,6 +133,7 @@ def main() -> None:
         plain = min(sql(warehouse, SCAN.format("raw.base")) for _ in range(3))
         times = [min(sql(warehouse, SCAN.format(names[kind])) for _ in range(3)) for kind in kinds]
         print("| scan after, to one without | " + " | ".join(f"{it:.2f} s, {it / plain:.2f}" for it in times) + " |")
+        deleted(warehouse)
         if a.peer:
             create(warehouse, "raw.peer", "raw.base", 2, "copy-on-write")
             create(warehouse, "raw.ours", "raw.base", 2, "copy-on-write")

@@ -325,6 +325,7 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
         procedure: "expire_snapshots",
         at_once: request.deletes_at_once.unwrap_or(DELETES_AT_ONCE),
         dry_run: request.dry_run,
+        keeps_paths: false,
     };
     for gone in sets.into_gone() {
         remover.remove(gone?, &mut done.removed).await?;

@@ -24,7 +24,7 @@ pub struct Removed {
     pub bytes: u64,
     /// Files that could not be deleted, and why.
     pub failed: Vec<(String, String)>,
-    /// Their paths, or those that would go.
+    /// The paths of orphans, and in a dry run of all that would go.
     pub paths: Vec<String>,
 }
 
@@ -39,10 +39,12 @@ impl Removed {
         self.files.values().sum()
     }
 
-    fn add(&mut self, it: &Candidate) {
+    fn add(&mut self, it: &Candidate, keep_path: bool) {
         *self.files.entry(it.kind).or_default() += 1;
         self.bytes += it.bytes;
-        self.paths.push(it.path.clone());
+        if keep_path {
+            self.paths.push(it.path.clone());
+        }
     }
 }
 
@@ -54,6 +56,8 @@ pub(crate) struct Remover<'a> {
     pub(crate) at_once: usize,
     /// Only to say what would go.
     pub(crate) dry_run: bool,
+    /// Whether the answer has the paths; there may be very many.
+    pub(crate) keeps_paths: bool,
 }
 
 impl Remover<'_> {
@@ -64,7 +68,7 @@ impl Remover<'_> {
     /// A ledger that cannot be written: nothing is deleted then.
     pub(crate) async fn remove(&self, gone: Vec<Candidate>, removed: &mut Removed) -> Result<()> {
         if self.dry_run {
-            gone.iter().for_each(|it| removed.add(it));
+            gone.iter().for_each(|it| removed.add(it, true));
             return Ok(());
         }
         for some in gone.chunks(ledger::PATHS_AT_ONCE) {
@@ -77,7 +81,7 @@ impl Remover<'_> {
             let mut deletes = futures::stream::iter(deletes).buffer_unordered(self.at_once.max(1));
             while let Some((it, done)) = deletes.next().await {
                 match done {
-                    Ok(()) => removed.add(it),
+                    Ok(()) => removed.add(it, self.keeps_paths),
                     Err(error) => removed.failed.push((it.path.clone(), error.to_string())),
                 }
             }

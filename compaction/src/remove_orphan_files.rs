@@ -273,6 +273,7 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
         procedure: "remove_orphan_files",
         at_once: request.deletes_at_once,
         dry_run: request.dry_run,
+        keeps_paths: true,
     };
     let mut removed = Removed::default();
     for gone in sets.into_gone() {

@@ -77,9 +77,11 @@ pub(crate) fn candidates(
         }
     }
     for boxes in boxes.into_values() {
+        // Of few files along a curve, few share space.
+        let seeming = SEEMING_NEIGHBOURS.min(boxes.len().saturating_sub(1) / 2);
         for (place, overlaps) in overlapping_boxes(&boxes) {
             if let Some(candidate) = candidates.get_mut(place) {
-                candidate.overlaps = overlaps.saturating_sub(SEEMING_NEIGHBOURS);
+                candidate.overlaps = overlaps.saturating_sub(seeming);
             }
         }
     }
