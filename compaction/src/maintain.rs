@@ -147,6 +147,12 @@ async fn actions(session: &Session, table: &Table) -> Result<Vec<Action>> {
         kind,
     };
     let mut actions = Vec::new();
+    // First, so that what goes is what was said: after a rewrite, the files that it replaced would be
+    // of an old snapshot, and go while queries still read them.
+    let is_kept = expire_snapshots::refuse_kept(table).is_err();
+    if !is_kept {
+        actions.extend(expire(session, table, &policy, &action).await?);
+    }
     if policy.compacts() && health.due_files > 0 {
         let request = policy.rewrite(session, table).await?;
         let why = rewrite_reason(&health);
@@ -180,9 +186,7 @@ async fn actions(session: &Session, table: &Table) -> Result<Vec<Action>> {
         group.gain_ms = health.manifests as f64 * 0.3;
         actions.push(group);
     }
-    let is_kept = expire_snapshots::refuse_kept(table).is_err();
     if !is_kept {
-        actions.extend(expire(session, table, &policy, &action).await?);
         actions.extend(orphans(session, table, &policy, &action).await?);
     }
     Ok(actions)

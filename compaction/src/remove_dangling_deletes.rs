@@ -2,14 +2,14 @@
 //!
 //! Whether one reaches anything is asked as a scan would ask it, over all data files; and beyond that
 //! an equality delete stays while *any* implementation's rule lets it reach something (traps T-38,
-//! T-129): of the same spec and partition, or of a spec without partitions.
+//! T-129): of the same partition, whatever the spec, or if one of the two has no partition.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use icefield_catalog::spec::{DataContentType, ManifestContentType};
+use icefield_catalog::spec::{DataContentType, ManifestContentType, PrimitiveLiteral};
 use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
 use icefield_query::{Result, Session};
 use icefield_table::Table;
@@ -70,11 +70,21 @@ pub(crate) async fn dangling(session: &Session, table: &Table) -> Result<Vec<Dat
     // The oldest data file of each partition, and of all.
     let mut oldest: HashMap<PartitionKey, i64> = HashMap::new();
     let mut oldest_of_all = i64::MAX;
+    // The same without the specs, and of files without a partition.
+    let mut oldest_of_values: HashMap<Vec<Option<PrimitiveLiteral>>, i64> = HashMap::new();
+    let mut oldest_without = i64::MAX;
+    let has_none = |values: &[Option<PrimitiveLiteral>]| values.iter().all(Option::is_none);
     let mut reached: HashSet<(String, Option<i64>)> = HashSet::new();
     for task in session.files(table, None).await? {
         let number = task.sequence_number();
         paths.insert(task.file_path()?.to_owned());
-        let of_partition = oldest.entry(task.partition(table)?).or_insert(i64::MAX);
+        let key = task.partition(table)?;
+        if has_none(&key.1) {
+            oldest_without = oldest_without.min(number);
+        }
+        let of_values = oldest_of_values.entry(key.1.clone()).or_insert(i64::MAX);
+        *of_values = number.min(*of_values);
+        let of_partition = oldest.entry(key).or_insert(i64::MAX);
         *of_partition = number.min(*of_partition);
         oldest_of_all = oldest_of_all.min(number);
         reached
@@ -85,11 +95,12 @@ pub(crate) async fn dangling(session: &Session, table: &Table) -> Result<Vec<Dat
         let key = (entry.file.spec_id, entry.file.partition.clone());
         let of_partition = oldest.get(&key).copied().unwrap_or(i64::MAX);
         match (entry.file.content, one_path(entry)) {
+            (DataContentType::EqualityDeletes, _) if has_none(&entry.file.partition) => {
+                number <= oldest_of_all
+            }
             (DataContentType::EqualityDeletes, _) => {
-                let any = entry.file.partition.is_empty()
-                    || entry.file.partition.iter().all(Option::is_none);
-                let oldest = if any { oldest_of_all } else { of_partition };
-                number <= oldest
+                let of_values = oldest_of_values.get(&entry.file.partition).copied();
+                number <= of_values.unwrap_or(i64::MAX).min(oldest_without)
             }
             (_, Some(path)) => !paths.contains(&path),
             (_, None) => number < of_partition,

@@ -261,6 +261,7 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
         loose.extend(listed);
     }
     let table = table.refresh().await?;
+    let others = refreshed(others).await?;
     let mut keeper = Keeper { request, sets: &mut sets, folders: &folders };
     keeper.table(&table).await?;
     for other in &others {
@@ -353,6 +354,20 @@ async fn others(session: &Session, table: &Table, folders: &[String]) -> Result<
         }
     }
     Ok(others)
+}
+
+/// Other tables as they stand once files were listed: what they committed meanwhile stays.
+async fn refreshed(others: Vec<Table>) -> Result<Vec<Table>> {
+    let mut now = Vec::with_capacity(others.len());
+    for other in others {
+        now.push(match other.refresh().await {
+            Ok(other) => other,
+            // Dropped meanwhile: its files stay this time.
+            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => other,
+            Err(error) => return Err(error.into()),
+        });
+    }
+    Ok(now)
 }
 
 /// How the storage's clock goes.
@@ -491,6 +506,37 @@ impl Keeper<'_> {
         }
         reachable::files(table, &lines, |path, _, _| self.keep(path)).await
     }
+
+    /// The same of metadata that is not current: a commit that came to nothing may lead to files
+    /// that were never written, and a later one may have expired some. What is missing hides nothing
+    /// of the rest.
+    async fn newer(&mut self, table: &Table) -> Result<()> {
+        for (path, _) in reachable::named(table.metadata()) {
+            self.keep(&path)?;
+        }
+        let mut manifests = Manifests::default();
+        for snapshot in table.metadata().snapshots() {
+            let one = std::slice::from_ref(snapshot);
+            let Some(lines) = there(manifests.of(table, one, |path| self.keep(path)).await)? else {
+                continue;
+            };
+            for line in &lines {
+                self.keep(&line.path)?;
+                let one = std::slice::from_ref(line);
+                there(reachable::files(table, one, |path, _, _| self.keep(path)).await)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `None` for a file that is missing.
+fn there<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.message.contains("does not exist") => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Metadata files that the table does not know: newer ones stay with all they lead to; those of
@@ -511,16 +557,17 @@ async fn foreign(
         })
         .map(|it| request.normal(&it))
         .collect();
-    let current = metadata::version_of(&table.loaded().metadata_location);
-    let uuids: HashSet<_> =
-        std::iter::once(table).chain(others).map(|it| it.metadata().uuid()).collect();
     for path in found.iter().filter(|it| !known.contains(&request.normal(it))) {
         let opened = match session.tables().open_file(path, false).await {
             Ok(opened) => opened,
-            // What cannot be read leads nowhere; half-written metadata was never current.
-            Err(_) => continue,
+            // What is no metadata leads nowhere; half-written, it was never current.
+            Err(error) if error.kind() == icefield_table::ErrorKind::DataInvalid => continue,
+            // What cannot be read now, or not by us, may lead to anything.
+            Err(error) => return Err(error.into()),
         };
-        if !uuids.contains(&opened.metadata().uuid()) {
+        let uuid = opened.metadata().uuid();
+        let own = std::iter::once(table).chain(others).find(|it| it.metadata().uuid() == uuid);
+        let Some(own) = own else {
             if request.allow_foreign {
                 keeper.keep(path)?;
                 keeper.table(&opened).await?;
@@ -534,16 +581,11 @@ async fn foreign(
             .with_hint(
                 "if it is in use, register it; allow_foreign => true keeps its files and goes on",
             ));
-        }
-        if opened.metadata().uuid() == table.metadata().uuid()
-            && metadata::version_of(path) > current
-        {
+        };
+        let current = metadata::version_of(&own.loaded().metadata_location);
+        if metadata::version_of(path) > current {
             keeper.keep(path)?;
-            match keeper.table(&opened).await {
-                // A commit that came to nothing may lead to files that were never written.
-                Err(error) if !error.message.contains("does not exist") => return Err(error),
-                _ => {}
-            }
+            keeper.newer(&opened).await?;
         }
     }
     Ok(())

@@ -308,7 +308,12 @@ impl Session {
 
     /// The one row of a query that we wrote.
     pub(crate) async fn value(&self, text: &str) -> Result<RecordBatch> {
-        let statement = self.parse(parser::tokens(text)?.pop().unwrap_or_default())?;
+        self.value_of(parser::tokens(text)?.pop().unwrap_or_default()).await
+    }
+
+    /// The one row of a query that is made of a person's tokens.
+    pub(crate) async fn value_of(&self, tokens: Tokens) -> Result<RecordBatch> {
+        let statement = self.parse(tokens)?;
         let state = self.context.state();
         let plan = state.statement_to_plan(statement).await?;
         let plan = physical_plan(&state, &plan).await?;

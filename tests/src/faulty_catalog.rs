@@ -5,20 +5,51 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::future::BoxFuture;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
     Result,
 };
 
+/// What others do while a commit is on its way.
+pub type Meanwhile = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
+
 /// Fails commits before or after they are done, drawn from an environment.
-#[derive(Debug)]
 pub struct FaultyCatalog {
     inner: Arc<dyn Catalog>,
     env: Env,
     /// Parts of a thousand of each fault.
     pub odds: Arc<AtomicU64>,
     next: Arc<Mutex<Option<Fault>>>,
+    meanwhile: Meanwhile,
+    strike: Arc<Strike>,
+}
+
+/// One call, whichever it is, that fails.
+#[derive(Debug, Default)]
+pub struct Strike {
+    /// Calls so far.
+    pub calls: AtomicU64,
+    /// The number of the call that fails; 0 for none.
+    pub at: AtomicU64,
+}
+
+impl Strike {
+    /// Counts a call; an error if it is the one to fail.
+    fn call(&self) -> Result<()> {
+        let number = self.calls.fetch_add(1, Ordering::Relaxed) + 1;
+        match number == self.at.load(Ordering::Relaxed) {
+            true => Err(Error::new(ErrorKind::Unexpected, "the catalog cannot be reached")),
+            false => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Debug for FaultyCatalog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FaultyCatalog").field("inner", &self.inner).finish_non_exhaustive()
+    }
 }
 
 /// What becomes of a commit.
@@ -37,12 +68,29 @@ pub enum Fault {
 impl FaultyCatalog {
     /// Puts faults before `inner`.
     pub fn new(inner: Arc<dyn Catalog>, env: Env, odds: Arc<AtomicU64>) -> Self {
-        Self { inner, env, odds, next: Arc::default() }
+        Self {
+            inner,
+            env,
+            odds,
+            next: Arc::default(),
+            meanwhile: Arc::default(),
+            strike: Arc::default(),
+        }
     }
 
     /// Where to put what becomes of the next commit.
     pub fn next(&self) -> Arc<Mutex<Option<Fault>>> {
         Arc::clone(&self.next)
+    }
+
+    /// Where to put what others do just before the next commit is tried, so that it comes second.
+    pub fn meanwhile(&self) -> Meanwhile {
+        Arc::clone(&self.meanwhile)
+    }
+
+    /// Counts calls, and can make one fail.
+    pub fn strike(&self) -> Arc<Strike> {
+        Arc::clone(&self.strike)
     }
 
     fn strikes(&self) -> bool {
@@ -58,6 +106,11 @@ fn lost() -> CommitOutcome {
 impl Catalog for FaultyCatalog {
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(20))).await;
+        self.strike.call()?;
+        let meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(meanwhile) = meanwhile {
+            meanwhile.await;
+        }
         let fault = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match fault {
             Some(Fault::Before) => return Ok(lost()),
@@ -85,6 +138,7 @@ impl Catalog for FaultyCatalog {
         &self,
         parent: Option<&NamespaceIdent>,
     ) -> Result<Vec<NamespaceIdent>> {
+        self.strike.call()?;
         self.inner.list_namespaces(parent).await
     }
 
@@ -100,6 +154,7 @@ impl Catalog for FaultyCatalog {
         &self,
         namespace: &NamespaceIdent,
     ) -> Result<HashMap<String, String>> {
+        self.strike.call()?;
         self.inner.namespace_properties(namespace).await
     }
 
@@ -117,11 +172,13 @@ impl Catalog for FaultyCatalog {
     }
 
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        self.strike.call()?;
         self.inner.list_tables(namespace).await
     }
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(5))).await;
+        self.strike.call()?;
         self.inner.load_table(table).await
     }
 
@@ -147,18 +204,22 @@ impl Catalog for FaultyCatalog {
     }
 
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
+        self.strike.call()?;
         self.inner.ledger(table, keys).await
     }
 
     async fn record(&self, entries: &[JournalEntry]) -> Result<()> {
+        self.strike.call()?;
         self.inner.record(entries).await
     }
 
     async fn journal(&self, kind: &str, since_ms: i64) -> Result<Vec<JournalEntry>> {
+        self.strike.call()?;
         self.inner.journal(kind, since_ms).await
     }
 
     async fn forget(&self, kind: &str, before_ms: i64) -> Result<()> {
+        self.strike.call()?;
         self.inner.forget(kind, before_ms).await
     }
 }

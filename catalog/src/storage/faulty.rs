@@ -13,11 +13,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::BoxStream;
+use futures::stream::{BoxStream, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta,
-    ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    ObjectStore, ObjectStoreExt, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 use crate::Env;
@@ -139,10 +139,30 @@ impl ObjectStore for FaultyStore {
         &self,
         locations: BoxStream<'static, Result<Path>>,
     ) -> BoxStream<'static, Result<Path>> {
-        self.inner.delete_stream(locations)
+        let (inner, faults) = (Arc::clone(&self.inner), Arc::clone(&self.faults));
+        let delete = move |location: Result<Path>| {
+            let (inner, faults) = (Arc::clone(&inner), Arc::clone(&faults));
+            async move {
+                let location = location?;
+                let is_due = faults.is_due();
+                if is_due && !faults.is_after() {
+                    return Err(injected("failed delete", &location));
+                }
+                inner.delete(&location).await?;
+                match is_due {
+                    true => Err(injected("lost answer to a delete", &location)),
+                    false => Ok(location),
+                }
+            }
+        };
+        locations.then(delete).boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
+        if self.faults.is_due() {
+            let error = injected("failed listing", prefix.unwrap_or(&Path::default()));
+            return futures::stream::once(async { Err(error) }).boxed();
+        }
         self.inner.list(prefix)
     }
 

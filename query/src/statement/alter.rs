@@ -197,10 +197,10 @@ fn named_field(parser: &mut Parser<'_>) -> Result<PartitionField> {
 
 /// Clauses about branches and tags.
 fn reference(parser: &mut Parser<'_>) -> Result<Option<Alteration>> {
-    let kind = |parser: &mut Parser<'_>| match (word(parser, "BRANCH"), word(parser, "TAG")) {
-        (true, _) => Some(true),
-        (_, true) => Some(false),
-        _ => None,
+    // One after the other: what follows BRANCH may be a branch named `tag`.
+    let kind = |parser: &mut Parser<'_>| match word(parser, "BRANCH") {
+        true => Some(true),
+        false => word(parser, "TAG").then_some(false),
     };
     let start = parser.index();
     let existing = if parser.parse_keyword(Keyword::CREATE) {

@@ -235,7 +235,10 @@ async fn scalar(session: &Session, kind: Kind, tokens: &Tokens) -> Result<Option
             return Ok(Some(Value::Timestamp(ms)));
         }
     }
-    let row = session.value(&format!("SELECT {}", shown(tokens))).await?;
+    // The tokens themselves: as a text, quotes within quotes would be lost.
+    let mut select = crate::parser::tokens("SELECT")?.pop().unwrap_or_default();
+    select.extend(tokens.iter().cloned());
+    let row = session.value_of(select).await?;
     let column = row.column(0);
     if column.is_empty() || arrow::array::Array::is_null(column.as_ref(), 0) {
         return Ok(None);
