@@ -6,6 +6,7 @@
 mod bad_input;
 mod changes;
 mod crash;
+mod crash_changes;
 mod ingest;
 mod interop;
 mod lake;
