@@ -10,5 +10,6 @@ mod crash_changes;
 mod ingest;
 mod interop;
 mod lake;
+mod races;
 mod services;
 mod sql;
