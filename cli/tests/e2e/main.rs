@@ -6,8 +6,10 @@
 mod bad_input;
 mod changes;
 mod crash;
+mod crash_changes;
 mod ingest;
 mod interop;
 mod lake;
+mod races;
 mod services;
 mod sql;

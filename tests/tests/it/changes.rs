@@ -2,7 +2,8 @@
 //!
 //! A case is a seed. It chooses format version, modes, partitioning and file sizes, then statements;
 //! the model is a map of rows and predicates with SQL's three values. After every statement the
-//! table equals the model, after all of them every snapshot reads as it did when it was made.
+//! table equals the model, after all of them every snapshot reads as it did when it was made. Between
+//! them one more column comes, is renamed, widened and goes.
 //!
 //! ```text
 //!   ICEFIELD_SEED=7 cargo test --workspace --test it changes     replays one case
@@ -24,6 +25,26 @@ struct Row {
     s: Option<String>,
     d: Option<f64>,
     day: Option<i32>,
+    /// The column that comes and goes; null where it is not.
+    x: Option<i64>,
+}
+
+/// The column that comes and goes, as it is called and whether it is wide.
+#[derive(Debug, Clone, PartialEq)]
+struct Extra {
+    name: String,
+    is_wide: bool,
+}
+
+impl Extra {
+    fn sql_type(&self) -> &'static str {
+        if self.is_wide { "BIGINT" } else { "INT" }
+    }
+
+    /// The greatest value that fits, about.
+    fn most(&self) -> i64 {
+        if self.is_wide { 6_000_000_000 } else { 6 }
+    }
 }
 
 type Rows = BTreeMap<i64, Row>;
@@ -58,15 +79,25 @@ enum Condition {
     DayIs(i32),
     DayFrom(i32),
     IdInOther,
+    XAbove(String, i64),
+    XIsNull(String),
     Not(Box<Condition>),
     And(Box<Condition>, Box<Condition>),
     Or(Box<Condition>, Box<Condition>),
 }
 
 impl Condition {
-    fn random(dice: &mut Dice, depth: u32) -> Self {
+    fn random(dice: &mut Dice, depth: u32, extra: Option<&Extra>) -> Self {
+        if let Some(extra) = extra
+            && dice.roll(5) == 0
+        {
+            return match dice.roll(3) {
+                0 => Self::XIsNull(extra.name.clone()),
+                _ => Self::XAbove(extra.name.clone(), extra.most() / 6 * dice.roll(6) as i64),
+            };
+        }
         let sides = if depth == 0 { 11 } else { 15 };
-        let below = |dice: &mut Dice| Box::new(Self::random(dice, depth.saturating_sub(1)));
+        let below = |dice: &mut Dice| Box::new(Self::random(dice, depth.saturating_sub(1), extra));
         match dice.roll(sides) {
             0 => Self::IdMod(2 + dice.roll(5) as i64, dice.roll(2) as i64),
             1 => Self::IdBelow(dice.roll(120) as i64),
@@ -98,6 +129,8 @@ impl Condition {
             Self::DayIs(n) => format!("t.day = {}", date(*n)),
             Self::DayFrom(n) => format!("t.day >= {}", date(*n)),
             Self::IdInOther => "t.id IN (SELECT id FROM raw.other)".to_owned(),
+            Self::XAbove(name, n) => format!("t.{name} > {n}"),
+            Self::XIsNull(name) => format!("t.{name} IS NULL"),
             Self::Not(a) => format!("NOT ({})", a.sql()),
             Self::And(a, b) => format!("({} AND {})", a.sql(), b.sql()),
             Self::Or(a, b) => format!("({} OR {})", a.sql(), b.sql()),
@@ -118,6 +151,8 @@ impl Condition {
             Self::DayIs(n) => row.day? == *n,
             Self::DayFrom(n) => row.day? >= *n,
             Self::IdInOther => id % 9 == 4 && id < 100,
+            Self::XAbove(_, n) => row.x? > *n,
+            Self::XIsNull(_) => row.x.is_none(),
             Self::Not(a) => !a.holds(id, row)?,
             Self::And(a, b) => match (a.holds(id, row), b.holds(id, row)) {
                 (Some(false), _) | (_, Some(false)) => false,
@@ -139,7 +174,7 @@ fn literal<T>(value: Option<T>, sql: impl Fn(T) -> String) -> String {
     value.map_or_else(|| "NULL".to_owned(), sql)
 }
 
-fn values(rows: &Rows) -> String {
+fn values(rows: &Rows, extra: Option<&Extra>) -> String {
     let row = |(id, row): (&i64, &Row)| {
         let k = literal(row.k, |it| it.to_string());
         let s = literal(row.s.as_ref(), |it| format!("'{it}'"));
@@ -148,30 +183,37 @@ fn values(rows: &Rows) -> String {
             false => format!("{it:?}"),
         });
         let day = literal(row.day, date);
+        let x = extra.map(|it| {
+            let x = literal(row.x, |it| it.to_string());
+            format!(", CAST({x} AS {})", it.sql_type())
+        });
         format!(
-            "({id}, CAST({k} AS INT), CAST({s} AS TEXT), CAST({d} AS DOUBLE), CAST({day} AS DATE))"
+            "({id}, CAST({k} AS INT), CAST({s} AS TEXT), CAST({d} AS DOUBLE), CAST({day} AS DATE)\
+             {})",
+            x.unwrap_or_default()
         )
     };
     rows.iter().map(row).collect::<Vec<_>>().join(", ")
 }
 
-fn random_row(dice: &mut Dice) -> Row {
+fn random_row(dice: &mut Dice, extra: Option<&Extra>) -> Row {
     let mut maybe = |sides: u64| (dice.roll(8) > 0).then(|| dice.roll(sides));
     Row {
         k: maybe(6).map(|it| it as i32),
         s: maybe(3).map(|it| ["apple", "bear", "cat"][it as usize].to_owned()),
         d: maybe(11).map(|it| if it == 10 { f64::NAN } else { it as f64 / 2.0 }),
         day: maybe(4).map(|it| it as i32),
+        x: extra.and_then(|extra| maybe(6).map(|it| extra.most() / 6 * it as i64)),
     }
 }
 
 /// New rows, or rows for a MERGE: some with ids that are there.
-fn random_rows(dice: &mut Dice, rows: &Rows, fresh: bool) -> Rows {
+fn random_rows(dice: &mut Dice, rows: &Rows, fresh: bool, extra: Option<&Extra>) -> Rows {
     let mut made = Rows::new();
     for _ in 0..=dice.roll(30) {
         let id = dice.roll(120) as i64;
         if !(fresh && rows.contains_key(&id)) {
-            made.insert(id, random_row(dice));
+            made.insert(id, random_row(dice, extra));
         }
     }
     made
@@ -180,8 +222,10 @@ fn random_rows(dice: &mut Dice, rows: &Rows, fresh: bool) -> Rows {
 struct Case {
     session: Session,
     rows: Rows,
+    /// The column that there is beside those that always are.
+    extra: Option<Extra>,
     /// What each snapshot held when it was made.
-    past: Vec<(i64, Rows)>,
+    past: Vec<(i64, Rows, Option<Extra>)>,
     seed: u64,
     log: Vec<String>,
 }
@@ -190,7 +234,8 @@ impl Case {
     async fn begin(seed: u64, dice: &mut Dice) -> Self {
         let tables = memory_warehouse(Storage::new(), Env::seeded(seed), |it| it);
         let session = Session::new(tables, Settings::default()).unwrap();
-        let mut case = Self { session, rows: Rows::new(), past: Vec::new(), seed, log: Vec::new() };
+        let (rows, past, log) = Default::default();
+        let mut case = Self { session, rows, extra: None, past, seed, log };
         case.run("CREATE NAMESPACE raw").await;
         let mut properties = vec![format!("'format-version' = '{}'", 2 + dice.roll(2))];
         for statement in ["delete", "update", "merge"] {
@@ -235,8 +280,9 @@ impl Case {
         panic!("seed {}: {why}\n{}", self.seed, self.log.join(";\n"))
     }
 
-    async fn read(&self, from: &str) -> Rows {
-        let sql = format!("SELECT id, k, s, d, day FROM {from}");
+    async fn read(&self, from: &str, extra: Option<&Extra>) -> Rows {
+        let x = extra.map_or("NULL", |it| it.name.as_str());
+        let sql = format!("SELECT id, k, s, d, day, CAST({x} AS BIGINT) AS x FROM {from}");
         let answer = match self.session.run(&sql).await {
             Ok(answer) => answer,
             Err(error) => self.fail(&format!("{sql}: {error}")),
@@ -257,6 +303,7 @@ impl Case {
                     s: there(2).map(|it| of(it).as_string_view().value(row).to_owned()),
                     d: there(3).map(|it| of(it).as_primitive::<Float64Type>().value(row)),
                     day: there(4).map(|it| of(it).as_primitive::<Date32Type>().value(row) - 20758),
+                    x: there(5).map(|it| of(it).as_primitive::<Int64Type>().value(row)),
                 };
                 if found.insert(id, value).is_some() {
                     self.fail(&format!("id {id} is in {from} twice"));
@@ -267,13 +314,13 @@ impl Case {
     }
 
     async fn check(&mut self, done: &Done) {
-        let found = self.read("raw.t").await;
+        let found = self.read("raw.t", self.extra.as_ref()).await;
         // Debug text, so that NaN equals itself.
         if format!("{found:?}") != format!("{:?}", self.rows) {
             self.fail(&format!("the table is\n{found:?}\nand should be\n{:?}", self.rows));
         }
         if let Some(id) = done.snapshot_id {
-            self.past.push((id, self.rows.clone()));
+            self.past.push((id, self.rows.clone(), self.extra.clone()));
         }
     }
 
@@ -284,17 +331,19 @@ impl Case {
     }
 
     async fn insert(&mut self, dice: &mut Dice) -> Option<Done> {
-        let new = random_rows(dice, &self.rows, true);
+        let new = random_rows(dice, &self.rows, true, self.extra.as_ref());
         if new.is_empty() {
             return None;
         }
-        let done = self.run(&format!("INSERT INTO raw.t VALUES {}", values(&new))).await;
+        let done = self
+            .run(&format!("INSERT INTO raw.t VALUES {}", values(&new, self.extra.as_ref())))
+            .await;
         self.rows.extend(new);
         Some(done)
     }
 
     async fn delete(&mut self, dice: &mut Dice) -> Option<Done> {
-        let condition = Condition::random(dice, 2);
+        let condition = Condition::random(dice, 2, self.extra.as_ref());
         let ids = self.ids(&condition);
         let done = self.run(&format!("DELETE FROM raw.t AS t WHERE {}", condition.sql())).await;
         if done.rows != Some(ids.len() as u64) {
@@ -305,19 +354,25 @@ impl Case {
     }
 
     async fn update(&mut self, dice: &mut Dice) -> Option<Done> {
-        let condition = Condition::random(dice, 2);
+        let condition = Condition::random(dice, 2, self.extra.as_ref());
         let ids = self.ids(&condition);
-        let what = dice.roll(3);
-        let set = ["k = k + 1, s = 'bee'", "day = DATE '2026-11-02'", "d = NULL, k = id % 5"];
-        let done = self
-            .run(&format!("UPDATE raw.t t SET {} WHERE {}", set[what as usize], condition.sql()))
-            .await;
+        let mut set = vec![
+            "k = k + 1, s = 'bee'".to_owned(),
+            "day = DATE '2026-11-02'".to_owned(),
+            "d = NULL, k = id % 5".to_owned(),
+        ];
+        let step = self.extra.as_ref().map_or(0, |it| it.most() / 6);
+        set.extend(self.extra.as_ref().map(|it| format!("{} = id * {step}", it.name)));
+        let what = dice.roll(set.len() as u64) as usize;
+        let done =
+            self.run(&format!("UPDATE raw.t t SET {} WHERE {}", set[what], condition.sql())).await;
         for id in &ids {
             let row = self.rows.get_mut(id).unwrap();
             match what {
                 0 => (row.k, row.s) = (row.k.map(|it| it + 1), Some("bee".to_owned())),
                 1 => row.day = Some(1),
-                _ => (row.d, row.k) = (None, Some((*id % 5) as i32)),
+                2 => (row.d, row.k) = (None, Some((*id % 5) as i32)),
+                _ => row.x = Some(*id * step),
             }
         }
         if done.changed != Some((0, ids.len() as u64, 0)) {
@@ -327,13 +382,14 @@ impl Case {
     }
 
     async fn merge(&mut self, dice: &mut Dice) -> Option<Done> {
-        let source = random_rows(dice, &self.rows, false);
+        let source = random_rows(dice, &self.rows, false, self.extra.as_ref());
         let (matched, deletes, inserts, orphans) =
             (dice.roll(3), dice.roll(2) == 0, dice.roll(2) == 0, dice.roll(3) == 0);
+        let x = self.extra.as_ref().map(|it| format!(", {}", it.name)).unwrap_or_default();
         let mut sql = format!(
-            "MERGE INTO raw.t t USING (SELECT * FROM (VALUES {}) v(id, k, s, d, day)) s \
+            "MERGE INTO raw.t t USING (SELECT * FROM (VALUES {}) v(id, k, s, d, day{x})) s \
              ON t.id = s.id",
-            values(&source)
+            values(&source, self.extra.as_ref())
         );
         if deletes {
             sql.push_str(" WHEN MATCHED AND s.k = 1 THEN DELETE");
@@ -392,14 +448,17 @@ impl Case {
         let condition = Condition::DayIs(day);
         let ids = self.ids(&condition);
         ids.iter().for_each(|id| drop(self.rows.remove(id)));
-        let mut new = random_rows(dice, &self.rows, true);
+        let mut new = random_rows(dice, &self.rows, true, self.extra.as_ref());
         new.values_mut().for_each(|row| row.day = Some(day));
         if new.is_empty() {
-            new.insert(1000, Row { k: None, s: None, d: None, day: Some(day) });
+            new.insert(1000, Row { k: None, s: None, d: None, day: Some(day), x: None });
             self.rows.remove(&1000);
         }
         let condition = format!("day = {}", date(day));
-        let sql = format!("INSERT OVERWRITE raw.t WHERE {condition} VALUES {}", values(&new));
+        let sql = format!(
+            "INSERT OVERWRITE raw.t WHERE {condition} VALUES {}",
+            values(&new, self.extra.as_ref())
+        );
         let done = self.run(&sql).await;
         self.rows.extend(new);
         Some(done)
@@ -419,6 +478,30 @@ impl Case {
             }
             _ => None,
         }
+    }
+
+    /// A change of the columns: one comes, gets another name, gets wider, or goes with its values.
+    async fn evolve(&mut self, dice: &mut Dice) -> Done {
+        let fresh = dice.one_of(&["x", "y", "z"]).to_owned();
+        let (what, extra) = match self.extra.take() {
+            None => {
+                let extra = Extra { name: fresh, is_wide: dice.roll(3) == 0 };
+                (format!("ADD COLUMN {} {}", extra.name, extra.sql_type()), Some(extra))
+            }
+            Some(it) if !it.is_wide && dice.roll(2) == 0 => (
+                format!("ALTER COLUMN {} TYPE BIGINT", it.name),
+                Some(Extra { is_wide: true, ..it }),
+            ),
+            Some(it) if it.name != fresh && dice.roll(2) == 0 => {
+                (format!("RENAME COLUMN {} TO {fresh}", it.name), Some(Extra { name: fresh, ..it }))
+            }
+            Some(it) => {
+                self.rows.values_mut().for_each(|row| row.x = None);
+                (format!("DROP COLUMN {}", it.name), None)
+            }
+        };
+        self.extra = extra;
+        self.run(&format!("ALTER TABLE raw.t {what}")).await
     }
 
     /// Several statements as one; half of the time they are taken back.
@@ -445,14 +528,18 @@ async fn case(seed: u64) {
     let mut dice = Dice(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut case = Case::begin(seed, &mut dice).await;
     for _ in 0..12 {
-        if dice.roll(6) == 0 {
+        let kind = dice.roll(6);
+        if kind == 0 {
             case.transaction(&mut dice).await;
+        } else if kind == 1 {
+            let done = case.evolve(&mut dice).await;
+            case.check(&done).await;
         } else if let Some(done) = case.step(&mut dice).await {
             case.check(&done).await;
         }
     }
-    for (id, rows) in std::mem::take(&mut case.past) {
-        let found = case.read(&format!("raw.t FOR VERSION AS OF {id}")).await;
+    for (id, rows, extra) in std::mem::take(&mut case.past) {
+        let found = case.read(&format!("raw.t FOR VERSION AS OF {id}"), extra.as_ref()).await;
         if format!("{found:?}") != format!("{rows:?}") {
             case.fail(&format!("snapshot {id} was\n{rows:?}\nand is\n{found:?}"));
         }
