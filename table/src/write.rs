@@ -160,7 +160,8 @@ impl TableWriter {
                     Some(open) => open,
                     None => {
                         let context = Arc::clone(&self.context);
-                        let spec_values = Vec::new();
+                        // A spec may have fields that are all void, and so partition nothing.
+                        let spec_values = vec![None; context.spec.fields().len()];
                         let new = FileWriter::new(context, *task, String::new(), spec_values)?;
                         writer.insert(Box::new(new))
                     }
