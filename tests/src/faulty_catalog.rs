@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures::future::{BoxFuture, FutureExt};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
@@ -18,6 +19,31 @@ pub struct FaultyCatalog {
     /// Parts of a thousand of each fault.
     pub odds: Arc<AtomicU64>,
     next: Arc<Mutex<Option<Fault>>>,
+    meanwhile: Arc<Meanwhile>,
+}
+
+/// What another writer does right before the next commit is looked at: a race that always ends alike.
+#[derive(Default)]
+pub struct Meanwhile(Mutex<Option<BoxFuture<'static, ()>>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
+
+impl Meanwhile {
+    /// Has `work` done before the next commit.
+    pub fn set(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.boxed());
+    }
+
+    async fn pass(&self) {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            work.await;
+        }
+    }
 }
 
 /// What becomes of a commit.
@@ -36,12 +62,17 @@ pub enum Fault {
 impl FaultyCatalog {
     /// Puts faults before `inner`.
     pub fn new(inner: Arc<dyn Catalog>, env: Env, odds: Arc<AtomicU64>) -> Self {
-        Self { inner, env, odds, next: Arc::default() }
+        Self { inner, env, odds, next: Arc::default(), meanwhile: Arc::default() }
     }
 
     /// Where to put what becomes of the next commit.
     pub fn next(&self) -> Arc<Mutex<Option<Fault>>> {
         Arc::clone(&self.next)
+    }
+
+    /// Where to put what happens before the next commit.
+    pub fn meanwhile(&self) -> Arc<Meanwhile> {
+        Arc::clone(&self.meanwhile)
     }
 
     fn strikes(&self) -> bool {
@@ -57,6 +88,7 @@ fn lost() -> CommitOutcome {
 impl Catalog for FaultyCatalog {
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(20))).await;
+        self.meanwhile.pass().await;
         let fault = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match fault {
             Some(Fault::Before) => return Ok(lost()),
