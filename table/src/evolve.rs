@@ -16,6 +16,7 @@ use icefield_catalog::spec::{
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use crate::commit::Evolution;
+use crate::table::refuse_newer_types;
 
 /// One change of columns.
 #[derive(Debug, Clone)]
@@ -77,6 +78,10 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
     if schema.as_struct() == current.as_struct() {
         return Ok(Evolution::default());
     }
+    refuse_newer_types(&schema, metadata.format_version())?;
+    let mut updates =
+        vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
+    updates.extend(moved_properties(metadata, changes));
     Ok(Evolution {
         requirements: vec![
             TableRequirement::CurrentSchemaIdMatch { current_schema_id: current.schema_id() },
@@ -84,12 +89,53 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
                 last_assigned_field_id: metadata.last_column_id(),
             },
         ],
-        updates: vec![
-            TableUpdate::AddSchema { schema },
-            TableUpdate::SetCurrentSchema { schema_id: -1 },
-        ],
+        updates,
         exact: false,
     })
+}
+
+/// Properties that name a column, such as its metrics mode, follow it to another name and go with
+/// it (trap T-90).
+fn moved_properties(metadata: &TableMetadata, changes: &[ColumnChange]) -> Vec<TableUpdate> {
+    let before = metadata.properties();
+    let mut after: HashMap<String, String> = before.clone();
+    for change in changes {
+        let (path, to) = match change {
+            ColumnChange::Rename { path, to } => (path, Some(to)),
+            ColumnChange::Drop { path } => (path, None),
+            _ => continue,
+        };
+        let moved: Vec<(String, Option<String>)> = after
+            .keys()
+            .filter_map(|key| {
+                let (of, column) = key.strip_prefix("write.")?.split_once(".column.")?;
+                let below = column.strip_prefix(path.as_str())?;
+                if !(below.is_empty() || below.starts_with('.')) {
+                    return None;
+                }
+                let parent = path.rsplit_once('.').map(|it| format!("{}.", it.0));
+                let parent = parent.unwrap_or_default();
+                let new = to.map(|to| format!("write.{of}.column.{parent}{to}{below}"));
+                Some((key.clone(), new))
+            })
+            .collect();
+        for (old, new) in moved {
+            if let (Some(value), Some(new)) = (after.remove(&old), new) {
+                after.insert(new, value);
+            }
+        }
+    }
+    let removals: Vec<String> =
+        before.keys().filter(|key| !after.contains_key(*key)).cloned().collect();
+    after.retain(|key, value| before.get(key) != Some(value));
+    let mut updates = Vec::new();
+    if !after.is_empty() {
+        updates.push(TableUpdate::SetProperties { updates: after });
+    }
+    if !removals.is_empty() {
+        updates.push(TableUpdate::RemoveProperties { removals });
+    }
+    updates
 }
 
 /// The updates that set and remove properties.

@@ -29,7 +29,11 @@ pub fn field_types(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<Vec
     let source = |id| {
         let current = metadata.current_schema().field_by_id(id);
         current
-            .or_else(|| metadata.schemas_iter().find_map(|schema| schema.field_by_id(id)))
+            .or_else(|| {
+                // The newest that had it: types only get wider.
+                let old = metadata.schemas_iter().filter_map(|it| Some((it, it.field_by_id(id)?)));
+                old.max_by_key(|(schema, _)| schema.schema_id()).map(|(_, field)| field)
+            })
             .map(|field| field.field_type.as_ref().clone())
     };
     spec.fields()

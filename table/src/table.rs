@@ -258,7 +258,7 @@ impl Table {
 }
 
 /// Types that came with format version 3 are not put into older tables (trap T-78).
-fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Result<()> {
+pub(crate) fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Result<()> {
     if version >= FormatVersion::V3 {
         return Ok(());
     }

@@ -239,7 +239,9 @@ impl TableWriter {
                         Some(open) => open,
                         None => {
                             let context = Arc::clone(&self.context);
-                            let new = FileWriter::new(context, *task, String::new(), Vec::new())?;
+                            // A spec may have fields that are all void, and so partition nothing.
+                            let values = vec![None; context.spec.fields().len()];
+                            let new = FileWriter::new(context, *task, String::new(), values)?;
                             writer.insert(Box::new(new))
                         }
                     };

@@ -5,15 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
     Result,
 };
-
-/// What others do while a commit is on its way.
-pub type Meanwhile = Arc<Mutex<Option<BoxFuture<'static, ()>>>>;
 
 /// Fails commits before or after they are done, drawn from an environment.
 pub struct FaultyCatalog {
@@ -22,7 +19,7 @@ pub struct FaultyCatalog {
     /// Parts of a thousand of each fault.
     pub odds: Arc<AtomicU64>,
     next: Arc<Mutex<Option<Fault>>>,
-    meanwhile: Meanwhile,
+    meanwhile: Arc<Meanwhile>,
     strike: Arc<Strike>,
 }
 
@@ -49,6 +46,29 @@ impl Strike {
 impl std::fmt::Debug for FaultyCatalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FaultyCatalog").field("inner", &self.inner).finish_non_exhaustive()
+    }
+
+/// What another writer does right before the next commit is looked at: a race that always ends alike.
+#[derive(Default)]
+pub struct Meanwhile(Mutex<Option<BoxFuture<'static, ()>>>);
+
+impl std::fmt::Debug for Meanwhile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Meanwhile").finish_non_exhaustive()
+    }
+}
+
+impl Meanwhile {
+    /// Has `work` done before the next commit.
+    pub fn set(&self, work: impl Future<Output = ()> + Send + 'static) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.boxed());
+    }
+
+    async fn pass(&self) {
+        let work = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(work) = work {
+            work.await;
+        }
     }
 }
 
@@ -83,14 +103,14 @@ impl FaultyCatalog {
         Arc::clone(&self.next)
     }
 
-    /// Where to put what others do just before the next commit is tried, so that it comes second.
-    pub fn meanwhile(&self) -> Meanwhile {
-        Arc::clone(&self.meanwhile)
-    }
-
     /// Counts calls, and can make one fail.
     pub fn strike(&self) -> Arc<Strike> {
         Arc::clone(&self.strike)
+    }
+
+    /// Where to put what happens before the next commit.
+    pub fn meanwhile(&self) -> Arc<Meanwhile> {
+        Arc::clone(&self.meanwhile)
     }
 
     fn strikes(&self) -> bool {
@@ -107,10 +127,7 @@ impl Catalog for FaultyCatalog {
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(20))).await;
         self.strike.call()?;
-        let meanwhile = self.meanwhile.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(meanwhile) = meanwhile {
-            meanwhile.await;
-        }
+        self.meanwhile.pass().await;
         let fault = self.next.lock().unwrap_or_else(PoisonError::into_inner).take();
         match fault {
             Some(Fault::Before) => return Ok(lost()),

@@ -101,19 +101,18 @@ impl ColumnMap {
         }
         let (spec_id, values) = task.partition(table).map_err(external)?;
         let spec = icefield_table::partition::spec(table.metadata(), spec_id).map_err(external)?;
+        // Values are read as the type that the column has by now (trap T-73).
+        let types =
+            icefield_table::partition::field_types(table.metadata(), spec).map_err(external)?;
         let mut constants = HashMap::new();
-        for (field, value) in spec.fields().iter().zip(values) {
+        for ((field, typed), value) in spec.fields().iter().zip(&types).zip(values) {
             let Some(full) = self.ids.with_ids.get(&field.source_id) else { continue };
             if field.transform != Transform::Identity {
                 continue;
             }
-            let kind = table.metadata().schemas_iter().find_map(|schema| {
-                schema.field_by_id(field.source_id)?.field_type.as_primitive_type().cloned()
-            });
-            let Some(kind) = kind else { continue };
             let scalar = match value {
                 None => ScalarValue::try_new_null(full.data_type())?,
-                Some(value) => scalar(&value::to_bytes(&value), &kind)?,
+                Some(value) => scalar(&value::to_bytes(&value), &typed.kind)?,
             };
             constants.insert(field.source_id, scalar.cast_to(full.data_type())?);
         }

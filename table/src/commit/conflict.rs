@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use icefield_catalog::spec::{
     DataContentType, FormatVersion, ManifestContentType, ManifestStatus, Operation, SnapshotRef,
+    Transform,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -198,11 +199,13 @@ fn files_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
 /// Nobody deleted rows that the change carries over or replaces.
 async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
     for (by, entry) in since.deletes.iter().filter(|(by, _)| !is_rewrite(by)) {
+        // A spec whose fields are all void partitions nothing (trap T-32).
+        let spec = partition::spec(table.metadata(), entry.file.spec_id)?;
+        let is_global = entry.file.content == DataContentType::EqualityDeletes
+            && spec.fields().iter().all(|it| it.transform == Transform::Void);
         let reaches = |file: &crate::manifest::DataFile| match one_path(entry) {
             Some(path) => path == file.path,
             None => {
-                let is_global = entry.file.content == DataContentType::EqualityDeletes
-                    && entry.file.partition.is_empty();
                 let same = entry.file.spec_id == file.spec_id;
                 is_global || (same && entry.file.partition == file.partition)
             }

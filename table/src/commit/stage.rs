@@ -7,7 +7,7 @@
 //! ```
 
 use icefield_catalog::spec::{
-    FormatVersion, MAIN_BRANCH, ManifestContentType, Snapshot, SnapshotReference,
+    FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestStatus, Snapshot, SnapshotReference,
     SnapshotRetention, TableMetadata, TableUpdate,
 };
 use icefield_catalog::{Error, ErrorKind, LedgerEntry, Result};
@@ -87,7 +87,11 @@ pub(super) async fn stage(
         None => Default::default(),
     };
     // A manifest of nothing but deleted entries has done its work (trap T-28).
-    let before = before.iter().filter(|it| it.may_have_live_files()).cloned().collect();
+    let mut live = Vec::with_capacity(before.len());
+    for line in before.iter().filter(|it| it.may_have_live_files()) {
+        live.push(counted(table, line).await?);
+    }
+    let before = live;
     let (lines, gone) = changed_lines(table, metadata, pending, added, before).await?;
     // What was just grouped is not to be merged again.
     let lines = match pending.change.manifests {
@@ -143,6 +147,35 @@ pub(super) async fn stage(
         reference: SnapshotReference::new(id, main_retention(metadata)?),
     });
     Ok(updates)
+}
+
+/// A line with what old writers left out: without counts, a manifest would look empty in a list of
+/// ours, and its rows would get no ids (trap T-58).
+async fn counted(table: &Table, line: &ManifestFile) -> Result<ManifestFile> {
+    let mut line = line.clone();
+    if line.is_complete() {
+        return Ok(line);
+    }
+    let manifest = table.manifest(&line).await?;
+    let (mut files, mut rows) = ([0; 3], [0; 3]);
+    for index in 0..manifest.len() {
+        let place = match manifest.status(index) {
+            ManifestStatus::Added => 0,
+            ManifestStatus::Existing => 1,
+            ManifestStatus::Deleted => 2,
+        };
+        if let (Some(files), Some(rows)) = (files.get_mut(place), rows.get_mut(place)) {
+            *files += 1;
+            *rows += manifest.record_count(index).cast_signed();
+        }
+    }
+    (line.files, line.rows) = (files.map(Some), rows.map(Some));
+    if line.length < 0 {
+        let size = table.storage().size(&table.locate(&line.path)).await?;
+        line.length = size.unwrap_or(0).cast_signed();
+        line.spec_id = manifest.spec_id;
+    }
+    Ok(line)
 }
 
 /// The manifests of the table after the change, new ones first (trap T-29), and what is no longer

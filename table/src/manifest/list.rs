@@ -58,6 +58,11 @@ impl ManifestFile {
         self.files[0] != Some(0) || self.files[1] != Some(0)
     }
 
+    /// Whether it says all that lists of format version 2 have to say.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.length != UNKNOWN && self.files.iter().chain(&self.rows).all(Option::is_some)
+    }
+
     /// Rows in live files, if counted.
     pub fn live_rows(&self) -> Option<i64> {
         Some(self.rows[0]? + self.rows[1]?)

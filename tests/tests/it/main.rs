@@ -5,5 +5,7 @@ mod faults;
 mod properties;
 mod scan;
 mod simulation;
+mod simulation_changes;
 mod tidy;
+mod traps;
 mod writers;

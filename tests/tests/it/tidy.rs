@@ -50,14 +50,56 @@ fn the_map_points_at_files_that_exist() {
     }
 }
 
+/// How many traps the team's list has.
+const TRAPS: usize = 130;
+
+#[test]
+fn the_traps_name_tests_that_exist_and_no_test_of_a_trap_is_missing() {
+    let page = std::fs::read_to_string(root().join("docs/traps.md")).unwrap();
+    let lines: Vec<&str> = page.lines().filter(|it| it.starts_with("| T-")).collect();
+    for number in 1..=TRAPS {
+        let line = lines.get(number - 1).copied().unwrap_or_default();
+        assert!(line.starts_with(&format!("| T-{number:02} |")), "T-{number}: {line}");
+        let says = line.contains("::") || line.contains("not touched yet: ");
+        assert!(says, "docs/traps.md: T-{number} has neither a test nor a reason");
+    }
+    for name in page.split('`').filter(|word| word.contains("::")) {
+        let (file, function) = name.split_once("::").unwrap();
+        let folders = [("it/", "tests/tests/it/"), ("e2e/", "cli/tests/e2e/")];
+        let interop = ("interop/", "tests/interop/");
+        let place = folders
+            .iter()
+            .chain([&interop])
+            .find_map(|(short, long)| file.strip_prefix(short).map(|rest| format!("{long}{rest}")));
+        let path = root().join(place.as_deref().unwrap_or(file));
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        let is_there = ["fn", "def"].iter().any(|it| text.contains(&format!("{it} {function}(")));
+        assert!(is_there, "docs/traps.md names {name}, which is gone");
+    }
+    let mut files = sources();
+    files.extend(rust_files(vec![root().join("tests"), root().join("cli/tests")]));
+    for file in files {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for name in text.split("fn t").skip(1).filter_map(|it| it.split('(').next()) {
+            if name.starts_with(|it: char| it.is_ascii_digit()) {
+                let known = page.contains(&format!("::t{name}`"));
+                assert!(known, "{}: docs/traps.md does not name t{name}", file.display());
+            }
+        }
+    }
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
 /// Every `.rs` file under a layer's `src/`.
 fn sources() -> Vec<PathBuf> {
+    rust_files(LAYERS.iter().map(|layer| root().join(layer).join("src")).collect())
+}
+
+fn rust_files(mut folders: Vec<PathBuf>) -> Vec<PathBuf> {
     let mut found = Vec::new();
-    let mut folders: Vec<_> = LAYERS.iter().map(|layer| root().join(layer).join("src")).collect();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();

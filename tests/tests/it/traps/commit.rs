@@ -1,0 +1,302 @@
+//! Traps of the commit protocol, of sequence numbers and of metadata.
+
+use std::collections::HashMap;
+
+use futures::TryStreamExt;
+use icefield_catalog::spec::{
+    ManifestContentType, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
+    TableUpdate,
+};
+use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, TableChange, metadata};
+use icefield_table::Table;
+use icefield_table::commit::{Change, change};
+use icefield_table::manifest::DataFile;
+use icefield_tests::faulty_catalog::Fault;
+
+use super::{Lake, lines};
+
+fn parquet(name: &str) -> DataFile {
+    DataFile::parquet(format!("memory:///w/raw/t/data/{name}.parquet"), 0, 10, 100)
+}
+
+async fn append(table: &Table, name: &str) -> Result<Table, Error> {
+    let files = vec![parquet(name)];
+    change(table, Change { files, ..Change::default() }).await.map(|it| it.table)
+}
+
+/// How many files the table's folder holds whose names end so.
+async fn files(lake: &Lake, ending: &str) -> usize {
+    let storage = &lake.session.tables().warehouse().storage;
+    let (store, path) = storage.resolve("memory:///w/raw/t").unwrap();
+    let all: Vec<_> = store.list(Some(&path)).try_collect().await.unwrap();
+    all.iter().filter(|it| it.location.as_ref().ends_with(ending)).count()
+}
+
+#[tokio::test]
+async fn t01_each_attempt_has_a_manifest_list_of_its_own_on_the_head_of_its_time() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    lake.meanwhile("INSERT INTO raw.t VALUES (1)");
+    let table = append(&lake.table("raw.t").await, "ours").await.unwrap();
+    let head = table.metadata().current_snapshot().unwrap();
+    let mark = format!("snap-{}-1-", head.snapshot_id());
+    assert!(head.manifest_list().contains(&mark), "{}", head.manifest_list());
+    assert_eq!(head.sequence_number(), 2);
+    assert_eq!(lines(&table).await.len(), 2, "what came first is there too");
+    // Theirs and ours, which the second attempt has used again.
+    assert_eq!(files(&lake, "m0.avro").await, 2);
+}
+
+#[tokio::test]
+async fn t03_snapshots_with_numbers_that_are_taken_conflict_and_do_not_fail() {
+    for version in [2, 3] {
+        let create = format!(
+            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
+        );
+        let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1), (2), (3)"]).await;
+        let table = lake.table("raw.t").await;
+        let head = table.metadata().current_snapshot().unwrap();
+        let summary =
+            Summary { operation: Operation::Append, additional_properties: HashMap::new() };
+        let builder = |id: i64, number: i64| {
+            Snapshot::builder()
+                .with_snapshot_id(id)
+                .with_parent_snapshot_id(Some(head.snapshot_id()))
+                .with_sequence_number(number)
+                .with_timestamp_ms(table.metadata().last_updated_ms())
+                .with_manifest_list(head.manifest_list())
+                .with_summary(summary.clone())
+                .with_schema_id(0)
+        };
+        let mut stale = vec![match version {
+            2 => builder(77, 1).build(),
+            _ => builder(77, 1).with_row_range(3, 0).build(),
+        }];
+        if version == 3 {
+            // Row ids that others have (trap T-11).
+            stale.push(builder(78, 2).with_row_range(0, 3).build());
+        }
+        for snapshot in stale {
+            let id = snapshot.snapshot_id();
+            let change = TableChange {
+                table: table.ident().unwrap().clone(),
+                requirements: Vec::new(),
+                updates: vec![TableUpdate::AddSnapshot { snapshot }],
+                ledger: Vec::new(),
+            };
+            let commit = Commit { changes: vec![change] };
+            let outcome = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
+            assert!(matches!(outcome, CommitOutcome::Conflict), "v{version} {id}: {outcome:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn t05_what_a_failed_commit_wrote_stays() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    lake.fault(Fault::Unreachable);
+    lake.error("INSERT INTO raw.t VALUES (1)").await;
+    assert_eq!(files(&lake, ".parquet").await, 1);
+    lake.lose_answers(1000);
+    let error = lake.error("INSERT INTO raw.t VALUES (2)").await;
+    assert!(error.contains("unknown"), "t07: {error}");
+    assert_eq!(files(&lake, ".parquet").await, 2);
+    lake.lose_answers(0);
+    assert_eq!(lake.rows("SELECT count(*) FROM raw.t").await, "0");
+}
+
+#[tokio::test]
+async fn t08_the_table_says_how_often_a_commit_is_tried_again() {
+    for (retries, lands) in [("0", false), ("1", true)] {
+        let create = format!(
+            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('commit.retry.num-retries' = '{retries}')"
+        );
+        let lake = Lake::with(&[&create]).await;
+        lake.fault(Fault::Conflict);
+        let done = append(&lake.table("raw.t").await, "a").await;
+        assert_eq!(done.is_ok(), lands, "{retries}");
+        if let Err(error) = done {
+            assert_eq!(error.kind(), ErrorKind::CatalogCommitConflicts);
+            assert!(error.message().contains("after 1 attempts"), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn t09_columns_that_two_add_at_once_have_ids_of_their_own() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    lake.meanwhile("ALTER TABLE raw.t ADD COLUMN theirs INT");
+    lake.run("ALTER TABLE raw.t ADD COLUMN ours INT").await;
+    let table = lake.table("raw.t").await;
+    let fields = table.metadata().current_schema().as_struct().fields();
+    let found: Vec<_> = fields.iter().map(|it| (it.id, it.name.as_str())).collect();
+    assert_eq!(found, [(1, "id"), (2, "theirs"), (3, "ours")]);
+}
+
+#[tokio::test]
+async fn t13_totals_are_computed_and_never_made_up() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let summary = ["total-records", "added-records", "total-data-files"]
+        .map(|key| (key.to_owned(), "77".to_owned()));
+    let files = vec![parquet("a")];
+    let new = Change { files, summary: summary.into(), ..Change::default() };
+    let table = change(&lake.table("raw.t").await, new).await.unwrap().table;
+    let said = |table: &Table, key: &str| {
+        let head = table.metadata().current_snapshot().unwrap();
+        head.summary().additional_properties.get(key).cloned()
+    };
+    for (key, value) in
+        [("total-records", "10"), ("added-records", "10"), ("total-data-files", "1")]
+    {
+        assert_eq!(said(&table, key).as_deref(), Some(value), "{key}");
+    }
+    // Another writer says nothing of totals, so nobody knows them any more.
+    let table = lake.foreign("raw.t", &[parquet("b")], |_| {}).await;
+    assert_eq!(said(&table, "total-records"), None);
+    let table = append(&table, "c").await.unwrap();
+    assert_eq!(said(&table, "total-records"), None);
+    assert_eq!(said(&table, "added-records").as_deref(), Some("10"));
+}
+
+#[tokio::test]
+async fn t18_a_writer_whose_clock_is_slow_does_not_turn_time_back() {
+    // The seeded clock stands months before the one that metadata is stamped by.
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let mut table = lake.table("raw.t").await;
+    let made = table.metadata().last_updated_ms();
+    for name in ["a", "b", "c"] {
+        table = append(&table, name).await.unwrap();
+    }
+    let mut last = made;
+    for entry in table.metadata().history() {
+        assert!(entry.timestamp_ms >= last, "{} after {last}", entry.timestamp_ms);
+        last = entry.timestamp_ms;
+    }
+    assert_eq!(table.metadata().history().len(), 3);
+}
+
+#[tokio::test]
+async fn t19_minus_one_is_no_snapshot_and_v3_never_says_it() {
+    for version in ["2", "3"] {
+        let create = format!(
+            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
+        );
+        let lake = Lake::with(&[&create]).await;
+        let table = lake.table("raw.t").await;
+        let storage = &lake.session.tables().warehouse().storage;
+        let text = storage.read(&table.loaded().metadata_location).await.unwrap();
+        let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        if version == "3" {
+            assert!(value.get("current-snapshot-id").is_none_or(serde_json::Value::is_null));
+        }
+        for none in [serde_json::json!(-1), serde_json::Value::Null] {
+            value["current-snapshot-id"] = none;
+            let text = serde_json::to_vec(&value).unwrap();
+            let read = metadata::parse(&text).unwrap();
+            assert_eq!(read.current_snapshot_id(), None, "v{version}");
+            assert!(read.current_snapshot().is_none());
+        }
+    }
+}
+
+#[tokio::test]
+async fn t21_a_table_made_anew_under_the_name_is_another_table() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let old = lake.table("raw.t").await;
+    lake.run("DROP TABLE raw.t").await;
+    lake.run("CREATE TABLE raw.t (id BIGINT)").await;
+    let error = append(&old, "a").await.unwrap_err();
+    assert!(error.message().contains("made anew"), "{error}");
+    assert!(lake.table("raw.t").await.metadata().current_snapshot().is_none());
+}
+
+#[tokio::test]
+async fn t22_compressed_metadata_has_its_name_and_is_read_and_continued() {
+    let lake = Lake::with(&[
+        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.metadata.compression-codec' = 'gzip')",
+        "INSERT INTO raw.t VALUES (1)",
+    ])
+    .await;
+    let table = lake.table("raw.t").await;
+    let location = &table.loaded().metadata_location;
+    let name = location.rsplit('/').next().unwrap();
+    assert!(name.starts_with("00001-") && name.ends_with(".gz.metadata.json"), "{location}");
+    let Ok(icefield_query::Answer::Rows(_)) = lake.other().run("SELECT * FROM raw.t").await else {
+        panic!("another process cannot read it")
+    };
+}
+
+#[tokio::test]
+async fn t28_a_manifest_of_deleted_files_lasts_one_snapshot() {
+    let lake = Lake::with(&[
+        "CREATE TABLE raw.t (id BIGINT)",
+        "INSERT INTO raw.t VALUES (1)",
+        "INSERT INTO raw.t VALUES (2)",
+        "DELETE FROM raw.t WHERE id = 1",
+    ])
+    .await;
+    let table = lake.table("raw.t").await;
+    let head = table.metadata().current_snapshot_id().unwrap();
+    let found = lines(&table).await;
+    let gone: Vec<_> = found.iter().filter(|it| !it.may_have_live_files()).collect();
+    assert_eq!(gone.len(), 1, "{found:?}");
+    assert_eq!((gone[0].added_snapshot_id, gone[0].files), (head, [Some(0), Some(0), Some(1)]));
+    lake.run("INSERT INTO raw.t VALUES (3)").await;
+    let found = lines(&lake.table("raw.t").await).await;
+    assert!(found.iter().all(|it| it.may_have_live_files()), "{found:?}");
+    assert_eq!(found.len(), 2);
+}
+
+#[tokio::test]
+async fn t29_new_manifests_come_first_and_deletes_last() {
+    let lake = Lake::with(&[
+        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'merge-on-read')",
+        "INSERT INTO raw.t VALUES (1), (2)",
+        "INSERT INTO raw.t VALUES (3), (4)",
+        "UPDATE raw.t SET id = 10 WHERE id = 1",
+        "UPDATE raw.t SET id = 30 WHERE id = 3",
+    ])
+    .await;
+    let table = lake.table("raw.t").await;
+    let found = lines(&table).await;
+    let numbers = |content: ManifestContentType| -> Vec<i64> {
+        let of = found.iter().filter(|it| it.content == content);
+        of.map(|it| it.sequence_number).collect()
+    };
+    assert_eq!(numbers(ManifestContentType::Data), [4, 3, 2, 1]);
+    assert_eq!(numbers(ManifestContentType::Deletes), [4, 3]);
+    let first = found.iter().position(|it| it.content == ManifestContentType::Deletes);
+    assert_eq!(first, Some(4));
+}
+
+#[tokio::test]
+async fn t44_a_file_is_not_appended_twice() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let files = vec![parquet("a"), parquet("a")];
+    let table = lake.table("raw.t").await;
+    let error = change(&table, Change { files, ..Change::default() }).await.unwrap_err();
+    assert!(error.message().contains("appended twice"), "{error}");
+}
+
+#[tokio::test]
+async fn t81_a_time_is_looked_up_in_the_log_and_not_among_parents() {
+    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let mut at = Vec::new();
+    for id in [1, 2] {
+        lake.run(&format!("INSERT INTO raw.t VALUES ({id})")).await;
+        let table = lake.table("raw.t").await;
+        let head = table.metadata().current_snapshot().unwrap().clone();
+        at.push((head.snapshot_id(), head.timestamp_ms()));
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Another program goes back to the first snapshot.
+    let main = SnapshotReference::new(at[0].0, SnapshotRetention::branch(None, None, None));
+    let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference: main };
+    lake.update("raw.t", vec![back]).await;
+    let count =
+        |ms: i64| format!("SELECT count(*) FROM raw.t TIMESTAMP AS OF to_timestamp_millis({ms})");
+    assert_eq!(lake.rows("SELECT count(*) FROM raw.t").await, "1");
+    assert_eq!(lake.rows(&count(at[1].1)).await, "2", "it was current then");
+    assert_eq!(lake.rows(&count(at[1].1 + 3_600_000)).await, "1");
+    let error = lake.error(&count(at[0].1 - 3_600_000)).await;
+    assert!(error.contains("no snapshot at"), "{error}");
+}
