@@ -11,3 +11,4 @@ mod interop;
 mod lake;
 mod services;
 mod sql;
+mod upkeep;

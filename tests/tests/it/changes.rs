@@ -9,13 +9,15 @@
 //!   ICEFIELD_SEEDS=500 …                                         runs more
 //! ```
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
 use futures::TryStreamExt;
 use icefield_catalog::{Env, Storage};
-use icefield_query::{Answer, Done, Session, Settings};
+use icefield_query::{Answer, Done, Session};
 use icefield_tests::memory_warehouse;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -189,7 +191,7 @@ struct Case {
 impl Case {
     async fn begin(seed: u64, dice: &mut Dice) -> Self {
         let tables = memory_warehouse(Storage::new(), Env::seeded(seed), |it| it);
-        let session = Session::new(tables, Settings::default()).unwrap();
+        let session = upkeep::session(tables);
         let mut case = Self { session, rows: Rows::new(), past: Vec::new(), seed, log: Vec::new() };
         case.run("CREATE NAMESPACE raw").await;
         let mut properties = vec![format!("'format-version' = '{}'", 2 + dice.roll(2))];
@@ -450,6 +452,7 @@ async fn case(seed: u64) {
         } else if let Some(done) = case.step(&mut dice).await {
             case.check(&done).await;
         }
+        case.upkeep(&mut dice).await;
     }
     for (id, rows) in std::mem::take(&mut case.past) {
         let found = case.read(&format!("raw.t FOR VERSION AS OF {id}")).await;

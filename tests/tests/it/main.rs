@@ -6,4 +6,5 @@ mod properties;
 mod scan;
 mod simulation;
 mod tidy;
+mod upkeep;
 mod writers;
