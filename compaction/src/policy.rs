@@ -146,8 +146,9 @@ impl Policy {
         }
         let days: f64 = self.number(name, if self.is_raw { 30.0 } else { 5.0 })?;
         let longest: f64 = self.number("longest-write-hours", 1.0)?;
-        // Not `<`: what is no number is refused too.
-        if !(days * 24.0 >= longest) {
+        // What is no number is not long enough either.
+        let is_enough = days * 24.0 >= longest;
+        if !is_enough {
             return Err(invalid(format!(
                 "property `{PREFIX}{name}` is {days}, which is less than the {longest} hours that a \
                  writer may be at work (`{PREFIX}longest-write-hours`)"
@@ -181,7 +182,8 @@ impl Policy {
         let age: f64 = self.number("orphans.max-age-days", 3.0)?;
         let every: f64 = self.number("orphans.every-days", 7.0)?;
         let longest: f64 = self.number("longest-write-hours", 1.0)?;
-        if !(age >= 1.0 && age * 24.0 >= longest) {
+        let is_enough = age >= 1.0 && age * 24.0 >= longest;
+        if !is_enough {
             return Err(invalid(format!(
                 "property `{PREFIX}orphans.max-age-days` is {age}; it is at least 1, and longer than \
                  any writer is at work"

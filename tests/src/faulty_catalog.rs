@@ -47,6 +47,7 @@ impl std::fmt::Debug for FaultyCatalog {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("FaultyCatalog").field("inner", &self.inner).finish_non_exhaustive()
     }
+}
 
 /// What another writer does right before the next commit is looked at: a race that always ends alike.
 #[derive(Default)]
@@ -62,6 +63,11 @@ impl Meanwhile {
     /// Has `work` done before the next commit.
     pub fn set(&self, work: impl Future<Output = ()> + Send + 'static) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(work.boxed());
+    }
+
+    /// Whether nothing waits for a commit.
+    pub fn has_passed(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
     async fn pass(&self) {

@@ -1,6 +1,8 @@
 //! What tests of several crates share: warehouses in memory, catalogs that fail.
 
+pub mod equality;
 pub mod faulty_catalog;
+pub mod reachable;
 
 use std::sync::Arc;
 

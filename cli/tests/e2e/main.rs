@@ -13,3 +13,4 @@ mod lake;
 mod races;
 mod services;
 mod sql;
+mod upkeep;

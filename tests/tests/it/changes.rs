@@ -10,13 +10,15 @@
 //!   ICEFIELD_SEEDS=500 …                                         runs more
 //! ```
 
+mod upkeep;
+
 use std::collections::BTreeMap;
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
 use futures::TryStreamExt;
 use icefield_catalog::{Env, Storage};
-use icefield_query::{Answer, Done, Session, Settings};
+use icefield_query::{Answer, Done, Session};
 use icefield_tests::memory_warehouse;
 
 #[derive(Debug, Clone, PartialEq)]
@@ -233,7 +235,7 @@ struct Case {
 impl Case {
     async fn begin(seed: u64, dice: &mut Dice) -> Self {
         let tables = memory_warehouse(Storage::new(), Env::seeded(seed), |it| it);
-        let session = Session::new(tables, Settings::default()).unwrap();
+        let session = upkeep::session(tables);
         let (rows, past, log) = Default::default();
         let mut case = Self { session, rows, extra: None, past, seed, log };
         case.run("CREATE NAMESPACE raw").await;
@@ -537,6 +539,7 @@ async fn case(seed: u64) {
         } else if let Some(done) = case.step(&mut dice).await {
             case.check(&done).await;
         }
+        case.upkeep(&mut dice).await;
     }
     for (id, rows, extra) in std::mem::take(&mut case.past) {
         let found = case.read(&format!("raw.t FOR VERSION AS OF {id}"), extra.as_ref()).await;

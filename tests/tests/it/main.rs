@@ -8,4 +8,5 @@ mod simulation;
 mod simulation_changes;
 mod tidy;
 mod traps;
+mod upkeep;
 mod writers;

@@ -139,8 +139,13 @@ impl Lake {
     async fn update(&self, name: &str, updates: Vec<TableUpdate>) -> Table {
         let table = self.table(name).await;
         let ident = table.ident().unwrap().clone();
-        let change =
-            TableChange { table: ident, requirements: Vec::new(), updates, ledger: Vec::new() };
+        let change = TableChange {
+            table: ident,
+            requirements: Vec::new(),
+            updates,
+            ledger: Vec::new(),
+            only_from: None,
+        };
         let commit = Commit { changes: vec![change] };
         let outcome = self.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
         assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");

@@ -82,6 +82,7 @@ async fn t03_snapshots_with_numbers_that_are_taken_conflict_and_do_not_fail() {
                 requirements: Vec::new(),
                 updates: vec![TableUpdate::AddSnapshot { snapshot }],
                 ledger: Vec::new(),
+                only_from: None,
             };
             let commit = Commit { changes: vec![change] };
             let outcome = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();

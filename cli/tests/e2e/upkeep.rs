@@ -1,0 +1,404 @@
+//! Upkeep through the binary: what it says, what it refuses before any work, and that killing it at
+//! any moment costs nothing.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::lake::Lake;
+
+/// A table of `files` files with ten rows each.
+fn table(lake: &Lake, files: usize, properties: &str) {
+    lake.exec(&format!(
+        "CREATE TABLE raw.t (id BIGINT, g INT, v TEXT) TBLPROPERTIES ({properties})"
+    ));
+    let insert = |file: usize| {
+        let (from, to) = (file * 10, file * 10 + 10);
+        format!(
+            "INSERT INTO raw.t SELECT i, CAST(i % 3 AS INT), 'v' FROM range({from}, {to}) r(i);"
+        )
+    };
+    let inserts: Vec<String> = (0..files).map(insert).collect();
+    let file = lake.file("inserts.sql", &inserts.join("\n"));
+    lake.ok(&["sql", "-f", &file]);
+}
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+}
+
+fn files(lake: &Lake) -> u64 {
+    lake.value("SELECT count(*) FROM raw.t.files").as_u64().unwrap()
+}
+
+/// All rows, in order.
+fn rows(lake: &Lake) -> Vec<Vec<Value>> {
+    lake.rows("SELECT * FROM raw.t ORDER BY id, v")
+}
+
+/// Files below a folder.
+fn below(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            match path.is_dir() {
+                true => open.push(path),
+                false => drop(found.insert(path)),
+            }
+        }
+    }
+    found
+}
+
+/// A location as a path.
+fn path(location: &Value) -> PathBuf {
+    PathBuf::from(location.as_str().unwrap().strip_prefix("file://").unwrap())
+}
+
+const TINY: &str = "'icefield.maintenance.min-input-files' = '2'";
+
+#[test]
+fn compact_makes_few_files_of_many_and_says_so() {
+    let lake = Lake::new();
+    table(&lake, 12, TINY);
+    let before = rows(&lake);
+    let dry = lake.ok(&["compact", "raw.t", "--dry-run"]);
+    assert!(dry.starts_with("would write 12 files ("), "{dry}");
+    let dry = json(&lake.ok(&["compact", "raw.t", "--dry-run", "--format", "json"]));
+    assert_eq!((&dry["files_considered_count"], &dry["table"]), (&json!(12), &json!("raw.t")));
+    assert_eq!(dry["groups"][0]["files"].as_array().unwrap().len(), 12);
+    assert_eq!(files(&lake), 12, "nothing was done");
+    let runs = "SELECT count(*) FROM system.maintenance_runs";
+    assert_eq!(lake.value(runs), json!(0));
+
+    // Only what may have such rows.
+    let some = ["compact", "raw.t", "--where", "id < 30", "-o", "min-input-files=3"];
+    let said = lake.ok(&some);
+    assert!(said.contains("raw.t: 3 files (") && said.contains(") became 1 ("), "{said}");
+    assert_eq!(files(&lake), 10);
+    let done =
+        json(&lake.ok(&["compact", "raw.t", "--option", "rewrite-all=true", "--format", "json"]));
+    assert_eq!(done["rewritten_data_files_count"], json!(10), "{done}");
+    assert_eq!(done["added_data_files_count"], json!(1), "{done}");
+    let said = lake.ok(&["compact", "raw.t"]);
+    assert_eq!(said, "nothing to do for raw.t: none of its 1 files is worth rewriting\n");
+    assert_eq!(rows(&lake), before);
+
+    let sort = ["compact", "raw.t", "--strategy", "sort", "--order-by", "g DESC, id"];
+    lake.ok(&sort);
+    let curve = ["compact", "raw.t", "--order-by", "hilbert(id, g)", "-o", "rewrite-all=true"];
+    lake.ok(&curve);
+    assert_eq!(rows(&lake), before);
+    let runs = lake.rows(
+        "SELECT table_name, procedure, outcome, count(*) FROM system.maintenance_runs GROUP BY ALL",
+    );
+    let wanted = ["raw.t", "rewrite_data_files", "done"].map(|it| json!(it));
+    assert_eq!(runs.len(), 1, "{runs:?}");
+    assert_eq!(runs[0][..3], wanted);
+}
+
+#[test]
+fn health_tells_what_upkeep_would_gain() {
+    let lake = Lake::new();
+    table(&lake, 6, TINY);
+    lake.exec("CREATE TABLE raw.empty (id INT)");
+    lake.exec("DELETE FROM raw.t WHERE id = 3");
+    let drawn = lake.ok(&["health", "raw.t"]);
+    assert!(drawn.contains("raw.t   6 files") && drawn.contains("small files"), "{drawn}");
+    let all = json(&lake.ok(&["health", "--format", "json"]));
+    let of = |name: &str| {
+        let all = all.as_array().unwrap();
+        all.iter().find(|it| it["table"] == name).unwrap().clone()
+    };
+    assert_eq!(of("raw.t")["data_files"], json!(6), "{all}");
+    assert_eq!(of("raw.empty")["data_files"], json!(0), "{all}");
+    assert_eq!(lake.ok(&["health", "--format", "ndjson"]).lines().count(), 2);
+    let error = lake.fails(&["health", "raw.s"], 1);
+    assert!(error.contains("no table `raw.s`"), "{error}");
+}
+
+#[test]
+fn maintain_does_what_its_dry_run_says() {
+    let lake = Lake::new();
+    let now = "'icefield.maintenance.snapshots.max-age-days' = '0', \
+               'icefield.maintenance.longest-write-hours' = '0'";
+    table(&lake, 8, &format!("{TINY}, {now}, 'write.delete.mode' = 'merge-on-read'"));
+    lake.exec("DELETE FROM raw.t WHERE id IN (1, 12, 23)");
+    lake.exec("TRUNCATE raw.t");
+    lake.exec("INSERT INTO raw.t VALUES (1, 1, 'a')");
+    lake.exec("INSERT INTO raw.t VALUES (2, 1, 'a')");
+    let before = rows(&lake);
+    let stored = below(&lake.warehouse().join("raw/t"));
+    let dry = lake.ok(&["maintain", "--dry-run"]);
+    assert!(dry.contains("raw.t: expire_snapshots: "), "{dry}");
+    let dry = json(&lake.ok(&["maintain", "--dry-run", "--format", "json"]));
+    let actions = dry.as_array().unwrap();
+    let listed: BTreeSet<PathBuf> =
+        actions.iter().flat_map(|it| it["files"].as_array().unwrap()).map(path).collect();
+    assert!(listed.len() > 10, "{dry}");
+    assert_eq!(below(&lake.warehouse().join("raw/t")), stored, "nothing was done");
+    assert_eq!(lake.value("SELECT count(*) FROM system.removed_files"), json!(0));
+
+    let said = lake.ok(&["maintain"]);
+    assert!(said.contains("raw.t: expire_snapshots: "), "{said}");
+    let removed = lake.rows("SELECT file_path FROM system.removed_files");
+    let removed: BTreeSet<PathBuf> = removed.iter().map(|it| path(&it[0])).collect();
+    assert_eq!(removed, listed);
+    let left = below(&lake.warehouse().join("raw/t"));
+    assert_eq!(stored.difference(&left).cloned().collect::<BTreeSet<_>>(), listed);
+    assert_eq!(rows(&lake), before);
+    let said = lake.ok(&["maintain", "raw.t", "--format", "ndjson"]);
+    assert!(!said.contains("failed"), "{said}");
+    let whys = lake.rows("SELECT procedure FROM system.maintenance_runs WHERE why IS NULL");
+    assert!(whys.is_empty(), "{whys:?}");
+}
+
+#[test]
+fn maintain_goes_on_after_a_table_that_is_broken() {
+    let lake = Lake::new();
+    table(&lake, 6, TINY);
+    lake.exec("CREATE TABLE raw.a AS SELECT 1 AS id");
+    let list = lake.value("SELECT manifest_list FROM raw.a.snapshots");
+    std::fs::remove_file(path(&list)).unwrap();
+    let output = lake.run(&["maintain"]);
+    let (out, error) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert_eq!(output.status.code(), Some(1), "{out}{error}");
+    assert!(out.contains("raw.t: rewrite_data_files: 6 files became 1"), "{out}{error}");
+    assert!(
+        out.contains("raw.a: look failed: ") && error.contains("1 of 2 actions failed"),
+        "{out}{error}"
+    );
+    assert_eq!(files(&lake), 1);
+}
+
+#[test]
+fn procedures_are_called_by_place_and_by_name() {
+    let lake = Lake::new();
+    table(&lake, 6, TINY);
+    let before = rows(&lake);
+    let said = lake.rows(
+        "CALL lake.system.rewrite_data_files(table => 'raw.t', options => \
+         map('min-input-files', '2', 'rewrite-job-order', 'bytes-desc'), where => 'g = 1')",
+    );
+    assert_eq!(said[0][..2], [json!(6), json!(1)]);
+    assert_eq!(lake.rows("CALL system.rewrite_manifests('raw.t')").len(), 1);
+    assert_eq!(lake.rows("call SYSTEM.Remove_Dangling_Deletes('raw.t')"), [[json!(0)]]);
+    assert_eq!(lake.rows("CALL system.rewrite_position_delete_files('raw.t')").len(), 1);
+    let expired = lake.rows("CALL system.expire_snapshots('raw.t', now(), 1)");
+    assert_eq!(expired[0][0], json!(6), "{expired:?}");
+    let removed = lake.rows(
+        "SELECT kind, count(*) FROM system.removed_files WHERE procedure = 'expire_snapshots' \
+         GROUP BY kind ORDER BY kind",
+    );
+    assert!(removed.contains(&vec![json!("data"), json!(6)]), "{removed:?}");
+    let orphan = lake.warehouse().join("raw/t/data/orphan.parquet");
+    std::fs::write(&orphan, "x").unwrap();
+    let sql = "CALL system.remove_orphan_files(table => 'raw.t', older_than => TIMESTAMP \
+               '2100-01-01 00:00:00', allow_recent => true)";
+    let found = lake.rows(sql);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(!orphan.exists());
+    let runs = lake.rows(
+        "SELECT procedure, outcome FROM system.maintenance_runs ORDER BY started_at, procedure",
+    );
+    assert_eq!(runs.len(), 6, "{runs:?}");
+    assert!(runs.iter().all(|it| it[1] == "done"), "{runs:?}");
+    assert_eq!(rows(&lake), before);
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_before_any_work() {
+    let lake = Lake::new();
+    table(&lake, 3, "'write.delete.mode' = 'merge-on-read'");
+    lake.exec("CREATE TABLE raw.u (id BIGINT, gone INT)");
+    lake.exec("CREATE TABLE raw.kept (id BIGINT) TBLPROPERTIES ('gc.enabled' = 'false')");
+    let stored = below(&lake.warehouse().join("raw"));
+    let rewrite = |rest: &str| format!("CALL system.rewrite_data_files('raw.t', {rest})");
+    let option = |name: &str, value: &str| rewrite(&format!("options => map('{name}', '{value}')"));
+    let only = |text: &str| rewrite(&format!("where => '{text}'"));
+    for (sql, wanted) in [
+        (option("min-input-file", "2"), "has no option `min-input-file`"),
+        (option("min-input-files", "few"), "option `min-input-files` cannot be `few`"),
+        (option("min-input-files", "0"), "has to be greater than 0"),
+        (option("target-file-size-bytes", "-1"), "cannot be `-1`"),
+        (option("min-file-size-bytes", "99999999999"), "has to be less than the target"),
+        (option("max-file-size-bytes", "1"), "has to be more than the target"),
+        (option("delete-ratio-threshold", "1.5"), "is a share"),
+        (option("copy-row-groups", "maybe"), "it is auto, always or never"),
+        (option("rewrite-job-order", "fast"), "it is none, bytes-asc"),
+        (option("output-spec-id", "7"), "has no partition spec 7"),
+        (rewrite("strategy => 'shuffle'"), "there is no strategy `shuffle`"),
+        (rewrite("strategy => 'sort'"), "has no sort order, and none is given"),
+        (rewrite("strategy => 'zorder'"), "needs the columns of the curve"),
+        (rewrite("'binpack', 'id'"), "strategy `binpack` has no sort order"),
+        (rewrite("sort_order => 'idd'"), "has no column `idd`"),
+        (rewrite("sort_order => 'zorder(id, x)'"), "has no column `x`"),
+        (rewrite("sort_order => 'id + 1'"), "is no sort order"),
+        (rewrite("branch => 'b'"), "on `main` only"),
+        (only("idd = 1"), "idd"),
+        (only("id IN (SELECT id FROM raw.u)"), "is not about the table"),
+        (only("gone = 1"), "gone"),
+        (only("u.id = 1"), "u"),
+        (only("id = 1; DROP TABLE raw.t"), "`where` is one condition"),
+        (only("id = 1 UNION SELECT 1"), "is not about the table"),
+        (only("id = 1 LIMIT 1"), "is not about the table"),
+        (only("id ="), "`where`"),
+        ("CALL system.rewrite_files('raw.t')".into(), "no procedure `system.rewrite_files`"),
+        (
+            "CALL system.rewrite_manifest('raw.t')".into(),
+            "did you mean `system.rewrite_manifests`?",
+        ),
+        (rewrite("wher => 'id = 1'"), "did you mean `where`?"),
+        ("CALL system.rewrite_data_files()".into(), "needs the argument `table`"),
+        ("CALL system.rewrite_manifests('raw.t', true, 0, 1)".into(), "takes 3 arguments"),
+        ("CALL system.rewrite_manifests('raw.t', table => 'raw.t')".into(), "is given twice"),
+        ("CALL system.rewrite_manifests('raw.t', spec_id => 7)".into(), "no partition spec 7"),
+        ("CALL system.rewrite_manifests('raw.t', spec_id => 'x')".into(), "takes a whole number"),
+        ("CALL system.rewrite_manifests('raw.s')".into(), "no table `raw.s`"),
+        ("CALL system.rewrite_manifests".into(), "CALL is written"),
+        ("CALL system.expire_snapshots('raw.t', 'noon')".into(), "takes a timestamp"),
+        ("CALL system.expire_snapshots('raw.t', retain_last => 0)".into(), "is at least 1"),
+        ("CALL system.expire_snapshots('raw.t', snapshot_ids => array(7))".into(), "no snapshot 7"),
+        ("CALL system.expire_snapshots('raw.t', snapshot_ids => 7)".into(), "takes an array"),
+        ("CALL system.expire_snapshots('raw.kept')".into(), "`gc.enabled` is false"),
+        ("CALL system.remove_orphan_files('raw.kept')".into(), "`gc.enabled` is false"),
+        ("CALL system.remove_orphan_files('raw.t', now())".into(), "allow_recent => true"),
+        (
+            "CALL system.remove_orphan_files('raw.t', location => '/tmp')".into(),
+            "is not in a folder of the table",
+        ),
+        ("BEGIN; CALL system.rewrite_manifests('raw.t')".into(), "transaction"),
+    ] {
+        let error = lake.fails(&["sql", "-c", &sql], 1);
+        assert!(error.contains(wanted), "{sql}: {error}");
+    }
+    for (args, code, wanted) in [
+        (vec!["compact", "raw.t", "-o", "rewrite-all"], 2, "is not KEY=VALUE"),
+        (vec!["compact", "raw.t", "-o", "rewrite=all"], 1, "has no option `rewrite`"),
+        (vec!["compact", "raw.t", "--where", "x = 1"], 1, "x"),
+        (vec!["compact", "raw.t", "--order-by", "x"], 1, "has no column `x`"),
+        (vec!["compact", "raw.t", "--dry-run", "--strategy", "x"], 1, "no strategy `x`"),
+        (vec!["compact", "raw.s"], 1, "no table `raw.s`"),
+        (vec!["maintain", "raw.s"], 1, "no table `raw.s`"),
+        (vec!["maintain", "--dry-run", "--daemon"], 2, "cannot be used with"),
+    ] {
+        let error = lake.fails(&args, code);
+        assert!(error.contains(wanted), "{args:?}: {error}");
+    }
+    assert_eq!(below(&lake.warehouse().join("raw")), stored, "nothing was written or deleted");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t.snapshots"), json!(3));
+}
+
+#[test]
+fn a_sort_column_that_is_gone_is_refused() {
+    let lake = Lake::new();
+    table(&lake, 3, "'format-version' = '2'");
+    lake.exec("ALTER TABLE raw.t WRITE ORDERED BY v, id");
+    let output = lake.run(&["sql", "-c", "ALTER TABLE raw.t DROP COLUMN v"]);
+    if output.status.success() {
+        let error = lake.fails(&["compact", "raw.t", "--strategy", "sort"], 1);
+        assert!(error.contains("sort order"), "{error}");
+    }
+    lake.exec("ALTER TABLE raw.t DROP COLUMN g");
+    let error = lake.fails(&["compact", "raw.t", "--strategy", "sort", "--order-by", "g"], 1);
+    assert!(error.contains("has no column `g`"), "{error}");
+}
+
+#[test]
+fn policies_that_would_disturb_writers_are_refused() {
+    for (properties, wanted) in [
+        (
+            "'icefield.maintenance.snapshots.max-age-days' = '0.1', \
+             'icefield.maintenance.longest-write-hours' = '3'",
+            "which is less than the 3 hours that a writer may be at work",
+        ),
+        ("'icefield.maintenance.orphans.max-age-days' = '0.5'", "it is at least 1"),
+        (
+            "'icefield.maintenance.orphans.max-age-days' = '2', \
+             'icefield.maintenance.longest-write-hours' = '72', \
+             'icefield.maintenance.snapshots.max-age-days' = '9'",
+            "longer than any writer",
+        ),
+        ("'icefield.maintenance.snapshots.max-age-days' = 'old'", "cannot be `old`"),
+        ("'icefield.maintenance.snapshots.max-age-days' = '-1'", "less than"),
+        ("'icefield.maintenance.snapshots.max-age-days' = 'NaN'", "NaN"),
+        ("'icefield.maintenance.orphans.max-age-days' = 'NaN'", "NaN"),
+        ("'icefield.maintenance.min-input-files' = '0'", "greater than 0"),
+        ("'icefield.maintenance.compact' = 'zorder(x)'", "has no column `x`"),
+    ] {
+        let lake = Lake::new();
+        table(&lake, 3, properties);
+        let stored = below(&lake.warehouse().join("raw"));
+        let output = lake.run(&["maintain"]);
+        let said = String::from_utf8(output.stdout).unwrap()
+            + std::str::from_utf8(&output.stderr).unwrap();
+        assert!(!output.status.success() && said.contains(wanted), "{properties}: {said}");
+        assert_eq!(below(&lake.warehouse().join("raw")), stored, "{properties}");
+    }
+}
+
+/// Milliseconds after which upkeep is killed: some while it starts, most while it works.
+const KILLS_MS: [u64; 14] = [20, 45, 60, 75, 90, 105, 120, 140, 160, 190, 220, 260, 320, 400];
+
+#[test]
+fn killing_upkeep_at_any_moment_costs_nothing() {
+    let lake = Lake::new();
+    let now = "'icefield.maintenance.snapshots.max-age-days' = '0', \
+               'icefield.maintenance.longest-write-hours' = '0'";
+    table(
+        &lake,
+        20,
+        &format!("'format-version' = '3', {TINY}, {now}, 'write.delete.mode' = 'merge-on-read'"),
+    );
+    lake.exec("DELETE FROM raw.t WHERE id % 7 = 3");
+    for (round, kill_ms) in KILLS_MS.iter().enumerate() {
+        let from = 1000 + round * 10;
+        for id in from..from + 3 {
+            lake.exec(&format!("INSERT INTO raw.t VALUES ({id}, 1, 'w')"));
+        }
+        lake.exec(&format!("DELETE FROM raw.t WHERE id = {from}"));
+        let before = rows(&lake);
+        let args: &[&str] = match round % 2 {
+            0 => &["compact", "raw.t", "-o", "rewrite-all=true"],
+            _ => &["maintain"],
+        };
+        let mut command = lake.command(args);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(*kill_ms));
+        let _ = child.kill();
+        child.wait().unwrap();
+        assert_eq!(rows(&lake), before, "killed after {kill_ms} ms");
+    }
+    let before = rows(&lake);
+    lake.ok(&["maintain"]);
+    assert_eq!(rows(&lake), before);
+    lake.exec("CALL system.expire_snapshots('raw.t', now())");
+    lake.exec("CALL system.remove_orphan_files('raw.t', now(), allow_recent => true)");
+    assert_eq!(rows(&lake), before);
+    let known = lake.rows(
+        "SELECT file FROM raw.t.metadata_log_entries UNION SELECT manifest_list FROM \
+         raw.t.snapshots UNION SELECT path FROM raw.t.manifests UNION SELECT file_path FROM \
+         raw.t.files",
+    );
+    let known: BTreeSet<PathBuf> = known.iter().map(|it| path(&it[0])).collect();
+    assert_eq!(below(&lake.warehouse().join("raw/t")), known);
+}
+
+#[test]
+fn a_condition_may_have_texts_in_it() {
+    let lake = Lake::new();
+    table(&lake, 3, "'format-version' = '2'");
+    lake.exec("INSERT INTO raw.t VALUES (100, 1, 'it''s')");
+    let sql = "CALL system.rewrite_data_files(table => 'raw.t', where => 'v = ''it''''s''', \
+               options => map('rewrite-all', 'true'))";
+    assert_eq!(lake.rows(sql)[0][0], json!(1), "only the file that may have such a row");
+    let sql = "CALL system.rewrite_data_files('raw.t', where => concat('v = ', '''v'''), \
+               options => map('rewrite-all', lower('TRUE')))";
+    assert_eq!(lake.rows(sql)[0][0], json!(3), "any expression will do");
+}

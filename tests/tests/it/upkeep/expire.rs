@@ -1,0 +1,318 @@
+//! Expiry: which snapshots go, what goes with them, and which files.
+
+use std::collections::{BTreeSet, HashMap};
+use std::time::Duration;
+
+use iceberg::spec::StatisticsFile;
+use icefield_catalog::spec::{SnapshotReference, SnapshotRetention, TableUpdate};
+use icefield_catalog::{Commit, CommitOutcome, Env, TableChange};
+use icefield_table::Table;
+use icefield_tests::{raw_t, reachable};
+
+use super::{LATER_MS, Lake, MERGE_ON_READ, five_files};
+
+async fn snapshots(lake: &Lake) -> BTreeSet<i64> {
+    lake.table().await.metadata().snapshots().map(|it| it.snapshot_id()).collect()
+}
+
+fn expire(arguments: &str) -> String {
+    format!("CALL system.expire_snapshots('raw.t', {LATER_MS}{arguments})")
+}
+
+/// A change of metadata that SQL has no words for.
+async fn evolve(lake: &Lake, updates: Vec<TableUpdate>) {
+    let change = TableChange {
+        table: raw_t(),
+        requirements: Vec::new(),
+        updates,
+        ledger: Vec::new(),
+        only_from: None,
+    };
+    let commit = Commit { changes: vec![change] };
+    let outcome = lake.tables.warehouse().catalog.commit(&commit).await.unwrap();
+    assert!(matches!(outcome, CommitOutcome::Committed(_)));
+}
+
+/// A table of one more row a snapshot; the snapshots.
+async fn five_snapshots() -> (Lake, Vec<i64>) {
+    five_snapshots_of(Env::seeded(1)).await
+}
+
+async fn five_snapshots_of(env: Env) -> (Lake, Vec<i64>) {
+    let lake = Lake::with(env.clone(), &["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let mut made = Vec::new();
+    for id in 1..=5 {
+        lake.run(&format!("INSERT INTO raw.t VALUES ({id})")).await;
+        made.push(lake.head().await);
+        // Each at a time of its own, if time passes.
+        env.sleep(Duration::from_millis(3)).await;
+    }
+    (lake, made)
+}
+
+#[tokio::test(start_paused = true)]
+async fn t61_what_a_branch_or_a_tag_stands_on_stays() {
+    let (lake, made) = five_snapshots().await;
+    lake.run(&format!("ALTER TABLE raw.t CREATE TAG t AS OF VERSION {}", made[1])).await;
+    lake.run(&format!(
+        "ALTER TABLE raw.t CREATE BRANCH b AS OF VERSION {} WITH SNAPSHOT RETENTION 2 SNAPSHOTS",
+        made[3]
+    ))
+    .await;
+    let error = lake
+        .refused(&format!(
+            "CALL system.expire_snapshots(table => 'raw.t', snapshot_ids => array({}))",
+            made[1]
+        ))
+        .await;
+    assert!(error.message.contains("has a tag"), "{error}");
+    assert_eq!(snapshots(&lake).await.len(), 5, "nothing has happened");
+    lake.call(&expire("")).await;
+    let wanted = BTreeSet::from([made[1], made[2], made[3], made[4]]);
+    assert_eq!(snapshots(&lake).await, wanted, "a branch keeps as many as it says");
+    assert_eq!(lake.ids(&format!("raw.t FOR VERSION AS OF {}", made[1])).await, [1, 2]);
+    assert_eq!(lake.ids("raw.t FOR VERSION AS OF 'b'").await, [1, 2, 3, 4]);
+    lake.run("ALTER TABLE raw.t DROP BRANCH b").await;
+    lake.call(&expire(", retain_last => 2")).await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([made[1], made[3], made[4]]));
+    reachable::assert_exactly_reachable_but_metadata(&lake.table().await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn t61_references_grow_old_and_main_does_not() {
+    let (lake, made) = five_snapshots().await;
+    lake.run(&format!("ALTER TABLE raw.t CREATE TAG t AS OF VERSION {} RETAIN 1 DAYS", made[0]))
+        .await;
+    lake.run(&format!("ALTER TABLE raw.t CREATE TAG u AS OF VERSION {}", made[1])).await;
+    // Metadata has the machine's time, which the seed's is behind of.
+    let last = lake.table().await.metadata().last_updated_ms();
+    let behind = (last - lake.tables.warehouse().env.now_ms()).try_into().unwrap_or(0);
+    tokio::time::advance(Duration::from_millis(behind)).await;
+    tokio::time::advance(Duration::from_secs(20 * 3600)).await;
+    lake.call("CALL system.expire_snapshots('raw.t')").await;
+    assert_eq!(snapshots(&lake).await.len(), 5, "younger than five days");
+    tokio::time::advance(Duration::from_secs(6 * 24 * 3600)).await;
+    lake.call("CALL system.expire_snapshots('raw.t')").await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([made[1], made[4]]));
+    let refs = icefield_table::snapshot::refs(lake.table().await.metadata()).unwrap();
+    assert_eq!(refs.keys().collect::<Vec<_>>(), ["main", "u"]);
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn t61_snapshots_that_no_branch_leads_to_stay_while_they_are_young() {
+    let (lake, made) = five_snapshots().await;
+    back_to(&lake, made[2]).await;
+    lake.run("INSERT INTO raw.t VALUES (33)").await;
+    lake.call(&format!("CALL system.expire_snapshots('raw.t', {})", 1_767_225_600_000_i64)).await;
+    assert_eq!(snapshots(&lake).await.len(), 6);
+    assert_eq!(lake.ids(&format!("raw.t FOR VERSION AS OF {}", made[4])).await.len(), 5);
+}
+
+async fn back_to(lake: &Lake, snapshot_id: i64) {
+    let reference =
+        SnapshotReference::new(snapshot_id, SnapshotRetention::branch(None, None, None));
+    let ref_name = "main".to_owned();
+    evolve(lake, vec![TableUpdate::SetSnapshotRef { ref_name, reference }]).await;
+}
+
+#[tokio::test]
+async fn t62_the_log_is_cut_so_that_no_time_gives_another_times_rows() {
+    let (lake, made) = five_snapshots_of(Env::real()).await;
+    let times: HashMap<i64, i64> = lake
+        .table()
+        .await
+        .metadata()
+        .history()
+        .iter()
+        .map(|it| (it.snapshot_id, it.timestamp_ms))
+        .collect();
+    lake.run(&format!("ALTER TABLE raw.t CREATE TAG t AS OF VERSION {}", made[0])).await;
+    lake.call(&expire(", retain_last => 2")).await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([made[0], made[3], made[4]]));
+    let log: Vec<i64> =
+        lake.table().await.metadata().history().iter().map(|it| it.snapshot_id).collect();
+    assert_eq!(log, [made[3], made[4]], "all before the last that went is dropped");
+    let at =
+        |ms: i64| format!("SELECT id FROM raw.t FOR TIMESTAMP AS OF to_timestamp_millis({ms})");
+    let error = lake.refused(&at(times[&made[1]])).await;
+    assert!(error.message.contains("no snapshot at"), "{error}");
+    let found = lake.rows(&at(times[&made[3]])).await;
+    assert!(found.contains("| 4 ") && !found.contains("| 5 "), "{found}");
+    assert_eq!(lake.ids(&format!("raw.t FOR VERSION AS OF {}", made[0])).await, [1]);
+}
+
+fn statistics(snapshot_id: i64, path: &str) -> TableUpdate {
+    TableUpdate::SetStatistics {
+        statistics: StatisticsFile {
+            snapshot_id,
+            statistics_path: path.to_owned(),
+            file_size_in_bytes: 4,
+            file_footer_size_in_bytes: 4,
+            key_metadata: None,
+            blob_metadata: Vec::new(),
+        },
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn t62_statistics_go_with_their_snapshots() {
+    let (lake, made) = five_snapshots().await;
+    let location = lake.table().await.metadata().location().to_owned();
+    let path = |name: &str| format!("{location}/metadata/{name}.stats");
+    let storage = &lake.tables.warehouse().storage;
+    for name in ["own", "shared", "kept"] {
+        storage.write(&path(name), bytes::Bytes::from_static(b"PFA1")).await.unwrap();
+    }
+    let updates = vec![
+        statistics(made[0], &path("own")),
+        statistics(made[1], &path("shared")),
+        statistics(made[3], &path("shared")),
+        statistics(made[4], &path("kept")),
+    ];
+    evolve(&lake, updates).await;
+    let answer = lake.call(&expire(", retain_last => 2")).await;
+    assert_eq!(answer[5], 1, "{answer:?}");
+    let table = lake.table().await;
+    let left: BTreeSet<i64> = table.metadata().statistics_iter().map(|it| it.snapshot_id).collect();
+    assert_eq!(left, BTreeSet::from([made[3], made[4]]));
+    let stored = reachable::stored(&lake.tables, &location).await;
+    let is_there = |name: &str| stored.contains(&reachable::normal(&path(name)));
+    assert!(!is_there("own") && is_there("shared") && is_there("kept"), "{stored:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t63_a_file_that_a_rolled_back_snapshot_removed_stays() {
+    let (lake, made) = five_snapshots().await;
+    lake.run("DELETE FROM raw.t WHERE id <= 2").await;
+    lake.run("CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))")
+        .await;
+    back_to(&lake, made[4]).await;
+    lake.run("INSERT INTO raw.t VALUES (6)").await;
+    let head = lake.head().await;
+    lake.call(&expire("")).await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([head]));
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5, 6]);
+    reachable::assert_exactly_reachable_but_metadata(&lake.table().await).await;
+}
+
+#[tokio::test]
+async fn t64_a_puffin_file_stays_while_one_of_its_vectors_is_live() {
+    let lake = five_files(3, "", MERGE_ON_READ).await;
+    lake.run("DELETE FROM raw.t WHERE id IN (1, 5)").await;
+    let shared = deletes(&lake.table().await).await;
+    assert_eq!(shared.len(), 1, "two vectors in one file");
+    lake.run("DELETE FROM raw.t WHERE id = 2").await;
+    let both = deletes(&lake.table().await).await;
+    assert!(both.len() == 2 && both.is_superset(&shared), "{both:?}");
+    lake.call(&expire("")).await;
+    let rest: Vec<i64> = (0..20).filter(|it| ![1, 2, 5].contains(it)).collect();
+    assert_eq!(lake.ids("raw.t").await, rest);
+    reachable::assert_exactly_reachable_but_metadata(&lake.table().await).await;
+    // When the other vector is rewritten too, the file goes with its last snapshot.
+    lake.run("DELETE FROM raw.t WHERE id = 6").await;
+    lake.call(&expire("")).await;
+    let rest: Vec<i64> = rest.into_iter().filter(|it| *it != 6).collect();
+    assert_eq!(lake.ids("raw.t").await, rest);
+    let stored = reachable::stored(&lake.tables, "memory:///w/raw/t").await;
+    assert!(stored.is_disjoint(&shared), "{stored:#?}");
+    reachable::assert_exactly_reachable_but_metadata(&lake.table().await).await;
+}
+
+async fn deletes(table: &Table) -> BTreeSet<String> {
+    reachable::reachable(table).await.into_iter().filter(|it| it.ends_with(".puffin")).collect()
+}
+
+#[tokio::test]
+async fn t65_nothing_of_a_table_that_is_to_be_kept_is_deleted() {
+    let lake = five_files(2, "", ", 'gc.enabled' = 'false'").await;
+    let before = reachable::stored(&lake.tables, "memory:///w").await;
+    for sql in [
+        expire(""),
+        format!("CALL system.remove_orphan_files('raw.t', {LATER_MS}, allow_recent => true)"),
+        "CALL system.remove_old_metadata_files('raw.t')".to_owned(),
+    ] {
+        let error = lake.refused(&sql).await;
+        assert!(error.message.contains("`gc.enabled` is false"), "{error}");
+    }
+    assert_eq!(reachable::stored(&lake.tables, "memory:///w").await, before);
+    let session = lake.other();
+    let looked = icefield_compaction::maintain::due(&session, &[]).await.unwrap();
+    let due = looked[0].actions.as_ref().unwrap();
+    assert!(due.iter().all(|it| it.procedure.starts_with("rewrite")), "{due:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn t67_specs_and_schemas_that_a_kept_snapshot_needs_stay() {
+    let (lake, made) = five_snapshots().await;
+    lake.run("ALTER TABLE raw.t ADD COLUMN v TEXT").await;
+    lake.run("ALTER TABLE raw.t ADD PARTITION FIELD bucket(2, id)").await;
+    lake.run("INSERT INTO raw.t VALUES (6, 'a')").await;
+    lake.run("ALTER TABLE raw.t DROP COLUMN v").await;
+    lake.run("ALTER TABLE raw.t DROP PARTITION FIELD bucket(2, id)").await;
+    lake.run("ALTER TABLE raw.t ADD PARTITION FIELD truncate(3, id)").await;
+    lake.run("INSERT INTO raw.t VALUES (7)").await;
+    lake.run(&format!("ALTER TABLE raw.t CREATE TAG old AS OF VERSION {}", made[2])).await;
+    let clean = expire(", clean_expired_metadata => true");
+    lake.call(&clean).await;
+    let table = lake.table().await;
+    let specs = table.metadata().partition_specs_iter().count();
+    assert_eq!(specs, 3, "files of all of them are live");
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(lake.ids("raw.t FOR VERSION AS OF 'old'").await, [1, 2, 3]);
+    lake.run("ALTER TABLE raw.t DROP TAG old").await;
+    lake.run("CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))")
+        .await;
+    // Manifests that say what was removed are part of one snapshot more.
+    lake.run("INSERT INTO raw.t VALUES (8)").await;
+    lake.call(&clean).await;
+    lake.call(&clean).await;
+    let table = lake.table().await;
+    assert_eq!(table.metadata().partition_specs_iter().count(), 1);
+    assert_eq!(table.metadata().schemas_iter().count(), 1);
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5, 6, 7, 8]);
+    lake.run("INSERT INTO raw.t VALUES (9)").await;
+    lake.run("ALTER TABLE raw.t ADD COLUMN w TEXT").await;
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn t121_manifests_are_read_once_however_many_snapshots_have_them() {
+    let lake = Lake::new(&[
+        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('commit.manifest-merge.enabled' = 'false')",
+    ])
+    .await;
+    for id in 0..30 {
+        lake.run(&format!("INSERT INTO raw.t VALUES ({id})")).await;
+    }
+    let stats = lake.tables.warehouse().storage.stats();
+    for sql in [
+        format!("CALL system.remove_orphan_files('raw.t', {LATER_MS}, allow_recent => true)"),
+        expire(""),
+    ] {
+        let before = stats.snapshot();
+        super::run(&lake.other(), &sql).await;
+        let reads = stats.snapshot().reads[1] - before.reads[1];
+        assert!(reads <= 70, "{reads} reads of 30 lists and 30 manifests: {sql}");
+    }
+    assert_eq!(lake.ids("raw.t").await.len(), 30);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dry_run_says_what_goes_and_takes_nothing() {
+    let (lake, _) = five_snapshots().await;
+    lake.run("CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))")
+        .await;
+    let stored = reachable::stored(&lake.tables, "memory:///w").await;
+    let said = lake.call(&expire(", dry_run => true")).await;
+    assert_eq!(reachable::stored(&lake.tables, "memory:///w").await, stored);
+    assert_eq!(snapshots(&lake).await.len(), 6);
+    let runs = lake.rows("SELECT count(*) AS n FROM system.removed_files").await;
+    assert!(runs.contains("| 0 "), "{runs}");
+    assert_eq!(lake.call(&expire("")).await, said);
+    let left = reachable::stored(&lake.tables, "memory:///w").await;
+    let gone = stored.difference(&left).count() as i64;
+    assert_eq!(gone, said.iter().sum::<i64>());
+    let listed = lake.rows("SELECT count(DISTINCT file_path) AS n FROM system.removed_files").await;
+    assert!(listed.contains(&format!("| {gone} ")), "{listed}");
+}
