@@ -2,6 +2,7 @@
 
 mod changes;
 mod faults;
+mod larger;
 mod properties;
 mod scan;
 mod simulation;
