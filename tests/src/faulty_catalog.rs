@@ -9,6 +9,7 @@ use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable, Result,
 };
+use tokio::sync::Notify;
 
 /// Fails commits before or after they are done, drawn from an environment.
 #[derive(Debug)]
@@ -18,6 +19,10 @@ pub struct FaultyCatalog {
     /// Parts of a thousand of each fault.
     pub odds: Arc<AtomicU64>,
     next: Arc<Mutex<Option<Fault>>>,
+    /// Told when a commit begins to hang.
+    pub hung: Arc<Notify>,
+    /// Told by a test to let a late commit go on.
+    pub released: Arc<Notify>,
 }
 
 /// What becomes of a commit.
@@ -31,12 +36,19 @@ pub enum Fault {
     Conflict,
     /// The catalog cannot be reached.
     Unreachable,
+    /// It is not done, and no answer comes.
+    HangBefore,
+    /// It is done, and no answer comes.
+    HangAfter,
+    /// It waits until [`FaultyCatalog::released`], and is done then.
+    Late,
 }
 
 impl FaultyCatalog {
     /// Puts faults before `inner`.
     pub fn new(inner: Arc<dyn Catalog>, env: Env, odds: Arc<AtomicU64>) -> Self {
-        Self { inner, env, odds, next: Arc::default() }
+        let (next, hung, released) = Default::default();
+        Self { inner, env, odds, next, hung, released }
     }
 
     /// Where to put what becomes of the next commit.
@@ -67,6 +79,19 @@ impl Catalog for FaultyCatalog {
             Some(Fault::After) => {
                 let _ = self.inner.commit(commit).await?;
                 return Ok(lost());
+            }
+            Some(Fault::HangBefore) => {
+                self.hung.notify_one();
+                return futures::future::pending().await;
+            }
+            Some(Fault::HangAfter) => {
+                let _ = self.inner.commit(commit).await?;
+                self.hung.notify_one();
+                return futures::future::pending().await;
+            }
+            Some(Fault::Late) => {
+                self.hung.notify_one();
+                self.released.notified().await;
             }
             None => {}
         }

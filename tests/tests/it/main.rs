@@ -1,6 +1,7 @@
 //! Tests across crates.
 
 mod changes;
+mod cuts;
 mod faults;
 mod larger;
 mod properties;
