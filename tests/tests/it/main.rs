@@ -5,6 +5,7 @@ mod cuts;
 mod faults;
 mod larger;
 mod properties;
+mod pruning;
 mod scan;
 mod simulation;
 mod tidy;
