@@ -38,7 +38,7 @@ use icefield_table::snapshot::Version;
 use icefield_table::{At, Table, partition, snapshot};
 
 use crate::insert::StatementContext;
-use crate::plan::{is_full_hash_join, physical_plan, rows_of};
+use crate::plan::{is_full_hash_join, physical_plan, rows_of, spilling};
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 use crate::session::{Answer, Done, Session};
@@ -678,8 +678,7 @@ pub(crate) async fn collect(
         Err(error) if is_full_hash_join(&error) => {
             // What was found and written so far counts for nothing.
             take();
-            let mut spilling = state.clone();
-            spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
+            let spilling = spilling(state);
             let physical = physical_plan(&spilling, logical).await?;
             datafusion::physical_plan::collect(physical, spilling.task_ctx()).await?;
             Ok(take())

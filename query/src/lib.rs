@@ -15,6 +15,7 @@
 mod change;
 mod error;
 mod insert;
+mod memory;
 mod names;
 mod parser;
 mod plan;

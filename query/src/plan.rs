@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::SessionState;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -27,8 +28,7 @@ pub(crate) async fn start(
     let mut first = stream.next().await;
     if matches!(&first, Some(Err(error)) if is_full_hash_join(error)) {
         drop(stream);
-        let mut spilling = state.clone();
-        spilling.config_mut().options_mut().optimizer.prefer_hash_join = false;
+        let spilling = spilling(state);
         running = physical_plan(&spilling, plan).await?;
         stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
         first = stream.next().await;
@@ -91,6 +91,27 @@ pub(crate) async fn physical_plan(
     let mut careful = state.clone();
     careful.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;
     careful.query_planner().create_physical_plan(&optimized, &careful).await
+}
+
+/// Rows of a batch where memory is short. To merge what was spilled, a sort holds some batches of
+/// each run; with batches of the usual 8192 rows, two runs of wide rows may not fit.
+const SPILLING_BATCH_ROWS: usize = 1024;
+
+/// The state for a query that a hash join has failed: joins sort, and sorts spill.
+pub(crate) fn spilling(state: &SessionState) -> SessionState {
+    let mut spilling = state.clone();
+    let options = spilling.config_mut().options_mut();
+    options.optimizer.prefer_hash_join = false;
+    // With one partition, DataFusion 54 takes a hash join whatever is preferred.
+    options.execution.target_partitions = options.execution.target_partitions.max(2);
+    options.execution.batch_size = options.execution.batch_size.min(SPILLING_BATCH_ROWS);
+    // What each sort sets aside for its merge; all sorts of a join do so at once.
+    if let MemoryLimit::Finite(bytes) = state.runtime_env().memory_pool.memory_limit() {
+        let share = bytes / options.execution.target_partitions.saturating_mul(8).max(1);
+        let reserved = &mut options.execution.sort_spill_reservation_bytes;
+        *reserved = (*reserved).min(share);
+    }
+    spilling
 }
 
 /// Whether a query failed because a hash join does not fit into memory.

@@ -16,6 +16,7 @@ pub(crate) mod columns;
 pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
+mod keys;
 pub(crate) mod positions;
 pub(crate) mod sieve;
 pub(crate) mod source;

@@ -8,7 +8,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::common::TableReference;
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
@@ -25,6 +25,7 @@ use url::Url;
 
 use crate::error::nearest;
 use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
+use crate::memory::SharedMemory;
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
 use crate::plan::{optimize, physical_plan, start};
@@ -122,7 +123,7 @@ impl Session {
     pub fn new(tables: Tables, settings: Settings) -> Result<Self> {
         let storage = Arc::clone(&tables.warehouse().storage);
         let lake = Arc::new(Lake::new(tables));
-        let runtime = runtime(storage, settings.memory_bytes)?;
+        let runtime = runtime(storage, &settings)?;
         let catalogs = MemoryCatalogProviderList::new();
         let catalog = LakeCatalog::new(Arc::clone(&lake));
         catalogs.register_catalog(NAME.to_owned(), Arc::new(catalog));
@@ -610,11 +611,12 @@ fn config(settings: &Settings) -> SessionConfig {
     config
 }
 
-fn runtime(storage: Arc<Storage>, memory_bytes: Option<usize>) -> Result<Arc<RuntimeEnv>> {
+fn runtime(storage: Arc<Storage>, settings: &Settings) -> Result<Arc<RuntimeEnv>> {
     let mut builder =
         RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores(storage)));
-    if let Some(bytes) = memory_bytes {
-        let pool = FairSpillPool::new(bytes.max(MEMORY_BYTES_MIN));
+    if let Some(bytes) = settings.memory_bytes {
+        let threads = config(settings).target_partitions();
+        let pool = SharedMemory::new(bytes.max(MEMORY_BYTES_MIN), threads);
         let top = std::num::NonZeroUsize::MIN.saturating_add(2);
         builder = builder.with_memory_pool(Arc::new(TrackConsumersPool::new(pool, top)));
     }

@@ -11,6 +11,7 @@ use icefield_catalog::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
     Result,
 };
+use tokio::sync::Notify;
 
 /// Fails commits before or after they are done, drawn from an environment.
 pub struct FaultyCatalog {
@@ -21,6 +22,10 @@ pub struct FaultyCatalog {
     next: Arc<Mutex<Option<Fault>>>,
     meanwhile: Arc<Meanwhile>,
     strike: Arc<Strike>,
+    /// Told when a commit begins to hang.
+    pub hung: Arc<Notify>,
+    /// Told by a test to let a late commit go on.
+    pub released: Arc<Notify>,
 }
 
 /// One call, whichever it is, that fails.
@@ -89,6 +94,12 @@ pub enum Fault {
     Conflict,
     /// The catalog cannot be reached.
     Unreachable,
+    /// It is not done, and no answer comes.
+    HangBefore,
+    /// It is done, and no answer comes.
+    HangAfter,
+    /// It waits until [`FaultyCatalog::released`], and is done then.
+    Late,
 }
 
 impl FaultyCatalog {
@@ -101,6 +112,8 @@ impl FaultyCatalog {
             next: Arc::default(),
             meanwhile: Arc::default(),
             strike: Arc::default(),
+            hung: Arc::default(),
+            released: Arc::default(),
         }
     }
 
@@ -144,6 +157,19 @@ impl Catalog for FaultyCatalog {
             Some(Fault::After) => {
                 let _ = self.inner.commit(commit).await?;
                 return Ok(lost());
+            }
+            Some(Fault::HangBefore) => {
+                self.hung.notify_one();
+                return futures::future::pending().await;
+            }
+            Some(Fault::HangAfter) => {
+                let _ = self.inner.commit(commit).await?;
+                self.hung.notify_one();
+                return futures::future::pending().await;
+            }
+            Some(Fault::Late) => {
+                self.hung.notify_one();
+                self.released.notified().await;
             }
             None => {}
         }

@@ -362,6 +362,10 @@ fn explain_tells_how_rows_would_be_deleted() {
     assert!(plan.contains("write.update.mode") && plan.contains("IcebergChangeExec"), "{plan}");
     let plan = lake.ok(&["sql", "-c", "EXPLAIN DELETE FROM raw.t WHERE day < DATE '2027-01-01'"]);
     assert!(plan.contains("1 of 1 data files are removed whole"), "{plan}");
+    let merge = "EXPLAIN MERGE INTO raw.t USING (SELECT 1 AS id, DATE '2026-11-02' AS day) s \
+                 ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
+    let plan = lake.ok(&["sql", "-c", merge]);
+    assert!(plan.contains("write.merge.mode") && plan.contains("HashJoinExec"), "{plan}");
     assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t"), "n\n1\n");
 }
 

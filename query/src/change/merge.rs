@@ -25,7 +25,10 @@ pub(crate) fn stars(tokens: Tokens) -> Tokens {
         matches!(token.map(|it| &it.token), Some(Token::Word(word))
             if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name))
     };
-    if !is(tokens.first(), "MERGE") {
+    let first = tokens
+        .iter()
+        .find(|it| !["EXPLAIN", "ANALYZE", "VERBOSE"].iter().any(|word| is(Some(*it), word)));
+    if !is(first, "MERGE") {
         return tokens;
     }
     let mut out: Tokens = Vec::with_capacity(tokens.len() + 8);

@@ -48,6 +48,7 @@ use roaring::RoaringTreemap;
 
 use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deletes, access_plan};
+use super::keys;
 
 /// The data file of a row, as the metadata names it.
 pub(crate) const FILE: &str = "_file";
@@ -213,12 +214,18 @@ async fn open(
 ) -> Result<Batches> {
     let wanted = Arc::new(source.projection.project_schema(source.schema.table_schema())?);
     let logical = source.schema.table_schema();
-    if let Some(predicate) = &source.predicate
-        && let Some(mut pruner) =
-            FilePruner::try_new(Arc::clone(predicate), logical, &file, Count::new())
-        && pruner.should_prune()?
-    {
-        return Ok(futures::stream::empty().boxed());
+    let mut pruning = None;
+    if let Some(predicate) = &source.predicate {
+        let Some(predicate) = keys::of_file(predicate, logical, &file)? else {
+            return Ok(futures::stream::empty().boxed());
+        };
+        if let Some(mut pruner) =
+            FilePruner::try_new(Arc::clone(&predicate), logical, &file, Count::new())
+            && pruner.should_prune()?
+        {
+            return Ok(futures::stream::empty().boxed());
+        }
+        pruning = Some(predicate);
     }
     let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
         .with_metadata_size_hint(file.metadata_size_hint)
@@ -244,6 +251,7 @@ async fn open(
     let columns = FileColumns::new(&source, &file, &stored, deleted)?;
     let projection = source.projection.clone().try_map_exprs(|it| columns.rewrite(it))?;
     let predicate = source.predicate.clone().map(|it| columns.rewrite(it)).transpose()?;
+    let pruning = pruning.map(|it| columns.rewrite(it)).transpose()?;
     let metrics =
         ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), &source.metrics);
 
@@ -256,9 +264,8 @@ async fn open(
     if let Some(range) = &file.range {
         groups.prune_by_range(footer.row_groups(), range);
     }
-    if let Some(predicate) = &predicate
-        && let Some(pruning) =
-            build_pruning_predicate(Arc::clone(predicate), &stored, &Count::new())
+    if let Some(pruning) = pruning
+        && let Some(pruning) = build_pruning_predicate(pruning, &stored, &Count::new())
     {
         let parquet = metadata.parquet_schema();
         groups.prune_by_statistics(&stored, parquet, footer.row_groups(), &pruning, &metrics);

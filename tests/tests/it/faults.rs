@@ -7,35 +7,40 @@ use std::sync::{Arc, Mutex};
 
 use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt;
-use icefield_catalog::storage::faulty::{Faults, FaultyStore};
+use icefield_catalog::storage::faulty::{Faults, FaultyStore, Strike};
 use icefield_catalog::{Env, Storage};
 use icefield_query::{Answer, Session, Settings};
 use icefield_table::Tables;
 use icefield_tests::faulty_catalog::{Fault, FaultyCatalog};
 use icefield_tests::memory_warehouse;
+use tokio::sync::Notify;
 
 /// A warehouse whose calls can be made to fail.
-struct Lake {
-    tables: Tables,
-    faults: Arc<Faults>,
-    next: Arc<Mutex<Option<Fault>>>,
+pub(crate) struct Lake {
+    pub(crate) tables: Tables,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) next: Arc<Mutex<Option<Fault>>>,
+    /// As the catalog has them.
+    pub(crate) hung: Arc<Notify>,
+    pub(crate) released: Arc<Notify>,
 }
 
 impl Lake {
-    async fn new(properties: &str) -> Self {
+    pub(crate) async fn new(properties: &str) -> Self {
         let faults = Arc::new(Faults::default());
         let in_store = Arc::clone(&faults);
         let storage = Storage::wrapped(Arc::new(move |inner| {
             Arc::new(FaultyStore::new(inner, Env::seeded(1), Arc::clone(&in_store)))
         }));
-        let mut next = Arc::default();
+        let (mut next, mut hung, mut released) = Default::default();
         let tables = memory_warehouse(storage, Env::seeded(1), |inner| {
             let none = Arc::new(AtomicU64::new(0));
             let catalog = FaultyCatalog::new(inner, Env::seeded(1), none);
             next = catalog.next();
+            (hung, released) = (Arc::clone(&catalog.hung), Arc::clone(&catalog.released));
             Arc::new(catalog)
         });
-        let lake = Self { tables, faults, next };
+        let lake = Self { tables, faults, next, hung, released };
         for sql in [
             "CREATE NAMESPACE raw".to_owned(),
             format!(
@@ -51,20 +56,20 @@ impl Lake {
     }
 
     /// A session of another process: nothing in memory.
-    fn session(&self) -> Session {
+    pub(crate) fn session(&self) -> Session {
         let tables = Tables::new(self.tables.warehouse().clone());
         Session::new(tables, Settings::default()).unwrap()
     }
 
-    async fn rows(&self) -> String {
-        let sql = "SELECT id, v FROM raw.t ORDER BY id, v";
+    pub(crate) async fn rows(&self) -> String {
+        let sql = "SELECT id, left(v, 8) AS v, octet_length(v) AS n FROM raw.t ORDER BY id, v";
         let Answer::Rows(rows) = self.session().run(sql).await.unwrap() else { panic!() };
         let batches: Vec<_> = rows.stream.try_collect().await.unwrap();
         pretty_format_batches(&batches).unwrap().to_string()
     }
 
     /// Runs statements as one; whether all were acknowledged.
-    async fn run(&self, statements: &[&str]) -> bool {
+    pub(crate) async fn run(&self, statements: &[&str]) -> bool {
         let session = self.session();
         for statement in statements {
             if session.run(statement).await.is_err() {
@@ -76,7 +81,7 @@ impl Lake {
 }
 
 /// The statements, each of which gives the same rows however often it runs.
-const STATEMENTS: [&[&str]; 5] = [
+pub(crate) const STATEMENTS: [&[&str]; 5] = [
     &["DELETE FROM raw.t WHERE id % 4 = 0"],
     &["UPDATE raw.t SET v = 'b' WHERE id > 10"],
     &["MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS v FROM range(15, 25) r(i)) s \
@@ -85,7 +90,7 @@ const STATEMENTS: [&[&str]; 5] = [
     &["BEGIN", "DELETE FROM raw.t WHERE id = 7", "UPDATE raw.t SET v = 'x' WHERE id = 8", "COMMIT"],
 ];
 
-const MODES: [&str; 2] = [
+pub(crate) const MODES: [&str; 2] = [
     "'format-version' = '2', 'write.delete.mode' = 'copy-on-write', \
      'write.update.mode' = 'copy-on-write', 'write.merge.mode' = 'copy-on-write'",
     "'format-version' = '3', 'write.delete.mode' = 'merge-on-read', \
@@ -104,10 +109,10 @@ async fn no_failing_storage_call_leaves_a_change_half_done() {
             let after = lake.rows().await;
             assert_ne!(before, after);
             for call in 1..=calls {
-                for is_after in [false, true] {
-                    let what = format!("call {call} of {statements:?}, {mode}, after: {is_after}");
+                for strike in [Strike::Before, Strike::After] {
+                    let what = format!("call {call} of {statements:?}, {mode}, {strike:?}");
                     let lake = Lake::new(mode).await;
-                    lake.faults.after.store(is_after, Ordering::Relaxed);
+                    *lake.faults.strike.lock().unwrap() = strike;
                     lake.faults.requests.store(0, Ordering::Relaxed);
                     lake.faults.strike_at.store(call, Ordering::Relaxed);
                     let acknowledged = lake.run(statements).await;

@@ -1,8 +1,11 @@
 //! Tests across crates.
 
 mod changes;
+mod cuts;
 mod faults;
+mod larger;
 mod properties;
+mod pruning;
 mod scan;
 mod simulation;
 mod simulation_changes;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use icefield_catalog::storage::faulty::{Faults, FaultyStore};
+use icefield_catalog::storage::faulty::{Faults, FaultyStore, Strike as StoreStrike};
 use icefield_catalog::{Env, Storage};
 use icefield_query::Session;
 use icefield_table::Tables;
@@ -122,7 +122,8 @@ async fn failing_storage(version: u8, is_after: bool) {
         for number in 1.. {
             let what = format!("storage call {number} of {call}, v{version}, after: {is_after}");
             let lake = Lake::new(version).await;
-            lake.faults.after.store(is_after, Ordering::Relaxed);
+            let strike = if is_after { StoreStrike::After } else { StoreStrike::Before };
+            *lake.faults.strike.lock().unwrap() = strike;
             lake.faults.requests.store(0, Ordering::Relaxed);
             lake.faults.strike_at.store(number, Ordering::Relaxed);
             let answered = lake.call(call).await;
