@@ -1,66 +1,85 @@
 //! The memory that a session's queries share.
 //!
+//! ```text
+//!   limit │ half: tables of joins, groups, rows to be sorted, which spill │ half: merges │
+//! ```
+//!
 //! To merge what it has spilled, a sort of DataFusion 54 takes memory for as many runs at once as it
-//! can get, and keeps it until its last row. A join of two sorts needs both, one after the other: the
-//! first takes everything and the second fails, however much there is. Here a merge gets a share; with
-//! less, it merges in several rounds.
+//! can get, keeps it until its last row, and fails if it gets none. A join of two sorts needs both, one
+//! after the other: the first takes everything and the second fails, however much there is. So merges
+//! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds.
 
 use std::fmt;
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{
-    FairSpillPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+    FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 
 /// What DataFusion calls those who merge spilled runs.
 const MERGES: &str = "ExternalSorterMerge";
-/// The least share of one: what a sort sets aside from the beginning so that it can merge at all.
+/// The least that a merge may take.
 const SHARE_MIN_BYTES: usize = 10 << 20;
 
-/// A [`FairSpillPool`] in which merges of spilled runs have a limit of their own.
+/// Memory for queries, of which merges of spilled runs have a part of their own.
 #[derive(Debug)]
 pub(crate) struct SharedMemory {
-    inner: FairSpillPool,
+    rest: FairSpillPool,
+    merges: GreedyMemoryPool,
+    /// What one merge may take.
     share_bytes: usize,
+    bytes: usize,
 }
 
 impl SharedMemory {
     /// A pool of `bytes` for queries that work on `threads` cores.
     pub(crate) fn new(bytes: usize, threads: usize) -> Self {
-        Self { inner: FairSpillPool::new(bytes), share_bytes: share_bytes(bytes, threads) }
+        let merges = bytes / 2;
+        Self {
+            rest: FairSpillPool::new(bytes - merges),
+            merges: GreedyMemoryPool::new(merges),
+            share_bytes: share_bytes(bytes, threads),
+            bytes,
+        }
+    }
+
+    /// The pool of a consumer.
+    fn of(&self, consumer: &MemoryConsumer) -> &dyn MemoryPool {
+        if consumer.name().starts_with(MERGES) { &self.merges } else { &self.rest }
     }
 }
 
-/// What one of the sorts of a join may take: each core has two, and half is for what is not a merge.
+/// What one merge may take of `bytes`: on each core, a join has two. With less than the least, two runs
+/// of wide rows do not fit.
 fn share_bytes(bytes: usize, threads: usize) -> usize {
     (bytes / threads.saturating_mul(4).max(1)).max(SHARE_MIN_BYTES)
 }
 
 impl fmt::Display for SharedMemory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner.fmt(f)
+        self.rest.fmt(f)
     }
 }
 
 impl MemoryPool for SharedMemory {
     fn name(&self) -> &str {
-        self.inner.name()
+        "shared"
     }
 
     fn register(&self, consumer: &MemoryConsumer) {
-        self.inner.register(consumer);
+        self.of(consumer).register(consumer);
     }
 
     fn unregister(&self, consumer: &MemoryConsumer) {
-        self.inner.unregister(consumer);
+        self.of(consumer).unregister(consumer);
     }
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
-        self.inner.grow(reservation, additional);
+        self.of(reservation.consumer()).grow(reservation, additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
-        self.inner.shrink(reservation, shrink);
+        self.of(reservation.consumer()).shrink(reservation, shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -72,14 +91,14 @@ impl MemoryPool for SharedMemory {
                 self.share_bytes
             )));
         }
-        self.inner.try_grow(reservation, additional)
+        self.of(reservation.consumer()).try_grow(reservation, additional)
     }
 
     fn reserved(&self) -> usize {
-        self.inner.reserved()
+        self.rest.reserved() + self.merges.reserved()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
-        self.inner.memory_limit()
+        MemoryLimit::Finite(self.bytes)
     }
 }

@@ -19,7 +19,7 @@ use arrow::compute::SortOptions;
 use datafusion::catalog::TableProvider;
 use datafusion::common::{Column, ScalarValue, TableReference};
 use datafusion::datasource::provider_as_source;
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit};
@@ -32,6 +32,7 @@ use icefield_table::{At, Table};
 use crate::change::sink::{self, Layout, Target};
 use crate::change::{collect, data_file, into_target};
 use crate::error::nearest;
+use crate::memory::SharedMemory;
 use crate::names::folded;
 use crate::parser::{Sql, tokens};
 use crate::provider::Lake;
@@ -325,7 +326,8 @@ impl Session {
         let mut state = self.state();
         if self.settings().memory_bytes.is_none() {
             let top = NonZeroUsize::MIN.saturating_add(2);
-            let pool = TrackConsumersPool::new(FairSpillPool::new(MEMORY_BYTES), top);
+            let threads = state.config().target_partitions();
+            let pool = TrackConsumersPool::new(SharedMemory::new(MEMORY_BYTES, threads), top);
             let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env());
             let runtime = runtime.with_memory_pool(Arc::new(pool)).build_arc()?;
             state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();

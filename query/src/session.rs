@@ -602,11 +602,18 @@ fn config(settings: &Settings) -> SessionConfig {
     if let Some(threads) = settings.threads {
         config = config.with_target_partitions(threads.max(1));
     }
+    let threads = config.target_partitions();
     let options = config.options_mut();
     options.execution.time_zone = Some("+00:00".to_owned());
     options.execution.parquet.pushdown_filters = false;
     // 0.05 is the number it looks like.
     options.sql_parser.parse_float_as_decimal = true;
+    if let Some(bytes) = settings.memory_bytes {
+        // What each sort sets aside for its merge: a join has two of them on each core.
+        let share = bytes.max(MEMORY_BYTES_MIN) / threads.saturating_mul(4).max(1);
+        let reserved = &mut options.execution.sort_spill_reservation_bytes;
+        *reserved = (*reserved).min(share);
+    }
     options.execution.spill_compression = datafusion::common::config::SpillCompression::Lz4Frame;
     config
 }
