@@ -27,7 +27,7 @@ fn table(lake: &Lake, files: usize, properties: &str) {
 }
 
 fn json(text: &str) -> Value {
-    serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    serde_json::from_str(text).map_err(|error| format!("{error}: {text}")).unwrap()
 }
 
 fn files(lake: &Lake) -> u64 {

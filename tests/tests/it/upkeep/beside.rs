@@ -116,7 +116,8 @@ async fn beside(layout: &str, properties: &str) {
     let orphan = folder.path().join("raw/t/data/orphan.parquet");
     std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
     std::fs::write(&orphan, "x").unwrap();
-    let old = SystemTime::now() - Duration::from_secs(30 * 24 * 3600);
+    let now = Duration::from_millis(icefield_catalog::Env::real().now_ms().cast_unsigned());
+    let old = SystemTime::UNIX_EPOCH + now - Duration::from_secs(30 * 24 * 3600);
     std::fs::File::options().write(true).open(&orphan).unwrap().set_modified(old).unwrap();
 
     let is_over = Arc::new(AtomicBool::default());
