@@ -52,7 +52,8 @@ impl SharedMemory {
 /// What one merge may take of `bytes`: on each core, a join has two. With less than the least, two runs
 /// of wide rows do not fit.
 fn share_bytes(bytes: usize, threads: usize) -> usize {
-    (bytes / threads.saturating_mul(4).max(1)).max(SHARE_MIN_BYTES)
+    // What spills works in two parts at least.
+    (bytes / threads.max(2).saturating_mul(4)).max(SHARE_MIN_BYTES)
 }
 
 impl fmt::Display for SharedMemory {
