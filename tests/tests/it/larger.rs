@@ -9,7 +9,7 @@ use icefield_query::{Answer, Session, Settings};
 use icefield_table::Tables;
 use icefield_tests::memory_warehouse;
 
-/// Rows of the source, and of the target: each side more than [`MEMORY_BYTES`].
+/// Rows of the source, and of the target: each side more than the half of [`MEMORY_BYTES`] that is not for merges.
 fn rows() -> i64 {
     std::env::var("ICEFIELD_ROWS").ok().and_then(|it| it.parse().ok()).unwrap_or(330_000)
 }
