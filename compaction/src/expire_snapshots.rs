@@ -11,6 +11,7 @@
 //! and no snapshot that stays does.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -234,6 +235,8 @@ pub async fn run(
                     if error.kind == icefield_query::ErrorKind::Conflict && tries < TRIES_MAX =>
                 {
                     tries += 1;
+                    let env = &session.tables().warehouse().env;
+                    env.sleep(env.jitter(Duration::from_millis(10 << tries.min(7)))).await;
                 }
                 other => return other,
             }

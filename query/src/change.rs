@@ -15,6 +15,7 @@
 //! without them, or by writing down their positions.
 
 pub(crate) mod cover;
+mod in_place;
 mod merge;
 pub(crate) mod sink;
 pub(crate) mod statement;
@@ -30,15 +31,17 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
-use icefield_catalog::spec::{DataFileFormat, FormatVersion};
+use icefield_catalog::spec::{DataFileFormat, FormatVersion, Schema};
 use icefield_table::commit::{self, Change, Check, DeletedRows};
 use icefield_table::manifest::DataFile;
 use icefield_table::scan::{ScanTask, plan};
 use icefield_table::snapshot::Version;
 use icefield_table::{At, Table, partition, snapshot};
 
+use crate::defaults;
 use crate::insert::StatementContext;
 use crate::plan::{is_full_hash_join, physical_plan, rows_of, spilling};
+use crate::provider::Lake;
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 use crate::session::{Answer, Done, Session};
@@ -101,10 +104,14 @@ pub(crate) async fn run(
 pub(crate) async fn explain(session: &Session, statement: Statement, text: &str) -> Result<Answer> {
     let mut work = Work::begin(session, &statement, text, None).await?;
     let covered = work.covered().await?;
-    let (logical, _) = work.plan(&covered).await?;
-    let state = &work.state;
-    let physical = physical_plan(state, &logical).await?;
-    let shown = datafusion::physical_plan::displayable(physical.as_ref()).indent(false);
+    let shown = match work.in_place_explained().await? {
+        Some(shown) => shown,
+        None => {
+            let (logical, _) = work.plan(&covered).await?;
+            let physical = physical_plan(&work.state, &logical).await?;
+            datafusion::physical_plan::displayable(physical.as_ref()).indent(false).to_string()
+        }
+    };
     let tasks = work.tasks().await?;
     let bytes: u64 = tasks.values().map(ScanTask::file_size_bytes).sum();
     let how = format!(
@@ -116,8 +123,7 @@ pub(crate) async fn explain(session: &Session, statement: Statement, text: &str)
     );
     let names: arrow::array::ArrayRef =
         Arc::new(arrow::array::StringArray::from(vec!["physical_plan", "row_change"]));
-    let plans: arrow::array::ArrayRef =
-        Arc::new(arrow::array::StringArray::from(vec![shown.to_string(), how]));
+    let plans: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec![shown, how]));
     let batch = arrow::array::RecordBatch::try_from_iter([("plan_type", names), ("plan", plans)])?;
     work.end();
     Ok(Answer::Rows(rows_of(batch)))
@@ -183,6 +189,8 @@ impl<'a> Work<'a> {
             alias: target.alias.clone(),
             columns: &columns,
             uuids: statement::uuids(&version.schema),
+            types: statement::types(&version.schema),
+            defaults: defaults::in_sql(&version.schema)?,
             lineage: is_v3,
             table: table.name(),
         };
@@ -202,6 +210,11 @@ impl<'a> Work<'a> {
     async fn run(&mut self) -> Result<Done> {
         let tasks = self.tasks().await?;
         let covered = self.covered().await?;
+        if let Some((mut change, counts)) = self.update_in_place(&tasks).await? {
+            let check = self.check(&change)?;
+            change.checks.push(check);
+            return self.commit(change, counts).await;
+        }
         let (logical, target) = self.plan(&covered).await?;
         let mut outcome = Outcome::default();
         // A DELETE of nothing but whole files reads none.
@@ -376,6 +389,7 @@ impl<'a> Work<'a> {
             }
         }
         let null = || lit(datafusion::common::ScalarValue::Null);
+        let mut defaults = defaults::write_defaults(&self.version.schema)?;
         let mut exprs = vec![
             lit(sink::INSERT).alias("$op"),
             null().alias("$file"),
@@ -385,9 +399,10 @@ impl<'a> Work<'a> {
         ];
         for field in fields {
             let place = names.iter().position(|it| *it == field.name);
-            let value = place.and_then(|it| given.get(it)).map_or_else(null, |(table, name)| {
-                Expr::Column(Column::new(table.clone(), name.clone()))
-            });
+            let value = match place.and_then(|it| given.get(it)) {
+                Some((table, name)) => Expr::Column(Column::new(table.clone(), name.clone())),
+                None => defaults.remove(&field.name).map_or_else(null, lit),
+            };
             exprs.push(value.alias(field.name.clone()));
         }
         let inserted = LogicalPlanBuilder::from(query).project(exprs)?;
@@ -471,26 +486,9 @@ impl<'a> Work<'a> {
         &mut self,
         deleted: HashMap<String, roaring::RoaringTreemap>,
     ) -> Result<Vec<DataFile>> {
-        let name = self.session.lake.prepared_name();
         let is_v3 = self.table.metadata().format_version() >= FormatVersion::V3;
-        let table = IcebergTable::new(&self.session.lake, self.table.clone(), At::Now)?;
-        let table = table.with_positions()?.with_files(Chosen::Only(Arc::new(deleted)));
-        let table: Arc<dyn TableProvider> = Arc::new(table);
-        let scan =
-            LogicalPlanBuilder::scan(TableReference::bare(name), provider_as_source(table), None)?;
-        let null = || lit(datafusion::common::ScalarValue::Null);
-        let column = |name: &str| Expr::Column(Column::from_name(name));
-        let lineage = |name: &str| if is_v3 { column(name) } else { null() };
-        let mut exprs = vec![
-            lit(sink::COPY).alias("$op"),
-            null().alias("$file"),
-            null().alias("$pos"),
-            lineage("_row_id").alias("$row_id"),
-            lineage("_last_updated_sequence_number").alias("$updated"),
-        ];
-        for field in self.version.schema.as_struct().fields() {
-            exprs.push(column(&field.name).alias(field.name.clone()));
-        }
+        let schema = &self.version.schema;
+        let (scan, exprs) = copied(&self.session.lake, &self.table, schema, deleted)?;
         let target = Arc::new(Target::new(&self.table, true, is_v3, false));
         let logical = into_target(scan.project(exprs)?.build()?, &target)?;
         Ok(collect(&self.state, &logical, &target).await?.files)
@@ -618,6 +616,33 @@ impl<'a> Work<'a> {
         }
         Ok(Some(parts.join(", ")))
     }
+}
+
+/// Rows of some files of a table, without those at the positions given, and what the sink takes of them.
+pub(crate) fn copied(
+    lake: &Lake,
+    table: &Table,
+    schema: &Schema,
+    files: HashMap<String, roaring::RoaringTreemap>,
+) -> Result<(LogicalPlanBuilder, Vec<Expr>)> {
+    let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
+    let source = IcebergTable::new(lake, table.clone(), At::Now)?;
+    let source = source.with_positions()?.with_files(Chosen::Only(Arc::new(files)));
+    let source = provider_as_source(Arc::new(source));
+    let scan = LogicalPlanBuilder::scan(TableReference::bare("copied"), source, None)?;
+    let null = || lit(datafusion::common::ScalarValue::Null);
+    let column = |name: &str| Expr::Column(Column::from_name(name));
+    let lineage = |name: &str| if is_v3 { column(name) } else { null() };
+    let mut exprs = vec![
+        lit(sink::COPY).alias("$op"),
+        null().alias("$file"),
+        null().alias("$pos"),
+        lineage("_row_id").alias("$row_id"),
+        lineage("_last_updated_sequence_number").alias("$updated"),
+    ];
+    let fields = schema.as_struct().fields();
+    exprs.extend(fields.iter().map(|it| column(&it.name).alias(it.name.clone())));
+    Ok((scan, exprs))
 }
 
 /// Rows that a statement changed.

@@ -35,9 +35,10 @@ use icefield_catalog::spec::{NullOrder, SortDirection, TableMetadata, Transform}
 use icefield_table::Table;
 use icefield_table::commit::{self, Change, Evolution};
 use icefield_table::manifest::DataFile;
-use icefield_table::write::{MEMORY_BYTES, TableWriter, WriteContext};
+use icefield_table::write::{TableWriter, WriteContext};
 
 use crate::error::external;
+use crate::memory::writer_bytes;
 use crate::provider::Lake;
 
 /// What is done with the files that were written.
@@ -336,9 +337,10 @@ impl ExecutionPlan for WriteExec {
         let (context, files) = (Arc::clone(&self.context), Arc::clone(&self.files));
         let reservation = MemoryConsumer::new(format!("IcebergWriteExec[{partition}]"))
             .register(task.memory_pool());
+        let memory_bytes = writer_bytes(&task);
         let work = async move {
             let mut writer =
-                TableWriter::new(context, partition, MEMORY_BYTES).map_err(external)?;
+                TableWriter::new(context, partition, memory_bytes).map_err(external)?;
             while let Some(batch) = input.next().await {
                 writer.write(&batch?).await.map_err(external)?;
                 reservation.resize(writer.memory_bytes());

@@ -13,6 +13,7 @@
 //! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
 
 mod change;
+mod defaults;
 mod error;
 mod insert;
 mod memory;

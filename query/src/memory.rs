@@ -12,14 +12,30 @@
 use std::fmt;
 
 use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
+use icefield_table::write;
 
 /// What DataFusion calls those who merge spilled runs.
 const MERGES: &str = "ExternalSorterMerge";
 /// The least that a merge may take.
 const SHARE_MIN_BYTES: usize = 10 << 20;
+/// The least that a writer works in.
+const WRITER_MIN_BYTES: usize = 4 << 20;
+
+/// What one of a statement's writers may hold before it writes: a part of the limit, so that what feeds the
+/// writers has most of it.
+pub(crate) fn writer_bytes(task: &TaskContext) -> usize {
+    let threads = task.session_config().target_partitions().max(1);
+    match task.memory_pool().memory_limit() {
+        MemoryLimit::Finite(bytes) => {
+            (bytes / threads.saturating_mul(4)).clamp(WRITER_MIN_BYTES, write::MEMORY_BYTES)
+        }
+        _ => write::MEMORY_BYTES,
+    }
+}
 
 /// Memory for queries, of which merges of spilled runs have a part of their own.
 #[derive(Debug)]

@@ -16,9 +16,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use arrow::compute::SortOptions;
-use datafusion::catalog::TableProvider;
-use datafusion::common::{Column, ScalarValue, TableReference};
-use datafusion::datasource::provider_as_source;
+use datafusion::common::Column;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
@@ -29,15 +27,14 @@ use icefield_table::scan::ScanTask;
 use icefield_table::write::{Outputs, WriteContext};
 use icefield_table::{At, Table};
 
-use crate::change::sink::{self, Layout, Target};
-use crate::change::{collect, data_file, into_target};
+use crate::change::sink::{Layout, Target};
+use crate::change::{collect, copied, data_file, into_target};
 use crate::error::nearest;
 use crate::memory::SharedMemory;
 use crate::names::folded;
 use crate::parser::{Sql, tokens};
 use crate::provider::Lake;
 use crate::provider::table::IcebergTable;
-use crate::scan::Chosen;
 use crate::{Error, Result, Session};
 pub use curve::Curve;
 pub use pace::Pace;
@@ -194,24 +191,9 @@ impl Rewriter {
         for task in tasks {
             files.insert(task.file_path()?.to_owned(), Default::default());
         }
-        let source = IcebergTable::new(&self.lake, table.clone(), At::Now)?;
-        let source = source.with_positions()?.with_files(Chosen::Only(Arc::new(files)));
-        let source: Arc<dyn TableProvider> = Arc::new(source);
-        let name = TableReference::bare("rewritten");
-        let scan = LogicalPlanBuilder::scan(name, provider_as_source(source), None)?;
-
-        let fields = table.metadata().current_schema().as_struct().fields();
-        let column = |name: &str| Expr::Column(Column::from_name(name));
-        let null = || lit(ScalarValue::Null);
-        let lineage = |name: &str| if is_v3 { column(name) } else { null() };
-        let mut exprs = vec![
-            lit(sink::COPY).alias("$op"),
-            null().alias("$file"),
-            null().alias("$pos"),
-            lineage("_row_id").alias("$row_id"),
-            lineage("_last_updated_sequence_number").alias("$updated"),
-        ];
-        exprs.extend(fields.iter().map(|it| column(&it.name).alias(it.name.clone())));
+        let schema = table.metadata().current_schema();
+        let fields = schema.as_struct().fields();
+        let (scan, mut exprs) = copied(&self.lake, table, schema, files)?;
         let mut order = Vec::new();
         let mut has_key = false;
         match &rewrite.order {
@@ -231,7 +213,8 @@ impl Rewriter {
                 curve::check(table, columns)?;
                 let scales = self.scales(scan.clone(), columns).await?;
                 let key = ScalarUDF::from(curve::Key::new(*curve, scales));
-                let columns = columns.iter().map(|it| column(it)).collect();
+                let columns = columns.iter().map(|it| Expr::Column(Column::from_name(it)));
+                let columns = columns.collect();
                 exprs.push(key.call(columns).alias("$key"));
                 has_key = true;
                 order.push((fields.len(), SortOptions::default()));

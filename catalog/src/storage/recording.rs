@@ -114,6 +114,11 @@ impl IoSnapshot {
         self.reads[2]
     }
 
+    /// Bytes read of data and delete files.
+    pub fn data_bytes(&self) -> u64 {
+        self.read_bytes[2]
+    }
+
     /// Read requests for manifests and manifest lists.
     pub fn manifest_reads(&self) -> u64 {
         self.reads[1]

@@ -4,6 +4,8 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
+use serde_json::{Value, json};
+
 use crate::lake::Lake;
 
 fn csv(lake: &Lake, sql: &str) -> String {
@@ -473,4 +475,43 @@ fn rows_deleted_by_two_at_once_are_counted_once() {
     });
     assert_eq!(total, 10);
     assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t.snapshots"), "n\n2\n");
+}
+
+#[test]
+fn an_update_of_copied_files_changes_rows_where_they_are() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.t (k INT, big BIGINT, z DOUBLE, s STRING) TBLPROPERTIES \
+         ('format-version' = '3', 'write.update.mode' = 'copy-on-write')",
+    );
+    lake.exec(
+        "INSERT INTO raw.t SELECT i, 9007199254740993 + 2 * i, i % 4, 'old' FROM range(0, 8) r(i)",
+    );
+    lake.exec("INSERT INTO raw.t VALUES (100, 1, 1, 'old')");
+    let untouched = lake.value("SELECT DISTINCT _file FROM raw.t WHERE k = 100");
+    // A double in a column of whole numbers, and a division that only some rows bear.
+    lake.exec("UPDATE raw.t SET big = 12 / z, s = 'new' WHERE z > 1");
+    let big = |i: i64| match i % 4 {
+        2 => json!(6),
+        3 => json!(4),
+        _ => json!(9_007_199_254_740_993 + 2 * i),
+    };
+    let text = |i: i64| if i % 4 > 1 { "new" } else { "old" };
+    let wanted: Vec<Vec<Value>> = (0..8)
+        .map(|i| {
+            vec![json!(i), big(i), json!(text(i)), json!(i), json!(if i % 4 > 1 { 3 } else { 1 })]
+        })
+        .collect();
+    let read = "SELECT k, big, s, _row_id, _last_updated_sequence_number FROM raw.t WHERE k < 100 \
+                ORDER BY _pos";
+    assert_eq!(lake.rows(read), wanted);
+    let still = lake.value("SELECT DISTINCT _file FROM raw.t WHERE k = 100");
+    assert_eq!(still, untouched);
+    // A condition that holds for other rows each time is asked once.
+    let update = "UPDATE raw.t SET s = 'chance' WHERE random() < 0.5";
+    let said = lake.ok(&["sql", "-c", update]);
+    let count = lake.value("SELECT count(*) FROM raw.t WHERE s = 'chance'");
+    assert!(said.starts_with(&format!("UPDATE {count} ")), "{count}: {said}");
+    let plan = lake.ok(&["sql", "-c", "EXPLAIN UPDATE raw.t SET s = 'x' WHERE k = 1"]);
+    assert!(plan.contains("rows that change") && plan.contains("copy-on-write"), "{plan}");
 }

@@ -10,6 +10,7 @@ mod crash_changes;
 mod ingest;
 mod interop;
 mod lake;
+mod memory;
 mod races;
 mod services;
 mod sql;

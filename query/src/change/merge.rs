@@ -308,7 +308,7 @@ impl Rewriter<'_> {
             let place = names.iter().position(|it| it == column);
             match place.and_then(|it| row.get(it)) {
                 Some(value) => self.value(column, value.clone()).map(Some),
-                None => Ok(None),
+                None => Ok(self.defaults.get(column).cloned()),
             }
         };
         self.columns.iter().map(value).collect()
@@ -374,7 +374,7 @@ fn source_alias(source: &TableFactor) -> Result<Ident> {
     }
 }
 
-fn case(arms: Vec<(Expr, Expr)>, other: Expr) -> Expr {
+pub(super) fn case(arms: Vec<(Expr, Expr)>, other: Expr) -> Expr {
     if arms.is_empty() {
         return other;
     }
@@ -392,6 +392,6 @@ fn number(value: i32) -> Expr {
     Expr::Value(ast::Value::Number(value.to_string(), false).into())
 }
 
-fn null() -> Expr {
+pub(super) fn null() -> Expr {
     Expr::Value(ast::Value::Null.into())
 }

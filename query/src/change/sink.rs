@@ -36,12 +36,13 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 use icefield_table::Table;
 use icefield_table::manifest::DataFile;
-use icefield_table::write::{MEMORY_BYTES, TableWriter, WriteContext};
+use icefield_table::write::{TableWriter, WriteContext};
 use roaring::RoaringTreemap;
 
 use crate::Error;
 use crate::error::external;
 use crate::insert::{count_schema, counts_properties, one_count, partition_exprs, sort_order};
+use crate::memory::writer_bytes;
 use crate::rewrite::Pace;
 
 /// Delete a row.
@@ -300,10 +301,11 @@ impl ExecutionPlan for ChangeExec {
     ) -> Result<SendableRecordBatchStream> {
         let mut input = self.input.execute(partition, Arc::clone(&task))?;
         let this = self.clone();
+        let memory_bytes = writer_bytes(&task);
         let reservation = MemoryConsumer::new(format!("IcebergChangeExec[{partition}]"))
             .register(task.memory_pool());
         let work = async move {
-            let mut worker = Worker::new(&this, partition)?;
+            let mut worker = Worker::new(&this, partition, memory_bytes)?;
             let mut rows = 0;
             while let Some(batch) = input.next().await {
                 let batch = batch?;
@@ -329,11 +331,11 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    fn new(plan: &'a ChangeExec, partition: usize) -> Result<Self> {
+    fn new(plan: &'a ChangeExec, partition: usize, memory_bytes: usize) -> Result<Self> {
         let writer = match &plan.context {
             None => None,
             Some(context) => Some(
-                TableWriter::new(Arc::clone(context), partition, MEMORY_BYTES).map_err(external)?,
+                TableWriter::new(Arc::clone(context), partition, memory_bytes).map_err(external)?,
             ),
         };
         Ok(Self { plan, writer, outcome: Outcome::default() })

@@ -8,9 +8,10 @@
 //!
 //! The parts that people wrote go over as they were parsed, so errors still point at their places.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
+use arrow::datatypes::DataType;
 use datafusion::logical_expr::Expr as Predicate;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
@@ -20,6 +21,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::parser::Parser;
 use icefield_catalog::spec::{PrimitiveType, Schema};
 
+use super::merge::{case, null};
 use super::sink;
 use crate::names::{folded, parts};
 use crate::parser::Sql;
@@ -108,6 +110,17 @@ pub(crate) struct Rewritten {
     pub(crate) keys: Vec<String>,
     /// The condition planned: which rows were read.
     pub(crate) read: Option<Predicate>,
+    /// An UPDATE of nothing but its table, for tables whose files are copied.
+    pub(crate) in_place: Option<InPlace>,
+}
+
+/// An UPDATE as two queries: which rows it is about, and the files that have such rows as they become.
+#[derive(Debug)]
+pub(crate) struct InPlace {
+    /// `SELECT 1, _file, _pos FROM t WHERE p`.
+    pub(crate) found: Statement,
+    /// `SELECT 4, …, CASE WHEN p THEN e ELSE a END, b, c FROM t`.
+    pub(crate) copied: Statement,
 }
 
 /// The table that a statement changes.
@@ -186,6 +199,14 @@ pub(crate) fn uuids(schema: &Schema) -> HashSet<String> {
     fields.filter(is_uuid).map(|it| it.name.clone()).collect()
 }
 
+/// The types of columns that have nothing inside.
+pub(crate) fn types(schema: &Schema) -> HashMap<String, DataType> {
+    let fields = schema.as_struct().fields().iter().filter(|it| it.field_type.is_primitive());
+    fields
+        .map(|it| (it.name.clone(), icefield_table::arrow::data_type(&it.field_type, false)))
+        .collect()
+}
+
 /// The name of a table registered for a statement, as SQL.
 pub(crate) fn prepared(name: &str) -> String {
     format!("lake.\"{PREPARED}\".\"{name}\"")
@@ -198,6 +219,10 @@ pub(crate) struct Rewriter<'a> {
     pub(crate) alias: Ident,
     pub(crate) columns: &'a [String],
     pub(crate) uuids: HashSet<String>,
+    /// The types of columns that have nothing inside.
+    pub(crate) types: HashMap<String, DataType>,
+    /// What columns hold where a statement does not say; null in others.
+    pub(crate) defaults: HashMap<String, Expr>,
     /// Whether rows have ids (format v3).
     pub(crate) lineage: bool,
     /// The target's name, to recognize it among what is read.
@@ -239,6 +264,7 @@ impl Rewriter<'_> {
             into_columns: None,
             keys: Vec::new(),
             read: None,
+            in_place: None,
         }
     }
 
@@ -305,6 +331,10 @@ impl Rewriter<'_> {
             inner.projection.push(named(value, column));
         }
         inner.selection.clone_from(&update.selection);
+        let in_place = match (&update.from, &update.selection) {
+            (None, Some(condition)) => self.in_place(&assigned, condition)?,
+            _ => None,
+        };
         let condition = match (update.from, &update.selection) {
             (Some(ast::UpdateTableFromKind::AfterSet(tables)), _) => {
                 inner.from.extend(tables);
@@ -319,7 +349,55 @@ impl Rewriter<'_> {
         let once = matches!(condition, Condition::Joined);
         let mut made = self.made(Kind::Update, rows, condition);
         made.once = once;
+        made.in_place = in_place;
         Ok(made)
+    }
+
+    /// An UPDATE as two queries, if it asks no others.
+    fn in_place(&self, assigned: &[(String, Expr)], condition: &Expr) -> Result<Option<InPlace>> {
+        let mut found = self.leading(sink::DELETE)?;
+        select(&mut found)?.selection = Some(condition.clone());
+        let lineage = |name: &str| match self.lineage {
+            true => format!("{}.{name}", self.alias),
+            false => "CAST(NULL AS BIGINT)".to_owned(),
+        };
+        let mut copied = parse(&format!(
+            "SELECT {} AS \"$op\", NULL AS \"$file\", NULL AS \"$pos\", {} AS \"$row_id\" FROM {} AS {}",
+            sink::COPY,
+            lineage("_row_id"),
+            prepared(self.name),
+            self.alias
+        ))?;
+        let inner = select(&mut copied)?;
+        let where_found = |value: Expr, other: Expr| case(vec![(condition.clone(), value)], other);
+        let updated = expression(&lineage("_last_updated_sequence_number"))?;
+        inner.projection.push(named(where_found(null(), updated), "$updated"));
+        for column in self.columns {
+            let value = match assigned.iter().find(|(name, _)| name == column) {
+                None => self.own(column),
+                Some((_, value)) => {
+                    // In the column's type: what both branches have in common may be coarser.
+                    let Some(kind) = self.types.get(column) else { return Ok(None) };
+                    let mut cast = expression(&format!("arrow_cast(NULL, '{kind}')"))?;
+                    if let Some(argument) = first_argument(&mut cast) {
+                        *argument = self.value(column, value.clone())?;
+                    }
+                    where_found(cast, self.own(column))
+                }
+            };
+            inner.projection.push(named(value, column));
+        }
+        let asks = |query: &Query| {
+            ast::visit_expressions(query, |it| match it {
+                Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. } => {
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            })
+            .is_break()
+        };
+        let is_alone = !asks(&copied);
+        Ok(is_alone.then(|| InPlace { found: query(found), copied: query(copied) }))
     }
 
     /// Assignments by the names of columns as the table has them.
@@ -373,9 +451,8 @@ impl Rewriter<'_> {
     /// A value for a column; text is taken for UUIDs.
     pub(super) fn value(&self, column: &str, value: Expr) -> Result<Expr> {
         if is_default(&value) {
-            return Err(Error::unsupported(format!(
-                "column `{column}` has no default that could be assigned"
-            )));
+            let null = Expr::Value(ast::Value::Null.into());
+            return Ok(self.defaults.get(column).cloned().unwrap_or(null));
         }
         if !self.uuids.contains(column) {
             return Ok(value);
@@ -475,6 +552,23 @@ pub(super) fn parse(text: &str) -> Result<Query> {
     let dialect = Sql::default();
     let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
     Ok(*parser.parse_query().map_err(sql)?)
+}
+
+/// Parses an expression of ours.
+fn expression(text: &str) -> Result<Expr> {
+    let dialect = Sql::default();
+    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
+    parser.parse_expr().map_err(sql)
+}
+
+/// The first argument of a call.
+fn first_argument(call: &mut Expr) -> Option<&mut Expr> {
+    let Expr::Function(function) = call else { return None };
+    let ast::FunctionArguments::List(list) = &mut function.args else { return None };
+    match list.args.first_mut()? {
+        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(it)) => Some(it),
+        _ => None,
+    }
 }
 
 pub(super) fn select(query: &mut Query) -> Result<&mut ast::Select> {

@@ -1,5 +1,6 @@
 //! A table, at a version, as DataFusion scans it and inserts into it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
@@ -8,12 +9,13 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::dml::InsertOp;
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::ExecutionPlan;
 use icefield_table::{At, Table, snapshot};
 
 use super::Lake;
 use crate::Error;
+use crate::defaults::write_defaults;
 use crate::error::external;
 use crate::insert::{Purpose, insert_plan};
 use crate::scan::exact::decided_by_partitions;
@@ -24,6 +26,8 @@ use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 pub(crate) struct IcebergTable {
     scan: Scan,
     at: At,
+    /// What INSERT puts into columns that it does not name; null into others.
+    defaults: HashMap<String, Expr>,
     /// Who is told that the table was read.
     noticed_by: Option<Arc<Lake>>,
 }
@@ -32,6 +36,8 @@ impl IcebergTable {
     pub(crate) fn new(lake: &Lake, table: Table, at: At) -> Result<Self> {
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
         let schema = query_schema(&table, &version)?;
+        let defaults = write_defaults(&version.schema)?;
+        let defaults = defaults.into_iter().map(|(name, value)| (name, lit(value))).collect();
         let footers = Arc::clone(&lake.footers);
         let draft = table.ident().and_then(|it| lake.draft_row_id(it));
         let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
@@ -39,6 +45,7 @@ impl IcebergTable {
         Ok(Self {
             scan: Scan { table, version, schema, footers, deletes, draft, files, notes },
             at,
+            defaults,
             noticed_by: None,
         })
     }
@@ -70,6 +77,10 @@ impl TableProvider for IcebergTable {
 
     fn table_type(&self) -> TableType {
         TableType::Base
+    }
+
+    fn get_column_default(&self, column: &str) -> Option<&Expr> {
+        self.defaults.get(column)
     }
 
     fn supports_filters_pushdown(

@@ -35,8 +35,9 @@ pub(super) fn parse(tokens: &Tokens) -> Result<Option<Call>> {
         return Err(shape());
     }
     let mut arguments = Vec::new();
-    for part in split_at_commas(inner) {
+    for part in split_at_commas(inner).ok_or_else(shape)? {
         arguments.push(match part.as_slice() {
+            [_, arrow] if arrow.token == Token::RArrow => return Err(shape()),
             [name, arrow, value @ ..] if arrow.token == Token::RArrow => {
                 (Some(bare(name).to_lowercase()), value.to_vec())
             }
@@ -61,8 +62,13 @@ fn is_word(token: &Token, wanted: &str) -> bool {
         if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(wanted))
 }
 
-/// The parts between commas that are in no bracket.
-fn split_at_commas(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan]) -> Vec<Tokens> {
+/// The parts between commas that are in no bracket; `None` if one of several is empty.
+fn split_at_commas(
+    tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan],
+) -> Option<Vec<Tokens>> {
+    if tokens.is_empty() {
+        return Some(Vec::new());
+    }
     let mut parts = vec![Tokens::new()];
     let mut depth = 0_u32;
     for token in tokens {
@@ -79,8 +85,7 @@ fn split_at_commas(tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpa
             part.push(token.clone());
         }
     }
-    parts.retain(|it| !it.is_empty());
-    parts
+    parts.iter().all(|it| !it.is_empty()).then_some(parts)
 }
 
 /// Runs a CALL.
@@ -108,11 +113,17 @@ async fn bind(session: &Session, procedure: &dyn Procedure, call: Call) -> Resul
     let parameters = procedure.parameters();
     let mut arguments = Arguments::default();
     let mut given = Vec::new();
+    let mut by_name = false;
     for (place, (name, value)) in call.arguments.into_iter().enumerate() {
         let parameter = match &name {
             Some(name) => parameters.iter().find(|it| it.name == *name),
+            None if by_name => {
+                let message = "an argument without a name comes after one with a name";
+                return Err(Error::invalid(message).with_hint(usage(procedure)));
+            }
             None => parameters.get(place),
         };
+        by_name = name.is_some();
         let Some(parameter) = parameter else {
             return Err(unknown(procedure, name.as_deref()));
         };
@@ -209,7 +220,7 @@ fn items(tokens: &Tokens, word: &str) -> Option<Vec<Tokens>> {
         (&open.token, &close.token),
         (Token::LParen, Token::RParen) | (Token::LBracket, Token::RBracket)
     );
-    fits.then(|| split_at_commas(inner))
+    if fits { split_at_commas(inner) } else { None }
 }
 
 fn shown(tokens: &Tokens) -> String {
@@ -244,6 +255,11 @@ async fn scalar(session: &Session, kind: Kind, tokens: &Tokens) -> Result<Option
         return Ok(None);
     }
     let to = |kind: DataType| arrow::compute::cast_with_options(column, &kind, &STRICT);
+    // A cast would cut the fraction off.
+    let is_whole = column.data_type().is_integer() || column.data_type().is_string();
+    if kind == Kind::Long && !is_whole {
+        return Err(Error::invalid(format!("{} is not a whole number", shown(tokens))));
+    }
     Ok(Some(match kind {
         Kind::Boolean => Value::Boolean(to(DataType::Boolean)?.as_boolean().value(0)),
         Kind::Long => Value::Long(to(DataType::Int64)?.as_primitive::<Int64Type>().value(0)),

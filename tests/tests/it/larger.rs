@@ -9,9 +9,10 @@ use icefield_query::{Answer, Session, Settings};
 use icefield_table::Tables;
 use icefield_tests::memory_warehouse;
 
-/// Rows of the source, and of the target: each side more than the half of [`MEMORY_BYTES`] that is not for merges.
+/// Rows of the source, and of the target: half of either side is more than the half of [`MEMORY_BYTES`] that
+/// is not for merges, so that every sort spills, whichever gets memory first.
 fn rows() -> i64 {
-    std::env::var("ICEFIELD_ROWS").ok().and_then(|it| it.parse().ok()).unwrap_or(330_000)
+    std::env::var("ICEFIELD_ROWS").ok().and_then(|it| it.parse().ok()).unwrap_or(450_000)
 }
 
 /// The least that a session takes.

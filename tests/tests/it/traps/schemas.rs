@@ -141,7 +141,6 @@ async fn t74_files_without_a_column_have_its_initial_default() {
 }
 
 #[tokio::test]
-#[ignore = "write defaults of other writers' tables are not applied by INSERT yet"]
 async fn t74_columns_that_an_insert_leaves_out_have_their_write_default() {
     let lake =
         Lake::with(&["CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '3')"])
@@ -152,8 +151,19 @@ async fn t74_columns_that_an_insert_leaves_out_have_their_write_default() {
         .with_write_default(number(35));
     let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
     set_columns(&lake, vec![id, new]).await;
-    lake.run("INSERT INTO raw.t (id) VALUES (2)").await;
-    assert_eq!(lake.rows("SELECT id, n FROM raw.t").await, "2,35");
+    for sql in [
+        "INSERT INTO raw.t (id) VALUES (2)",
+        "INSERT INTO raw.t VALUES (3, NULL)",
+        "MERGE INTO raw.t t USING (SELECT 4 AS id) s ON t.id = s.id WHEN NOT MATCHED THEN INSERT \
+         (id) VALUES (s.id)",
+        "UPDATE raw.t SET n = 1 WHERE id = 4",
+        "UPDATE raw.t SET n = DEFAULT WHERE id = 4",
+    ] {
+        lake.run(sql).await;
+    }
+    assert_eq!(lake.rows("SELECT id, n FROM raw.t ORDER BY id").await, "2,35; 3,NULL; 4,35");
+    lake.run("INSERT OVERWRITE raw.t (id) SELECT 5").await;
+    assert_eq!(lake.rows("SELECT id, n FROM raw.t").await, "5,35");
 }
 
 #[tokio::test]

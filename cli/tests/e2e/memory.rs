@@ -1,0 +1,46 @@
+//! What the binary needs of memory, as the system counts it.
+
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::lake::Lake;
+
+/// The most memory that a command has had when it ends, in bytes.
+fn peak(command: &mut Command) -> u64 {
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+    let mut most = 0;
+    loop {
+        // It only grows, so the last value before the end is the peak, or nearly.
+        most = peak_so_far(&child).unwrap_or(0).max(most);
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success());
+            return most;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn peak_so_far(child: &Child) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+    let line = status.lines().find(|it| it.starts_with("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib << 10)
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn ten_thousand_partitions_are_written_in_512_mb() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.p (k INT, v STRING) PARTITIONED BY (k)");
+    // Every batch has rows of nearly every partition, 100 MB in all.
+    let insert = "INSERT INTO raw.p SELECT CAST(i % 10000 AS INT), concat(md5(CAST(i AS TEXT)), \
+                  md5(CAST(i * 7 AS TEXT)), md5(CAST(i * 11 AS TEXT))) FROM range(0, 1000000) r(i)";
+    let peak = peak(&mut lake.command(&["--memory-limit", "512MB", "sql", "-c", insert]));
+    assert!(peak > 0 && peak < 512 << 20, "{} MB", peak >> 20);
+    let files = "SELECT count(*), min(record_count), max(record_count) FROM raw.p.files";
+    assert_eq!(lake.rows(files), [[json!(10_000), json!(100), json!(100)]]);
+    let rows = "SELECT count(*), sum(k), count(DISTINCT v) FROM raw.p";
+    assert_eq!(lake.rows(rows), [[json!(1_000_000), json!(4_999_500_000_i64), json!(1_000_000)]]);
+}
