@@ -14,8 +14,8 @@
 //! change. Which rows are deleted is known before it is chosen how: by copying the touched files
 //! without them, or by writing down their positions.
 
+mod copy;
 pub(crate) mod cover;
-mod in_place;
 mod merge;
 pub(crate) mod sink;
 pub(crate) mod statement;
@@ -31,7 +31,7 @@ use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
-use icefield_catalog::spec::{DataFileFormat, FormatVersion, Schema};
+use icefield_catalog::spec::{DataFileFormat, FormatVersion};
 use icefield_table::commit::{self, Change, Check, DeletedRows};
 use icefield_table::manifest::DataFile;
 use icefield_table::scan::{ScanTask, plan};
@@ -41,11 +41,11 @@ use icefield_table::{At, Table, partition, snapshot};
 use crate::defaults;
 use crate::insert::StatementContext;
 use crate::plan::{is_full_hash_join, physical_plan, rows_of, spilling};
-use crate::provider::Lake;
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 use crate::session::{Answer, Done, Session};
 use crate::{Error, ErrorKind, Result};
+pub(crate) use copy::copied;
 pub(crate) use merge::stars;
 use sink::{Outcome, Target};
 use statement::{Condition, Kind, Rewritten};
@@ -481,19 +481,6 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// Copies the rows of files that are not deleted into new files.
-    async fn copy(
-        &mut self,
-        deleted: HashMap<String, roaring::RoaringTreemap>,
-    ) -> Result<Vec<DataFile>> {
-        let is_v3 = self.table.metadata().format_version() >= FormatVersion::V3;
-        let schema = &self.version.schema;
-        let (scan, exprs) = copied(&self.session.lake, &self.table, schema, deleted)?;
-        let target = Arc::new(Target::new(&self.table, true, is_v3, false));
-        let logical = into_target(scan.project(exprs)?.build()?, &target)?;
-        Ok(collect(&self.state, &logical, &target).await?.files)
-    }
-
     /// Rows of a file that are not deleted.
     async fn live_rows(&self, task: &ScanTask) -> Result<u64> {
         let all = task.record_count();
@@ -616,33 +603,6 @@ impl<'a> Work<'a> {
         }
         Ok(Some(parts.join(", ")))
     }
-}
-
-/// Rows of some files of a table, without those at the positions given, and what the sink takes of them.
-pub(crate) fn copied(
-    lake: &Lake,
-    table: &Table,
-    schema: &Schema,
-    files: HashMap<String, roaring::RoaringTreemap>,
-) -> Result<(LogicalPlanBuilder, Vec<Expr>)> {
-    let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
-    let source = IcebergTable::new(lake, table.clone(), At::Now)?;
-    let source = source.with_positions()?.with_files(Chosen::Only(Arc::new(files)));
-    let source = provider_as_source(Arc::new(source));
-    let scan = LogicalPlanBuilder::scan(TableReference::bare("copied"), source, None)?;
-    let null = || lit(datafusion::common::ScalarValue::Null);
-    let column = |name: &str| Expr::Column(Column::from_name(name));
-    let lineage = |name: &str| if is_v3 { column(name) } else { null() };
-    let mut exprs = vec![
-        lit(sink::COPY).alias("$op"),
-        null().alias("$file"),
-        null().alias("$pos"),
-        lineage("_row_id").alias("$row_id"),
-        lineage("_last_updated_sequence_number").alias("$updated"),
-    ];
-    let fields = schema.as_struct().fields();
-    exprs.extend(fields.iter().map(|it| column(&it.name).alias(it.name.clone())));
-    Ok((scan, exprs))
 }
 
 /// Rows that a statement changed.

@@ -96,8 +96,10 @@ pub(crate) fn insert_plan(
     let context = WriteContext::with_schema(table, &schema).map_err(external)?;
     let files = Arc::new(Mutex::new(Vec::new()));
     let said = state.config().get_extension::<StatementContext>().unwrap_or_default();
+    let order = sort_order(table.metadata(), &schema, &input.schema(), 0)?;
     let write = WriteExec {
-        order: sort_order(table.metadata(), &schema, &input.schema(), 0)?,
+        // A query's own ORDER BY holds within files, if the table wants no other.
+        order: order.or_else(|| input.output_ordering().cloned()),
         hash: partition_exprs(table.metadata(), &schema, &input.schema(), 0)?,
         properties: counts_properties(input.output_partitioning().partition_count()),
         input,

@@ -17,6 +17,7 @@ pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
 mod keys;
+mod open;
 pub(crate) mod positions;
 pub(crate) mod sieve;
 pub(crate) mod source;
@@ -30,6 +31,7 @@ use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, Result, ScalarValue, Statistics};
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -239,45 +241,48 @@ impl Scan {
         let url = ObjectStoreUrl::parse(root)?;
         let store = state.runtime_env().object_store(&url)?;
         let footers = self.footers.of(root, state);
-        let reader = Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&footers)));
+        let reader: Arc<dyn ParquetFileReaderFactory> =
+            Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&footers)));
         let storage = Arc::clone(self.table.storage());
-        let source: Arc<dyn FileSource> = if more > 0 {
-            let fields = map.file_schema.fields().iter().map(|it| Field::clone(it));
-            let schema =
-                Arc::new(Schema::new(fields.chain(positions::fields()).collect::<Vec<_>>()));
-            let places: Vec<usize> = (0..schema.fields().len()).collect();
-            Arc::new(positions::PositionSource {
-                projection: ProjectionExprs::from_indices(&places, &schema),
-                schema: TableSchema::from_file_schema(schema),
-                predicate: None,
-                batch_size: state.config().batch_size(),
-                metrics: Default::default(),
-                readers: reader,
-                footers,
-                storage,
-                ids: Arc::clone(&map.ids),
-                deletes: Arc::clone(&self.deletes),
-                with_nan,
-            })
-        } else {
-            let global = state.config_options().execution.parquet.clone();
-            let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
-            options.global.coerce_int96 = Some("us".to_owned());
-            options.global.pushdown_filters |= late;
-            let schema = TableSchema::from_file_schema(Arc::clone(&map.file_schema));
-            let parquet = ParquetSource::new(schema)
-                .with_table_parquet_options(options)
-                .with_parquet_file_reader_factory(reader);
-            let ids = Arc::clone(&map.ids);
-            let deletes = Arc::clone(&self.deletes);
-            Arc::new(IcebergSource::new(
-                Arc::new(parquet),
-                footers,
-                storage,
-                ids,
-                with_nan,
-                deletes,
-            ))
+        let mut schema = Arc::clone(&map.file_schema);
+        if more > 0 {
+            let fields = schema.fields().iter().map(|it| Field::clone(it));
+            schema = Arc::new(Schema::new(fields.chain(positions::fields()).collect::<Vec<_>>()));
+        }
+        let places: Vec<usize> = (0..schema.fields().len()).collect();
+        let projection_of_all = ProjectionExprs::from_indices(&places, &schema);
+        let schema = TableSchema::from_file_schema(schema);
+        let global = state.config_options().execution.parquet.clone();
+        let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
+        options.global.coerce_int96 = Some("us".to_owned());
+        options.global.pushdown_filters |= late;
+        let rows = match (more > 0, options.global.pushdown_filters) {
+            (true, _) => positions::RowFilters::Hint,
+            (false, true) => positions::RowFilters::Exact,
+            (false, false) => positions::RowFilters::Unused,
+        };
+        let numbered = positions::PositionSource {
+            projection: projection_of_all,
+            schema: schema.clone(),
+            predicate: None,
+            batch_size: state.config().batch_size(),
+            metrics: Default::default(),
+            readers: Arc::clone(&reader),
+            footers,
+            storage,
+            ids: Arc::clone(&map.ids),
+            deletes: Arc::clone(&self.deletes),
+            with_nan,
+            rows,
+        };
+        let source: Arc<dyn FileSource> = match more > 0 {
+            true => Arc::new(numbered),
+            false => {
+                let parquet = ParquetSource::new(schema)
+                    .with_table_parquet_options(options)
+                    .with_parquet_file_reader_factory(reader);
+                Arc::new(IcebergSource::new(Arc::new(parquet), numbered))
+            }
         };
         let partitions = state.config().target_partitions().min(files.len()).max(1);
         let groups = FileGroup::new(files).split_files(partitions);

@@ -1,12 +1,20 @@
-//! Deleted rows, loaded when their file is opened and given to the Parquet reader as an access plan.
+//! Deleted rows, loaded when their file is opened.
 //!
-//! Deletion vectors, position deletes and equality deletes become one bitmap of row positions; whole
-//! row groups and pages that are deleted are never read. Equality deletes are made into positions by
-//! reading the columns they compare ([`super::equality`]), once a file.
+//! Deletion vectors, position deletes and equality deletes become one bitmap of row positions. Equality
+//! deletes are made into positions by reading the columns they compare ([`super::equality`]), once a file.
+//!
+//! ```text
+//!   row groups without a row, long runs ─▶ access plan: never read
+//!   single rows, short runs             ─▶ read, and left out by a mask
+//! ```
+//!
+//! To skip a few rows costs the Parquet reader more than to decode them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use arrow::array::{BooleanBufferBuilder, Int64Array};
+use arrow::buffer::BooleanBuffer;
 use datafusion::common::Result;
 use datafusion_datasource::PartitionedFile;
 use datafusion_datasource_parquet::{ParquetAccessPlan, RowGroupAccess};
@@ -85,27 +93,26 @@ impl Deletes {
         })
     }
 
-    /// The positions of all deleted rows of `file`, which is in `store` and has `footer`.
+    /// All deleted rows of `file`, which is in `store` and has `footer`.
     pub(crate) async fn load(
         &self,
         storage: &Arc<Storage>,
         cache: &DeleteCache,
         (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
         footer: &Arc<ParquetMetaData>,
-    ) -> Result<RoaringTreemap> {
+    ) -> Result<Arc<Deleted>> {
         let key = self.key();
-        let mut all = match cache.known(&key) {
-            Some(known) => known.as_ref().clone(),
+        let all = match cache.known(&key) {
+            Some(known) => known,
             None => {
                 let all = self.read(storage, cache, (store, file), footer).await?;
-                cache.keep(key, &all);
-                all
+                cache.keep(key, Arc::new(Deleted::from(all)))
             }
         };
-        if let Some(more) = &self.more {
-            all |= more;
-        }
-        Ok(all)
+        Ok(match &self.more {
+            None => all,
+            Some(more) => Arc::new(Deleted::from(&all.positions | more)),
+        })
     }
 
     /// What tells these deletes from all others. Files never change, so neither does what they say.
@@ -173,7 +180,7 @@ pub(crate) struct DeleteCache {
     positions: Mutex<HashMap<String, ByFile>>,
     keys: KeySets,
     /// All positions of a data file, by [`Deletes::key`], and how many there are in all.
-    known: Mutex<(HashMap<String, Arc<RoaringTreemap>>, u64)>,
+    known: Mutex<(HashMap<String, Arc<Deleted>>, u64)>,
 }
 
 /// Position delete files kept.
@@ -182,18 +189,20 @@ const CACHED_FILES_MAX: usize = 64;
 const CACHED_POSITIONS_MAX: u64 = 64 << 20;
 
 impl DeleteCache {
-    fn known(&self, key: &str) -> Option<Arc<RoaringTreemap>> {
+    fn known(&self, key: &str) -> Option<Arc<Deleted>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned()
     }
 
-    fn keep(&self, key: String, positions: &RoaringTreemap) {
+    fn keep(&self, key: String, deleted: Arc<Deleted>) -> Arc<Deleted> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.1 + positions.len() > CACHED_POSITIONS_MAX {
+        let count = deleted.positions.len();
+        if known.1 + count > CACHED_POSITIONS_MAX {
             known.0.clear();
             known.1 = 0;
         }
-        known.1 += positions.len();
-        known.0.insert(key, Arc::new(positions.clone()));
+        known.1 += count;
+        known.0.insert(key, Arc::clone(&deleted));
+        deleted
     }
 
     async fn positions(&self, storage: &Storage, location: &str) -> Result<ByFile> {
@@ -213,30 +222,114 @@ impl DeleteCache {
     }
 }
 
-/// Which rows of each row group are left.
-pub(crate) fn access_plan(footer: &ParquetMetaData, deleted: &RoaringTreemap) -> ParquetAccessPlan {
+/// The deleted rows of a data file.
+#[derive(Debug, Default)]
+pub(crate) struct Deleted {
+    positions: RoaringTreemap,
+    split: OnceLock<Split>,
+}
+
+/// Deleted rows by how they are best left out.
+#[derive(Debug, Default)]
+struct Split {
+    /// Runs that the reader skips.
+    runs: RoaringTreemap,
+    /// Which rows of the file stay, if some go that are in no long run.
+    kept: Option<BooleanBuffer>,
+}
+
+/// Rows in a row from which on skipping them is cheaper than leaving them out: most of a page.
+const RUN_MIN: u64 = 8192;
+
+impl From<RoaringTreemap> for Deleted {
+    fn from(positions: RoaringTreemap) -> Self {
+        Self { positions, split: OnceLock::new() }
+    }
+}
+
+impl Deleted {
+    /// Their positions in the file.
+    pub(crate) fn positions(&self) -> &RoaringTreemap {
+        &self.positions
+    }
+
+    /// Which rows of a file of `rows` stay; `None` if its [`access_plan`] says that.
+    pub(crate) fn kept(&self, rows: usize) -> Option<&BooleanBuffer> {
+        self.split(rows).kept.as_ref()
+    }
+
+    fn split(&self, rows: usize) -> &Split {
+        self.split.get_or_init(|| {
+            let mut kept = BooleanBufferBuilder::new(rows);
+            kept.append_n(rows, true);
+            let (mut runs, mut short) = (RoaringTreemap::new(), false);
+            let mut end = |run: std::ops::Range<u64>| match run.end - run.start >= RUN_MIN {
+                true => {
+                    runs.insert_range(run);
+                }
+                false => short |= !run.is_empty(),
+            };
+            let mut run = 0..0;
+            for position in &self.positions {
+                if usize::try_from(position).is_ok_and(|it| it < rows) {
+                    kept.set_bit(position as usize, false);
+                }
+                match position == run.end && !run.is_empty() {
+                    true => run.end += 1,
+                    false => end(std::mem::replace(&mut run, position..position + 1)),
+                }
+            }
+            end(run);
+            Split { runs, kept: short.then(|| kept.finish()) }
+        })
+    }
+}
+
+/// Which of the rows with these numbers, which ascend, are kept.
+pub(crate) fn mask(kept: &BooleanBuffer, numbers: &Int64Array) -> BooleanBuffer {
+    let (count, place) = (numbers.len(), |it: i64| usize::try_from(it).unwrap_or(usize::MAX));
+    let ends = numbers.values().first().zip(numbers.values().last());
+    match ends.map(|(first, last)| (place(*first), place(*last))) {
+        Some((first, last)) if last < kept.len() && last - first + 1 == count => {
+            kept.slice(first, count)
+        }
+        _ => BooleanBuffer::collect_bool(count, |it| {
+            let place = place(numbers.value(it));
+            place >= kept.len() || kept.value(place)
+        }),
+    }
+}
+
+/// Which rows of each row group the reader is to read.
+pub(crate) fn access_plan(footer: &ParquetMetaData, deleted: &Deleted) -> ParquetAccessPlan {
+    let all_rows = usize::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
+    let runs = &deleted.split(all_rows).runs;
     let mut start = 0_u64;
     let mut groups = Vec::with_capacity(footer.num_row_groups());
     for group in footer.row_groups() {
         let rows = u64::try_from(group.num_rows()).unwrap_or(0);
-        groups.push(row_group(deleted, start, rows));
+        groups.push(row_group(&deleted.positions, runs, start, rows));
         start += rows;
     }
     ParquetAccessPlan::new(groups)
 }
 
-fn row_group(deleted: &RoaringTreemap, start: u64, rows: u64) -> RowGroupAccess {
-    let gone = deleted.range_cardinality(start..start + rows);
-    if gone == 0 {
-        return RowGroupAccess::Scan;
-    }
-    if gone == rows {
+fn row_group(
+    deleted: &RoaringTreemap,
+    runs: &RoaringTreemap,
+    start: u64,
+    rows: u64,
+) -> RowGroupAccess {
+    if deleted.range_cardinality(start..start + rows) == rows {
         return RowGroupAccess::Skip;
+    }
+    if runs.range_cardinality(start..start + rows) == 0 {
+        return RowGroupAccess::Scan;
     }
     let count = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
     let mut selectors: Vec<RowSelector> = Vec::new();
     let mut at = start;
-    let mut positions = deleted.iter();
+    let mut positions = runs.iter();
     positions.advance_to(start);
     for position in positions.take_while(|it| *it < start + rows) {
         if position > at {

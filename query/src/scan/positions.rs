@@ -2,53 +2,40 @@
 //!
 //! DataFusion 54's Parquet source cannot number rows, so files are opened here, with the parquet
 //! crate's own reader and its row numbers, which count rows of the file however many are skipped
-//! (trap T-43). Row groups are pruned and rows filtered as there. Row changes read the table this
-//! way, and so does any query that asks for one of [`fields`].
+//! (trap T-43). Row groups and pages are pruned and rows filtered as there. Row changes read the table
+//! this way, so does any query that asks for one of [`fields`], and files of which single rows are deleted.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::RecordBatchOptions;
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
 use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
-use datafusion::common::{DataFusionError, Result, ScalarValue};
-use datafusion::datasource::physical_plan::{
-    FileScanConfig, FileSource, ParquetFileMetrics, ParquetFileReaderFactory,
-};
+use datafusion::common::{Result, ScalarValue};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetFileReaderFactory};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_expr::projection::ProjectionExprs;
-use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
+use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, conjunction};
 use datafusion::physical_plan::DisplayFormatType;
 use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, PushedDown};
-use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet};
+use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion_datasource::file_stream::{FileOpenFuture, FileOpener};
 use datafusion_datasource::{PartitionedFile, TableSchema};
-use datafusion_datasource_parquet::metadata::DFParquetMetadata;
-use datafusion_datasource_parquet::{
-    ParquetAccessPlan, RowGroupAccessPlanFilter, build_row_filter,
-};
 use datafusion_physical_expr_adapter::PhysicalExprAdapterFactory;
-use datafusion_pruning::{FilePruner, build_pruning_predicate};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::FutureExt;
 use icefield_catalog::Storage;
 use icefield_table::arrow as shapes;
 use object_store::ObjectStore;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::AsyncFileReader;
-use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
-use parquet::file::metadata::PageIndexPolicy;
-use roaring::RoaringTreemap;
 
 use super::columns::{Constants, FieldIds, Ids};
-use super::deletes::{DeleteCache, Deletes, access_plan};
-use super::keys;
+use super::deletes::{DeleteCache, Deleted};
+use super::open::open;
 
 /// The data file of a row, as the metadata names it.
 pub(crate) const FILE: &str = "_file";
@@ -107,6 +94,18 @@ pub(crate) struct PositionSource {
     pub(crate) ids: Arc<Ids>,
     pub(crate) deletes: Arc<DeleteCache>,
     pub(crate) with_nan: Arc<HashSet<String>>,
+    pub(crate) rows: RowFilters,
+}
+
+/// What the reader makes of filters on rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowFilters {
+    /// Only row groups and pages are pruned.
+    Unused,
+    /// Columns are read only where the filters hold; rows are checked again above.
+    Hint,
+    /// The same, and nobody checks again.
+    Exact,
 }
 
 impl PositionSource {
@@ -204,126 +203,18 @@ impl FileOpener for Opener {
     }
 }
 
-type Batches = futures::stream::BoxStream<'static, Result<RecordBatch>>;
-
-async fn open(
-    source: PositionSource,
-    store: Arc<dyn ObjectStore>,
-    partition: usize,
-    file: PartitionedFile,
-) -> Result<Batches> {
-    let wanted = Arc::new(source.projection.project_schema(source.schema.table_schema())?);
-    let logical = source.schema.table_schema();
-    let mut pruning = None;
-    if let Some(predicate) = &source.predicate {
-        let Some(predicate) = keys::of_file(predicate, logical, &file)? else {
-            return Ok(futures::stream::empty().boxed());
-        };
-        if let Some(mut pruner) =
-            FilePruner::try_new(Arc::clone(&predicate), logical, &file, Count::new())
-            && pruner.should_prune()?
-        {
-            return Ok(futures::stream::empty().boxed());
-        }
-        pruning = Some(predicate);
-    }
-    let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
-        .with_metadata_size_hint(file.metadata_size_hint)
-        .with_file_metadata_cache(Some(Arc::clone(&source.footers)))
-        .with_page_index_policy(Some(PageIndexPolicy::Skip))
-        .fetch_metadata()
-        .await?;
-    let deleted = match file.extension::<Deletes>() {
-        None => RoaringTreemap::new(),
-        Some(deletes) => {
-            deletes.load(&source.storage, &source.deletes, (&store, &file), &footer).await?
-        }
-    };
-    let numbers = Field::new(POS, DataType::Int64, false).with_extension_type(RowNumber);
-    let options = ArrowReaderOptions::new().with_virtual_columns(vec![Arc::new(numbers)])?;
-    let metadata = ArrowReaderMetadata::try_new(Arc::clone(&footer), options)?;
-    let physical = Arc::clone(metadata.schema());
-    let Some((numbers, own)) = physical.fields().split_last() else {
-        return Err(DataFusionError::Internal("a file has no row numbers".to_owned()));
-    };
-    let stored = Arc::new(Schema::new(own.to_vec()));
-
-    let columns = FileColumns::new(&source, &file, &stored, deleted)?;
-    let projection = source.projection.clone().try_map_exprs(|it| columns.rewrite(it))?;
-    let predicate = source.predicate.clone().map(|it| columns.rewrite(it)).transpose()?;
-    let pruning = pruning.map(|it| columns.rewrite(it)).transpose()?;
-    let metrics =
-        ParquetFileMetrics::new(partition, file.object_meta.location.as_ref(), &source.metrics);
-
-    let shows_deleted = projection.expr_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
-    let access = match shows_deleted || columns.deleted.is_empty() {
-        true => ParquetAccessPlan::new_all(footer.num_row_groups()),
-        false => access_plan(&footer, &columns.deleted),
-    };
-    let mut groups = RowGroupAccessPlanFilter::new(access);
-    if let Some(range) = &file.range {
-        groups.prune_by_range(footer.row_groups(), range);
-    }
-    if let Some(pruning) = pruning
-        && let Some(pruning) = build_pruning_predicate(pruning, &stored, &Count::new())
-    {
-        let parquet = metadata.parquet_schema();
-        groups.prune_by_statistics(&stored, parquet, footer.row_groups(), &pruning, &metrics);
-    }
-    let access = groups.build();
-    let row_groups = access.row_group_indexes();
-    let selection = access.into_overall_row_selection(footer.row_groups())?;
-
-    let used = projection.expr_iter().flat_map(|it| collect_columns(&it));
-    let mut used: Vec<usize> = used.map(|it| it.index()).filter(|it| *it < own.len()).collect();
-    used.sort_unstable();
-    used.dedup();
-    let reader: Box<dyn AsyncFileReader> =
-        source.readers.create_reader(partition, file, None, &source.metrics)?;
-    let mask = ProjectionMask::roots(metadata.parquet_schema(), used);
-    let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
-        .with_row_groups(row_groups)
-        .with_batch_size(source.batch_size)
-        .with_projection(mask);
-    if let Some(selection) = selection {
-        builder = builder.with_row_selection(selection);
-    }
-    if let Some(predicate) = &predicate
-        && let Some(filter) = build_row_filter(predicate, &stored, &footer, true, &metrics)?
-    {
-        builder = builder.with_row_filter(filter);
-    }
-    let stream = builder.build()?;
-    // The stream's schema leaves the row numbers out, though its batches have them, last.
-    let mut given = stream.schema().fields().to_vec();
-    given.push(Arc::clone(numbers));
-    let given = Arc::new(Schema::new(given));
-    let projection = projection.try_map_exprs(|it| reassign_expr_columns(it, &given))?;
-    let projector = projection.make_projector(&given)?;
-    Ok(stream
-        .map_err(DataFusionError::from)
-        .map(move |batch| {
-            let batch = projector.project_batch(&batch?)?;
-            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-            let columns = batch.columns().to_vec();
-            Ok(RecordBatch::try_new_with_options(Arc::clone(&wanted), columns, &rows)?)
-        })
-        .boxed())
-}
-
 /// How the scan's columns are made from those of one file.
-struct FileColumns {
+pub(super) struct FileColumns {
     adapter: Arc<dyn datafusion_physical_expr_adapter::PhysicalExprAdapter>,
     known: HashMap<&'static str, Arc<dyn PhysicalExpr>>,
-    deleted: Arc<RoaringTreemap>,
 }
 
 impl FileColumns {
-    fn new(
+    pub(super) fn new(
         source: &PositionSource,
         file: &PartitionedFile,
         stored: &Arc<Schema>,
-        deleted: RoaringTreemap,
+        deleted: &Arc<Deleted>,
     ) -> Result<Self> {
         let ids = Arc::clone(&source.ids);
         let factory = match file.extension::<Constants>().cloned() {
@@ -332,10 +223,10 @@ impl FileColumns {
         };
         let logical = Arc::clone(source.schema.table_schema());
         let adapter = factory.create(logical, Arc::clone(stored))?;
+        // A scan that was not asked for metadata columns has none.
         let Some(facts) = file.extension::<Facts>() else {
-            return Err(DataFusionError::Internal("a file's place is not known".to_owned()));
+            return Ok(Self { adapter, known: HashMap::new() });
         };
-        let deleted = Arc::new(deleted);
         let literal = |it: ScalarValue| Arc::new(Literal::new(it)) as Arc<dyn PhysicalExpr>;
         let text = |it: &str| literal(ScalarValue::Utf8View(Some(it.to_owned())));
         let position: Arc<dyn PhysicalExpr> = Arc::new(Column::new(POS, stored.fields().len()));
@@ -356,7 +247,7 @@ impl FileColumns {
             start: facts.sequence_number.filter(|_| facts.first_row_id.is_some()),
         };
         let is_deleted =
-            IsDeleted { position: Arc::clone(&position), deleted: Arc::clone(&deleted) };
+            IsDeleted { position: Arc::clone(&position), deleted: Arc::clone(deleted) };
         let known: [(&'static str, Arc<dyn PhysicalExpr>); 7] = [
             (FILE, text(&facts.file)),
             (POS, position),
@@ -366,10 +257,10 @@ impl FileColumns {
             (ROW_ID, Arc::new(row_id)),
             (LAST_UPDATED, Arc::new(updated)),
         ];
-        Ok(Self { adapter, known: known.into(), deleted })
+        Ok(Self { adapter, known: known.into() })
     }
 
-    fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
+    pub(super) fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {
         // Metadata columns last: what they are made of are columns of the file already.
         let expr = self.adapter.rewrite(expr)?;
         expr.transform_down(|expr| {
@@ -475,12 +366,12 @@ impl PhysicalExpr for Lineage {
 #[derive(Debug, Clone)]
 struct IsDeleted {
     position: Arc<dyn PhysicalExpr>,
-    deleted: Arc<RoaringTreemap>,
+    deleted: Arc<Deleted>,
 }
 
 impl PartialEq for IsDeleted {
     fn eq(&self, other: &Self) -> bool {
-        self.position.eq(&other.position) && self.deleted == other.deleted
+        self.position.eq(&other.position) && self.deleted.positions() == other.deleted.positions()
     }
 }
 
@@ -488,13 +379,13 @@ impl Eq for IsDeleted {}
 
 impl Hash for IsDeleted {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.deleted.len().hash(state);
+        self.deleted.positions().len().hash(state);
     }
 }
 
 impl fmt::Display for IsDeleted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "is_deleted({} rows)", self.deleted.len())
+        write!(f, "is_deleted({} rows)", self.deleted.positions().len())
     }
 }
 
@@ -509,7 +400,8 @@ impl PhysicalExpr for IsDeleted {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         let positions = number(&self.position, batch)?;
-        let flags = positions.values().iter().map(|it| self.deleted.contains(it.cast_unsigned()));
+        let deleted = self.deleted.positions();
+        let flags = positions.values().iter().map(|it| deleted.contains(it.cast_unsigned()));
         let flags: Vec<bool> = flags.collect();
         Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(flags))))
     }

@@ -4,7 +4,8 @@
 //! of losing deletes. Three things differ from the source it wraps:
 //!
 //! - a file with deletes is opened with an access plan made from them, loaded when it is opened, and
-//!   without a limit: DataFusion 54 forgets row selections when it prunes row groups by a limit;
+//!   without a limit: DataFusion 54 forgets row selections when it prunes row groups by a limit; and if
+//!   single rows are deleted, it is read by [`super::open`], which leaves them out;
 //! - filters on nested columns are never pushed into the reader, which loses or panics on them, nor
 //!   filters on columns that may hold NaN, which its statistics leave out;
 //! - a file whose partition tells columns that it lacks is opened with those as constants.
@@ -16,6 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::catalog::Session;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
+use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::physical_expr::projection::ProjectionExprs;
@@ -27,7 +29,7 @@ use datafusion::physical_plan::filter_pushdown::{FilterPushdownPropagation, Push
 use datafusion::physical_plan::metrics::ExecutionPlanMetricsSet;
 use datafusion::physical_plan::{DisplayFormatType, SortOrderPushdownResult};
 use datafusion_datasource::file_stream::FileOpener;
-use datafusion_datasource::morsel::{MorselPlan, MorselPlanner, Morselizer};
+use datafusion_datasource::morsel::{Morsel, MorselPlan, MorselPlanner, Morselizer};
 use datafusion_datasource::{PartitionedFile, TableSchema};
 use datafusion_datasource_parquet::metadata::DFParquetMetadata;
 use icefield_catalog::Storage;
@@ -36,6 +38,8 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deletes, access_plan};
+use super::open::{Batches, open};
+use super::positions::{PositionSource, RowFilters};
 
 /// Footers kept, one cache a store: DataFusion keys them by path alone, and two buckets can have the
 /// same path.
@@ -69,18 +73,43 @@ pub(crate) struct IcebergSource {
     deletes: Arc<DeleteCache>,
     /// Columns that may hold NaN: the reader's own statistics leave it out and would lose rows.
     with_nan: Arc<HashSet<String>>,
+    readers: Arc<dyn ParquetFileReaderFactory>,
+    rows: RowFilters,
+    batch_size: usize,
 }
 
 impl IcebergSource {
-    pub(crate) fn new(
-        inner: Arc<dyn FileSource>,
-        footers: Arc<dyn FileMetadataCache>,
-        storage: Arc<Storage>,
-        ids: Arc<Ids>,
-        with_nan: Arc<HashSet<String>>,
-        deletes: Arc<DeleteCache>,
-    ) -> Self {
-        Self { inner, footers, storage, ids, deletes, with_nan }
+    /// Wraps DataFusion's source of the same files, filters and columns as `like`.
+    pub(crate) fn new(inner: Arc<dyn FileSource>, like: PositionSource) -> Self {
+        let PositionSource { footers, storage, ids, deletes, with_nan, readers, rows, .. } = like;
+        let batch_size = like.batch_size;
+        Self { inner, footers, storage, ids, deletes, with_nan, readers, rows, batch_size }
+    }
+
+    /// The same as a source that knows where rows are.
+    fn numbered(&self) -> PositionSource {
+        let schema = self.inner.table_schema().clone();
+        let projection = match self.inner.projection() {
+            Some(projection) => projection.clone(),
+            None => {
+                let places: Vec<usize> = (0..schema.table_schema().fields().len()).collect();
+                ProjectionExprs::from_indices(&places, schema.table_schema())
+            }
+        };
+        PositionSource {
+            schema,
+            projection,
+            predicate: self.inner.filter(),
+            batch_size: self.batch_size,
+            metrics: self.inner.metrics().clone(),
+            readers: Arc::clone(&self.readers),
+            footers: Arc::clone(&self.footers),
+            storage: Arc::clone(&self.storage),
+            ids: Arc::clone(&self.ids),
+            deletes: Arc::clone(&self.deletes),
+            with_nan: Arc::clone(&self.with_nan),
+            rows: self.rows,
+        }
     }
 
     fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -115,7 +144,8 @@ impl FileSource for IcebergSource {
     }
 
     fn with_batch_size(&self, batch_size: usize) -> Arc<dyn FileSource> {
-        self.wrap(self.inner.with_batch_size(batch_size))
+        let inner = self.inner.with_batch_size(batch_size);
+        Arc::new(Self { inner, batch_size, ..self.clone() })
     }
 
     fn filter(&self) -> Option<Arc<dyn PhysicalExpr>> {
@@ -255,7 +285,8 @@ impl Morselizer for IcebergMorselizer {
             None => next.plan_file(file),
             Some(deletes) => {
                 let (source, store) = (self.source.clone(), Arc::clone(&self.store));
-                Ok(Box::new(LoadDeletes { deletes, file, next, source, store }))
+                let partition = self.partition;
+                Ok(Box::new(LoadDeletes { deletes, file, next, source, store, partition }))
             }
         }
     }
@@ -268,6 +299,7 @@ struct LoadDeletes {
     next: Arc<dyn Morselizer>,
     source: IcebergSource,
     store: Arc<dyn ObjectStore>,
+    partition: usize,
 }
 
 impl fmt::Debug for LoadDeletes {
@@ -279,7 +311,7 @@ impl fmt::Debug for LoadDeletes {
 impl MorselPlanner for LoadDeletes {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
         Ok(Some(MorselPlan::new().with_pending_planner(async move {
-            let Self { deletes, file, next, source, store } = *self;
+            let Self { deletes, file, next, source, store, partition } = *self;
             // The footer comes from the cache that the reader uses, so it is read once.
             let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
                 .with_metadata_size_hint(file.metadata_size_hint)
@@ -289,7 +321,33 @@ impl MorselPlanner for LoadDeletes {
                 .await?;
             let place = (&store, &file);
             let deleted = deletes.load(&source.storage, &source.deletes, place, &footer).await?;
+            let rows = usize::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
+            if deleted.kept(rows).is_some() {
+                let batches = open(source.numbered(), store, partition, file).await?;
+                return Ok(Box::new(Opened(batches)) as Box<dyn MorselPlanner>);
+            }
             next.plan_file(file.with_extension(access_plan(&footer, &deleted)))
         })))
+    }
+}
+
+/// A file that is open.
+struct Opened(Batches);
+
+impl fmt::Debug for Opened {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Opened").finish_non_exhaustive()
+    }
+}
+
+impl MorselPlanner for Opened {
+    fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
+        Ok(Some(MorselPlan::new().with_morsels(vec![self])))
+    }
+}
+
+impl Morsel for Opened {
+    fn into_stream(self: Box<Self>) -> Batches {
+        self.0
     }
 }

@@ -111,17 +111,21 @@ async fn the_top_rows_need_few_files() {
     assert!(cost.data_reads() < 30, "{cost:?}");
 }
 
-/// One file whose keys are in no order, each there once, and where `wide` has most of the bytes.
-async fn scattered(table: &str, properties: &str) -> Lake {
+/// Otherwise a column of 5 MB is a dictionary and some pages.
+const SMALL_PAGES: &str =
+    "'write.parquet.dict-size-bytes' = '1024', 'write.parquet.page-size-bytes' = '65536'";
+
+/// A file of so many rows whose keys are in no order, each there once, and where `wide` has most of the bytes.
+async fn scattered(rows: u32, properties: &str) -> Lake {
     let lake = Lake::new().await;
     lake.run(&format!(
-        "CREATE TABLE {table} (k STRING, n BIGINT, wide STRING) TBLPROPERTIES ({properties})"
+        "CREATE TABLE raw.t (k STRING, n BIGINT, wide STRING) TBLPROPERTIES ({properties})"
     ))
     .await;
     lake.run(&format!(
-        "INSERT INTO {table} SELECT md5(CAST(i AS TEXT)), i, concat(md5(CAST(i * 7 AS TEXT)), \
+        "INSERT INTO raw.t SELECT md5(CAST(i AS TEXT)), i * 7919 % {rows}, concat(md5(CAST(i * 7 AS TEXT)), \
          md5(CAST(i * 11 AS TEXT)), md5(CAST(i * 13 AS TEXT)), md5(CAST(i * 17 AS TEXT))) \
-         FROM range(0, 40000) r(i)"
+         FROM range(0, {rows}) r(i)"
     ))
     .await;
     lake
@@ -129,27 +133,27 @@ async fn scattered(table: &str, properties: &str) -> Lake {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bloom_filter_spares_the_column_where_a_value_is_not() {
-    let plain = scattered("raw.t", "'a' = 'b'").await;
-    let filtered =
-        scattered("raw.t", "'write.parquet.bloom-filter-enabled.column.k' = 'true'").await;
+    let plain = scattered(40_000, SMALL_PAGES).await;
+    let wish = "'write.parquet.bloom-filter-enabled.column.k' = 'true'";
+    let filtered = scattered(40_000, &format!("{wish}, {SMALL_PAGES}")).await;
     // Within the bounds, and in no row.
     let absent = "SELECT n FROM raw.t WHERE k = md5('absent')";
     assert!(plain.run(absent).await.is_empty() && filtered.run(absent).await.is_empty());
     let plain_bytes = plain.cost(absent).await.data_bytes();
     let filtered_bytes = filtered.cost(absent).await.data_bytes();
     assert!(filtered_bytes * 2 < plain_bytes, "{filtered_bytes} of {plain_bytes}");
-    let present = "SELECT n FROM raw.t WHERE k = md5('777')";
+    let present = "SELECT n FROM raw.t WHERE k = md5('1')";
     let found = filtered.run(present).await;
     let number = found[0].column(0).as_primitive::<arrow::datatypes::Int64Type>().value(0);
-    assert_eq!(number, 777);
+    assert_eq!(number, 7919);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_point_lookup_reads_other_columns_only_where_its_row_is() {
-    let lake = scattered("raw.t", "'a' = 'b'").await;
+    let lake = scattered(40_000, SMALL_PAGES).await;
     // That the column is compared with a constant is not seen in the second.
-    let late = "SELECT wide FROM raw.t WHERE k = md5('777')";
-    let whole = "SELECT wide FROM raw.t WHERE concat(k, '') = md5('777')";
+    let late = "SELECT wide FROM raw.t WHERE n = 777";
+    let whole = "SELECT wide FROM raw.t WHERE n + 0 = 777";
     let rows = |found: Vec<RecordBatch>| found.iter().map(RecordBatch::num_rows).sum::<usize>();
     assert_eq!((rows(lake.run(late).await), rows(lake.run(whole).await)), (1, 1));
     let late = lake.cost(late).await.data_bytes();
@@ -159,9 +163,23 @@ async fn a_point_lookup_reads_other_columns_only_where_its_row_is() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rows_in_order_are_found_in_few_pages() {
-    let lake = scattered("raw.t", "'a' = 'b'").await;
-    let narrow = lake.cost("SELECT wide FROM raw.t WHERE n BETWEEN 777 AND 780").await.data_bytes();
-    let whole = lake.cost("SELECT wide FROM raw.t WHERE n >= 0").await.data_bytes();
+    // What is less than a megabyte apart is read at once.
+    let lake = scattered(200_000, SMALL_PAGES).await;
+    lake.run(&format!(
+        "CREATE TABLE raw.sorted TBLPROPERTIES ({SMALL_PAGES}) AS SELECT * FROM raw.t ORDER BY n"
+    ))
+    .await;
+    let of = async |filter: &str| {
+        let sql = format!("SELECT wide FROM raw.sorted WHERE {filter}");
+        lake.cost(&sql).await.data_bytes()
+    };
+    let (narrow, whole) = (of("n BETWEEN 777 AND 780").await, of("n >= 0").await);
+    assert!(narrow * 3 < whole, "{narrow} of {whole}");
+    // The same where rows are deleted here and there.
+    lake.run("ALTER TABLE raw.sorted SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')")
+        .await;
+    lake.run("DELETE FROM raw.sorted WHERE n % 10 = 3").await;
+    let (narrow, whole) = (of("n BETWEEN 777 AND 780").await, of("n >= 0").await);
     assert!(narrow * 3 < whole, "{narrow} of {whole}");
 }
 

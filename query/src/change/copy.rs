@@ -1,4 +1,6 @@
-//! UPDATE of tables whose files are copied: rows are found first and changed where they are.
+//! Copy-on-write: files that lose or change rows are written again.
+//!
+//! An UPDATE finds its rows first and changes them where they are:
 //!
 //! ```text
 //!   SELECT _file, _pos WHERE p ─▶ files that have such rows ─▶ CASE WHEN p THEN e ELSE a END ─▶ new files
@@ -12,19 +14,39 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::tree_node::TreeNodeRecursion;
-use datafusion::logical_expr::LogicalPlan;
-use icefield_catalog::spec::FormatVersion;
+use datafusion::common::{Column, ScalarValue, TableReference};
+use datafusion::datasource::provider_as_source;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
+use icefield_catalog::spec::{FormatVersion, Schema};
 use icefield_table::commit::Change;
+use icefield_table::manifest::DataFile;
 use icefield_table::scan::ScanTask;
+use icefield_table::{At, Table};
+use roaring::RoaringTreemap;
 
-use super::sink::Target;
+use super::sink::{self, Target};
 use super::statement::InPlace;
 use super::{Counts, Mode, Work, collect, data_file, into_target};
 use crate::Result;
 use crate::plan::physical_plan;
+use crate::provider::Lake;
+use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 
 impl Work<'_> {
+    /// Copies the rows of files that are not deleted into new files.
+    pub(super) async fn copy(
+        &mut self,
+        deleted: HashMap<String, RoaringTreemap>,
+    ) -> Result<Vec<DataFile>> {
+        let is_v3 = self.table.metadata().format_version() >= FormatVersion::V3;
+        let schema = &self.version.schema;
+        let (scan, exprs) = copied(&self.session.lake, &self.table, schema, deleted)?;
+        let target = Arc::new(Target::new(&self.table, true, is_v3, false));
+        let logical = into_target(scan.project(exprs)?.build()?, &target)?;
+        Ok(collect(&self.state, &logical, &target).await?.files)
+    }
+
     /// The change that an UPDATE is, if it can be done so.
     pub(super) async fn update_in_place(
         &mut self,
@@ -80,6 +102,33 @@ impl Work<'_> {
         }
         Ok(Some(shown))
     }
+}
+
+/// Rows of some files of a table, without those at the positions given, and what the sink takes of them.
+pub(crate) fn copied(
+    lake: &Lake,
+    table: &Table,
+    schema: &Schema,
+    files: HashMap<String, RoaringTreemap>,
+) -> Result<(LogicalPlanBuilder, Vec<Expr>)> {
+    let is_v3 = table.metadata().format_version() >= FormatVersion::V3;
+    let source = IcebergTable::new(lake, table.clone(), At::Now)?;
+    let source = source.with_positions()?.with_files(Chosen::Only(Arc::new(files)));
+    let source = provider_as_source(Arc::new(source));
+    let scan = LogicalPlanBuilder::scan(TableReference::bare("copied"), source, None)?;
+    let null = || lit(ScalarValue::Null);
+    let column = |name: &str| Expr::Column(Column::from_name(name));
+    let lineage = |name: &str| if is_v3 { column(name) } else { null() };
+    let mut exprs = vec![
+        lit(sink::COPY).alias("$op"),
+        null().alias("$file"),
+        null().alias("$pos"),
+        lineage("_row_id").alias("$row_id"),
+        lineage("_last_updated_sequence_number").alias("$updated"),
+    ];
+    let fields = schema.as_struct().fields();
+    exprs.extend(fields.iter().map(|it| column(&it.name).alias(it.name.clone())));
+    Ok((scan, exprs))
 }
 
 /// Whether an expression may have another value for the same row the next time.
