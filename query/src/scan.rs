@@ -17,6 +17,7 @@ pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
 mod keys;
+mod most;
 mod open;
 pub(crate) mod positions;
 pub(crate) mod sieve;
@@ -149,7 +150,7 @@ impl Scan {
             }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
             let parts = (files, total, with_nan);
-            let late = is_selective(filters, schema, &parts.1);
+            let late = is_selective(filters, schema, &parts.1, &tasks);
             plans.push(self.source(state, &root, parts, &map, (projection, limit, more, late))?);
         }
         match plans.len() {
@@ -314,17 +315,36 @@ impl Scan {
 
 /// Values of a column beyond which looking for one of them leaves few rows.
 const MANY_VALUES: f64 = 1000.0;
+/// Bytes that a value of text takes in files, compressed, from which on there are many values: few would be a
+/// dictionary and some bits for each row.
+const BYTES_OF_MANY: f64 = 3.0;
+/// Files from whose sizes that is told.
+const SIZES_MAX: usize = 16;
 
 /// Whether the filters leave so few rows that other columns are better decoded only where they
 /// hold: if some column of many values has to equal a constant. Elsewhere the reader's row filters
 /// cost more than they save (docs/benchmarks.md).
-fn is_selective(filters: &[Expr], schema: &Arc<IcebergSchema>, total: &Statistics) -> bool {
+fn is_selective(
+    filters: &[Expr],
+    schema: &Arc<IcebergSchema>,
+    total: &Statistics,
+    tasks: &[&ScanTask],
+) -> bool {
     let fields = schema.as_struct().fields();
+    let is_wide = |place: usize| {
+        let Some(id) = fields.get(place).map(|it| it.id) else { return false };
+        let (mut bytes, mut rows) = (0, 0);
+        for task in tasks.iter().take(SIZES_MAX) {
+            let (manifest, index) = task.entry();
+            bytes += manifest.column_size_bytes(index, id).unwrap_or(0);
+            rows += task.record_count();
+        }
+        bytes as f64 > rows as f64 * BYTES_OF_MANY
+    };
     let is_rare = |name: &str| {
         let place = fields.iter().position(|it| it.name == name);
-        let Some(column) = place.and_then(|it| total.column_statistics.get(it)) else {
-            return false;
-        };
+        let Some(place) = place else { return false };
+        let Some(column) = total.column_statistics.get(place) else { return false };
         let value = |it: &Precision<ScalarValue>| {
             let number = it.get_value()?.cast_to(&DataType::Float64).ok()?;
             match number {
@@ -334,7 +354,7 @@ fn is_selective(filters: &[Expr], schema: &Arc<IcebergSchema>, total: &Statistic
         };
         match (value(&column.min_value), value(&column.max_value)) {
             (Some(least), Some(most)) => most - least > MANY_VALUES,
-            _ => false,
+            _ => is_wide(place),
         }
     };
     filters.iter().flat_map(split_conjunction).any(|filter| match filter {

@@ -10,9 +10,9 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
-use arrow::compute::{filter_record_batch, prep_null_mask_filter};
+use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
@@ -36,6 +36,7 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use super::deletes::{Deleted, Deletes, access_plan, mask};
 use super::keys;
+use super::most::filtered;
 use super::positions::{FileColumns, POS, PositionSource, RowFilters};
 
 /// The rows of a file.
@@ -335,11 +336,4 @@ impl Left {
         };
         Some(evaluate())
     }
-}
-
-fn filtered(batch: &RecordBatch, rows: BooleanBuffer) -> Result<RecordBatch> {
-    if rows.count_set_bits() == rows.len() {
-        return Ok(batch.clone());
-    }
-    Ok(filter_record_batch(batch, &BooleanArray::new(rows, None))?)
 }

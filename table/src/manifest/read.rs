@@ -211,6 +211,11 @@ impl Manifest {
         }
     }
 
+    /// The bytes that a column takes in a file, as it is stored there; `None` if that is not recorded.
+    pub fn column_size_bytes(&self, index: usize, field_id: i32) -> Option<u64> {
+        self.count(index, Metric::ColumnSize, field_id)
+    }
+
     /// Whether entry `index` has bounds of its own for a column, not only implied ones.
     pub fn has_bounds(&self, index: usize, field_id: i32) -> bool {
         self.bound(index, Metric::Lower, field_id).is_some()
