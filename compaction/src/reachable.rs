@@ -91,7 +91,7 @@ impl Manifests {
         for snapshot in snapshots {
             let (table, snapshot) = (table.clone(), snapshot.clone());
             let read = async move {
-                let lines = table.manifest_list(snapshot.manifest_list()).await;
+                let lines = table.manifest_list_once(snapshot.manifest_list()).await;
                 (snapshot, lines)
             };
             reads.push(read.boxed());
@@ -120,7 +120,8 @@ pub(crate) async fn files(
     for line in lines {
         let (table, line) = (table.clone(), line.clone());
         // A task of its own, so that parsing uses all cores.
-        let read = async move { tokio::spawn(async move { table.manifest(&line).await }).await };
+        let read =
+            async move { tokio::spawn(async move { table.manifest_once(&line).await }).await };
         reads.push(read.boxed());
     }
     let mut reads = futures::stream::iter(reads).buffered(READS_AT_ONCE);

@@ -7,7 +7,8 @@
 //! To merge what it has spilled, a sort of DataFusion 54 takes memory for as many runs at once as it
 //! can get, keeps it until its last row, and fails if it gets none. A join of two sorts needs both, one
 //! after the other: the first takes everything and the second fails, however much there is. So merges
-//! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds.
+//! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds. And
+//! who merges what sorts give has nothing if they have all.
 
 use std::fmt;
 
@@ -18,8 +19,10 @@ use datafusion::execution::memory_pool::{
 };
 use icefield_table::write;
 
-/// What DataFusion calls those who merge spilled runs.
-const MERGES: &str = "ExternalSorterMerge";
+/// What DataFusion calls those who merge: the spilled runs of a sort, and sorts that ran side by side, when
+/// these still have all they could get.
+const MERGES: [&str; 3] =
+    ["ExternalSorterMerge", "SortPreservingMergeExec", "RepartitionExec[Merge"];
 /// The least that a merge may take.
 const SHARE_MIN_BYTES: usize = 10 << 20;
 /// The least that a writer works in.
@@ -61,7 +64,7 @@ impl SharedMemory {
 
     /// The pool of a consumer.
     fn of(&self, consumer: &MemoryConsumer) -> &dyn MemoryPool {
-        if consumer.name().starts_with(MERGES) { &self.merges } else { &self.rest }
+        if is_merge(consumer.name()) { &self.merges } else { &self.rest }
     }
 }
 
@@ -70,6 +73,10 @@ impl SharedMemory {
 fn share_bytes(bytes: usize, threads: usize) -> usize {
     // What spills works in two parts at least.
     (bytes / threads.max(2).saturating_mul(4)).max(SHARE_MIN_BYTES)
+}
+
+fn is_merge(consumer: &str) -> bool {
+    MERGES.iter().any(|it| consumer.starts_with(it))
 }
 
 impl fmt::Display for SharedMemory {
@@ -102,7 +109,7 @@ impl MemoryPool for SharedMemory {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let name = reservation.consumer().name();
         let wanted = reservation.size().saturating_add(additional);
-        if name.starts_with(MERGES) && wanted > self.share_bytes {
+        if is_merge(name) && wanted > self.share_bytes {
             return Err(DataFusionError::ResourcesExhausted(format!(
                 "{name} has its share of memory, {} bytes",
                 self.share_bytes

@@ -37,6 +37,10 @@ use crate::{Error, Result, change, transaction};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
+/// Bytes of the smaller side of a join, divided by the cores, up to which each of them has all of it.
+const BUILD_BYTES: usize = 128 << 20;
+/// Its rows, likewise.
+const BUILD_ROWS: usize = 8 << 20;
 
 /// What a session is told when it begins.
 #[derive(Debug, Clone, Default)]
@@ -602,10 +606,16 @@ fn config(settings: &Settings) -> SessionConfig {
     if let Some(threads) = settings.threads {
         config = config.with_target_partitions(threads.max(1));
     }
-    let threads = config.target_partitions();
+    let threads = config.target_partitions().max(1);
     let options = config.options_mut();
     options.execution.time_zone = Some("+00:00".to_owned());
     options.execution.parquet.pushdown_filters = false;
+    // One core builds a table this large sooner than a few bring both sides of a join into parts.
+    let builds = &mut options.optimizer;
+    builds.hash_join_single_partition_threshold =
+        (BUILD_BYTES / threads).max(builds.hash_join_single_partition_threshold);
+    builds.hash_join_single_partition_threshold_rows =
+        (BUILD_ROWS / threads).max(builds.hash_join_single_partition_threshold_rows);
     // 0.05 is the number it looks like.
     options.sql_parser.parse_float_as_decimal = true;
     if let Some(bytes) = settings.memory_bytes {

@@ -221,22 +221,57 @@ impl Table {
         if let Some(list) = cache.list(&path) {
             return Ok(list);
         }
-        let bytes = self.storage().read(&path).await?;
-        let lines = list::parse(&bytes).map_err(|e| e.with_context("manifest list", &path))?;
-        let lines = Arc::new(lines);
+        let lines = Arc::new(self.read_manifest_list(&path).await?);
         cache.keep_list(&path, &lines);
         Ok(lines)
+    }
+
+    async fn read_manifest_list(&self, path: &str) -> Result<Vec<ManifestFile>> {
+        let bytes = self.storage().read(path).await?;
+        list::parse(&bytes).map_err(|e| e.with_context("manifest list", path))
+    }
+
+    /// The same as [`Self::manifest_list`] for who reads the lists of all snapshots, each once: it keeps
+    /// none.
+    pub async fn manifest_list_once(&self, path: &str) -> Result<Arc<Vec<ManifestFile>>> {
+        let located = self.locate(path);
+        match self.tables.0.cache.list(&located) {
+            None if !path.starts_with(metadata::INLINE) => {
+                Ok(Arc::new(self.read_manifest_list(&located).await?))
+            }
+            _ => self.manifest_list(path).await,
+        }
     }
 
     /// The manifest that a line of a list names, from the cache or storage.
     pub async fn manifest(&self, line: &ManifestFile) -> Result<Arc<Manifest>> {
         let cache = &self.tables.0.cache;
-        let path = self.locate(&line.path);
-        // What entries inherit differs until a manifest's commit is settled, so it is in the key.
-        let key = format!("{path}#{}#{}", line.sequence_number, line.added_snapshot_id);
+        let key = self.manifest_key(line);
         if let Some(manifest) = cache.manifest(&key) {
             return Ok(manifest);
         }
+        let manifest = self.read_manifest(line).await?;
+        cache.keep_manifest(&key, &manifest);
+        Ok(manifest)
+    }
+
+    /// The same as [`Self::manifest`] for who reads the manifests of all snapshots, each once: it keeps
+    /// none.
+    pub async fn manifest_once(&self, line: &ManifestFile) -> Result<Arc<Manifest>> {
+        match self.tables.0.cache.manifest(&self.manifest_key(line)) {
+            Some(manifest) => Ok(manifest),
+            None => self.read_manifest(line).await,
+        }
+    }
+
+    /// What entries inherit differs until a manifest's commit is settled, so it is in the key.
+    fn manifest_key(&self, line: &ManifestFile) -> String {
+        let path = self.locate(&line.path);
+        format!("{path}#{}#{}", line.sequence_number, line.added_snapshot_id)
+    }
+
+    async fn read_manifest(&self, line: &ManifestFile) -> Result<Arc<Manifest>> {
+        let path = self.locate(&line.path);
         if line.key_metadata.is_some() {
             return Err(Error::new(
                 ErrorKind::FeatureUnsupported,
@@ -247,9 +282,7 @@ impl Table {
         let line = &list::completed(line, &bytes)?;
         let manifest =
             Manifest::parse(&bytes, line).map_err(|e| e.with_context("manifest", &path))?;
-        let manifest = Arc::new(manifest);
-        cache.keep_manifest(&key, &manifest);
-        Ok(manifest)
+        Ok(Arc::new(manifest))
     }
 
     pub(crate) fn keep_list(&self, path: &str, lines: Vec<ManifestFile>) {

@@ -3,6 +3,7 @@
 pub mod equality;
 pub mod faulty_catalog;
 pub mod reachable;
+pub mod simulation;
 
 use std::sync::Arc;
 

@@ -15,3 +15,4 @@ mod races;
 mod services;
 mod sql;
 mod upkeep;
+mod upkeep_beside;

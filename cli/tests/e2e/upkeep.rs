@@ -60,7 +60,7 @@ fn path(location: &Value) -> PathBuf {
     PathBuf::from(location.as_str().unwrap().strip_prefix("file://").unwrap())
 }
 
-const TINY: &str = "'icefield.maintenance.min-input-files' = '2'";
+pub(crate) const TINY: &str = "'icefield.maintenance.min-input-files' = '2'";
 
 #[test]
 fn compact_makes_few_files_of_many_and_says_so() {
@@ -381,6 +381,11 @@ fn killing_upkeep_at_any_moment_costs_nothing() {
     lake.exec("CALL system.expire_snapshots('raw.t', now())");
     lake.exec("CALL system.remove_orphan_files('raw.t', now(), allow_recent => true)");
     assert_eq!(rows(&lake), before);
+    no_file_is_left_over(&lake);
+}
+
+/// Asserts that the folder of a table with one snapshot has the files which that leads to, and no others.
+pub(crate) fn no_file_is_left_over(lake: &Lake) {
     let known = lake.rows(
         "SELECT file FROM raw.t.metadata_log_entries UNION SELECT manifest_list FROM \
          raw.t.snapshots UNION SELECT path FROM raw.t.manifests UNION SELECT file_path FROM \

@@ -150,6 +150,8 @@ impl File {
         let access = self.access(&wanted, shows_deleted, &metrics)?;
         let groups = access.row_group_indexes();
         let selection = access.into_overall_row_selection(self.footer.row_groups())?;
+        // One that leaves nothing out costs something all the same.
+        let selection = selection.filter(|it| it.skipped_row_count() > 0);
         let filter = match &wanted.predicate {
             Some(predicate) if self.source.rows != RowFilters::Unused => {
                 build_row_filter(predicate, &self.stored, &self.footer, true, &metrics)?

@@ -125,6 +125,19 @@ async fn a_merge_of_more_than_memory_spills_on_one_core() {
     merge(1).await;
 }
 
+/// What merges the sorts of both cores gets memory beside them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sort_of_more_than_memory_spills_and_is_merged() {
+    let tables = target().await;
+    let small = session(&tables, 2, Some(MEMORY_BYTES));
+    small.run("CREATE TABLE raw.sorted AS SELECT * FROM raw.t ORDER BY v DESC").await.unwrap();
+    let large = session(&tables, 2, None);
+    assert_eq!(number(&large, "SELECT count(DISTINCT id) FROM raw.sorted").await, rows());
+    let unordered = "SELECT count(*) FROM (SELECT v, lag(v) OVER (PARTITION BY _file ORDER BY _pos) \
+                     AS before FROM raw.sorted) p WHERE before < v";
+    assert_eq!(number(&large, unordered).await, 0);
+}
+
 /// That the merges above do not just fit: the hash join they begin with does not, and of the sorts
 /// that come in its place, those of both sides spill.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

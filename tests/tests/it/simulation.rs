@@ -6,16 +6,13 @@
 //! `ICEFIELD_SEED=<seed>`.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use icefield_catalog::storage::faulty::{Faults, FaultyStore};
-use icefield_catalog::{Env, Storage};
+use icefield_catalog::Env;
 use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
 use icefield_table::{Tables, snapshot};
-use icefield_tests::faulty_catalog::FaultyCatalog;
-use icefield_tests::{create_raw_t, memory_warehouse, raw_t};
+use icefield_tests::simulation::{Unreliable, each_seed, in_simulated_time};
+use icefield_tests::{create_raw_t, raw_t};
 
 const SEEDS: u64 = 2000;
 const WRITERS: u64 = 4;
@@ -23,21 +20,7 @@ const APPENDS: u64 = 4;
 
 #[test]
 fn no_seed_loses_or_doubles_a_row() {
-    let seeds: Vec<u64> = match std::env::var("ICEFIELD_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..SEEDS).collect(),
-    };
-    // Each seed is one thread's work; two of them side by side.
-    std::thread::scope(|scope| {
-        for half in seeds.chunks(seeds.len().div_ceil(2)) {
-            scope.spawn(move || {
-                for seed in half {
-                    let run = std::panic::catch_unwind(|| simulate(*seed));
-                    assert!(run.is_ok(), "seed {seed} failed; repeat it: ICEFIELD_SEED={seed}");
-                }
-            });
-        }
-    });
+    each_seed(SEEDS, |seed| drop(simulate(seed)));
 }
 
 #[test]
@@ -47,51 +30,28 @@ fn the_same_seed_takes_the_same_way() {
 
 /// Runs a seed and gives what happened: each writer's answers, and the history's lengths.
 fn simulate(seed: u64) -> (Vec<(u64, bool)>, usize) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(run(seed))
+    in_simulated_time(run(seed))
 }
 
 async fn run(seed: u64) -> (Vec<(u64, bool)>, usize) {
-    let env = Env::seeded(seed);
-    let faults = Arc::new(Faults::default());
-    let (store_env, store_faults) = (env.clone(), Arc::clone(&faults));
-    let storage = Storage::wrapped(Arc::new(move |inner| {
-        Arc::new(FaultyStore::new(inner, store_env.clone(), Arc::clone(&store_faults)))
-    }));
-    let odds = Arc::new(AtomicU64::new(0));
-    let (catalog_env, catalog_odds) = (env.clone(), Arc::clone(&odds));
-    let tables = memory_warehouse(storage, env.clone(), |inner| {
-        Arc::new(FaultyCatalog::new(inner, catalog_env, catalog_odds))
-    });
+    let world = Unreliable::new(seed);
     let version = if seed.is_multiple_of(2) { "2" } else { "3" };
     // Few manifests before they are merged, so that merging is raced too.
     let properties = [("format-version", version), ("commit.manifest.min-count-to-merge", "3")];
-    create_raw_t(&tables, &properties).await;
+    create_raw_t(&world.tables, &properties).await;
 
-    odds.store(env.random() % 200, Ordering::Relaxed);
-    faults.write_fails.store(env.random() % 30, Ordering::Relaxed);
-    faults.write_lies.store(env.random() % 30, Ordering::Relaxed);
-    faults.read_fails.store(env.random() % 30, Ordering::Relaxed);
-    faults.slow.store(env.random() % 300, Ordering::Relaxed);
+    world.upset(200, 30);
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        // Half of the writers are another process: they share nothing but catalog and storage.
-        let tables = if writer % 2 == 0 { tables.clone() } else { other_process(&tables) };
-        writers.spawn(write(tables, env.clone(), writer));
+        // Half of the writers are another process.
+        let tables = if writer % 2 == 0 { world.tables.clone() } else { world.other_process() };
+        writers.spawn(write(tables, world.env.clone(), writer));
     }
     let mut answers: Vec<(u64, bool)> = writers.join_all().await.into_iter().flatten().collect();
     answers.sort_unstable();
-    odds.store(0, Ordering::Relaxed);
-    for fault in [&faults.write_fails, &faults.write_lies, &faults.read_fails] {
-        fault.store(0, Ordering::Relaxed);
-    }
-    let history = audit(&other_process(&tables), &answers).await;
+    world.calm();
+    let history = audit(&world.other_process(), &answers).await;
     (answers, history)
-}
-
-fn other_process(tables: &Tables) -> Tables {
-    Tables::new(tables.warehouse().clone())
 }
 
 /// Appends files of one row each; the file's path tells which append it was.

@@ -14,21 +14,18 @@
 //! A failing seed is printed; run it alone with `ICEFIELD_SEED=<seed>`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use icefield_catalog::Env;
 use icefield_catalog::spec::{
     DataFileFormat, ManifestContentType, ManifestStatus, Operation, SnapshotRef,
 };
-use icefield_catalog::storage::faulty::{Faults, FaultyStore};
-use icefield_catalog::{Env, Storage};
 use icefield_table::commit::{self, Change, Check, DeletedRows, change};
 use icefield_table::deletes::{one_path, positions_of};
 use icefield_table::manifest::DataFile;
 use icefield_table::{At, Result, Table, Tables, evolve, partition, scan, snapshot};
-use icefield_tests::faulty_catalog::FaultyCatalog;
-use icefield_tests::{create_raw_t, memory_warehouse, raw_t};
+use icefield_tests::simulation::{Unreliable, each_seed, in_simulated_time};
+use icefield_tests::{create_raw_t, raw_t};
 use roaring::RoaringTreemap;
 
 const SEEDS: u64 = 250;
@@ -41,21 +38,7 @@ const MARK: &str = "test.change";
 
 #[test]
 fn no_seed_loses_or_halves_a_change() {
-    let seeds: Vec<u64> = match std::env::var("ICEFIELD_SEED") {
-        Ok(seed) => vec![seed.parse().unwrap()],
-        Err(_) => (0..SEEDS).collect(),
-    };
-    // Each seed is one thread's work; two of them side by side.
-    std::thread::scope(|scope| {
-        for half in seeds.chunks(seeds.len().div_ceil(2)) {
-            scope.spawn(move || {
-                for seed in half {
-                    let run = std::panic::catch_unwind(|| simulate(*seed));
-                    assert!(run.is_ok(), "seed {seed} failed; repeat it: ICEFIELD_SEED={seed}");
-                }
-            });
-        }
-    });
+    each_seed(SEEDS, |seed| drop(simulate(seed)));
 }
 
 #[test]
@@ -89,50 +72,27 @@ type Asks = BTreeMap<u64, (Asked, Told)>;
 
 /// Runs a seed and gives what each writer was told, and how many snapshots there are.
 fn simulate(seed: u64) -> (Vec<(u64, Told)>, usize) {
-    let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
-    runtime.unwrap().block_on(run(seed))
+    in_simulated_time(run(seed))
 }
 
 async fn run(seed: u64) -> (Vec<(u64, Told)>, usize) {
-    let env = Env::seeded(seed);
-    let faults = Arc::new(Faults::default());
-    let (store_env, store_faults) = (env.clone(), Arc::clone(&faults));
-    let storage = Storage::wrapped(Arc::new(move |inner| {
-        Arc::new(FaultyStore::new(inner, store_env.clone(), Arc::clone(&store_faults)))
-    }));
-    let odds = Arc::new(AtomicU64::new(0));
-    let (catalog_env, catalog_odds) = (env.clone(), Arc::clone(&odds));
-    let tables = memory_warehouse(storage, env.clone(), |inner| {
-        Arc::new(FaultyCatalog::new(inner, catalog_env, catalog_odds))
-    });
+    let world = Unreliable::new(seed);
     let version = if seed.is_multiple_of(3) { "3" } else { "2" };
     let properties = [("format-version", version), ("commit.manifest.min-count-to-merge", "3")];
-    create_raw_t(&tables, &properties).await;
+    create_raw_t(&world.tables, &properties).await;
 
-    odds.store(env.random() % 150, Ordering::Relaxed);
-    faults.write_fails.store(env.random() % 20, Ordering::Relaxed);
-    faults.write_lies.store(env.random() % 20, Ordering::Relaxed);
-    faults.read_fails.store(env.random() % 20, Ordering::Relaxed);
-    faults.slow.store(env.random() % 300, Ordering::Relaxed);
+    world.upset(150, 20);
     let mut writers = tokio::task::JoinSet::new();
     for writer in 0..WRITERS {
-        // Half of the writers are another process: they share nothing but catalog and storage.
-        let tables = if writer % 2 == 0 { tables.clone() } else { other_process(&tables) };
+        // Half of the writers are another process.
+        let tables = if writer % 2 == 0 { world.tables.clone() } else { world.other_process() };
         let upgrades = version == "2" && seed % 3 == 1 && writer == 1;
-        writers.spawn(write(tables, env.clone(), writer, upgrades));
+        writers.spawn(write(tables, world.env.clone(), writer, upgrades));
     }
     let asks: Asks = writers.join_all().await.into_iter().flatten().collect();
-    odds.store(0, Ordering::Relaxed);
-    for fault in [&faults.write_fails, &faults.write_lies, &faults.read_fails] {
-        fault.store(0, Ordering::Relaxed);
-    }
-    let history = audit(&other_process(&tables), &asks).await;
+    world.calm();
+    let history = audit(&world.other_process(), &asks).await;
     (asks.into_iter().map(|(number, (_, told))| (number, told)).collect(), history)
-}
-
-fn other_process(tables: &Tables) -> Tables {
-    Tables::new(tables.warehouse().clone())
 }
 
 async fn write(tables: Tables, env: Env, writer: u64, upgrades: bool) -> Asks {

@@ -1,7 +1,7 @@
 //! Upkeep among the statements of a case: whatever it does to files, rows stay as they are, and so
 //! do their ids, and every snapshot that is kept reads as it did.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use icefield_catalog::spec::FormatVersion;
 use icefield_query::{Answer, Session, Settings};
 use icefield_table::{Table, Tables, snapshot};
-use icefield_tests::reachable;
+use icefield_tests::{equality, raw_t, reachable};
 
 use super::{Case, Condition, Dice};
 
@@ -123,6 +123,7 @@ impl Case {
             0 => self.layout(dice).await,
             1 => self.tag(dice).await,
             2..=4 => self.call(dice).await,
+            5 => self.equality_deletes(dice).await,
             _ => {}
         }
     }
@@ -131,11 +132,15 @@ impl Case {
         self.session.table("raw.t").await.unwrap()
     }
 
-    /// Partitions new files otherwise.
+    /// Partitions or sorts new files otherwise.
     async fn layout(&mut self, dice: &mut Dice) {
         let table = self.table().await;
         let fields = table.metadata().default_partition_spec().fields().to_vec();
         let sql = match fields.first() {
+            _ if dice.roll(3) == 0 => {
+                let orders = ["ORDERED BY id", "ORDERED BY k DESC, s", "UNORDERED"];
+                format!("WRITE {}", dice.one_of(&orders))
+            }
             Some(field) if dice.roll(2) == 0 => format!("DROP PARTITION FIELD {}", field.name),
             _ => format!(
                 "ADD PARTITION FIELD {}",
@@ -147,6 +152,40 @@ impl Case {
         if self.session.run(&sql).await.is_ok() {
             self.log.push(sql);
         }
+    }
+
+    /// Another writer deletes some ids, whichever files they are in.
+    async fn equality_deletes(&mut self, dice: &mut Dice) {
+        let table = self.table().await;
+        let mut specs = table.metadata().partition_specs_iter();
+        // In a partition, they would reach only that.
+        let Some(spec) = specs.find(|it| it.fields().is_empty()) else { return };
+        if table.metadata().current_snapshot_id().is_none() {
+            return;
+        }
+        let ids: BTreeSet<i64> = (0..=dice.roll(6)).map(|_| dice.roll(120) as i64).collect();
+        let values: Vec<_> = ids.iter().map(|it| format!("({it})")).collect();
+        let keys = format!("raw.keys{}", self.log.len());
+        self.run(&format!(
+            "CREATE TABLE {keys} AS SELECT CAST(id AS BIGINT) AS id FROM (VALUES {}) v(id)",
+            values.join(", ")
+        ))
+        .await;
+        let mut file = equality::keys(&self.session.table(&keys).await.unwrap()).await;
+        // Among the table's own files, as its writer would have put it.
+        let storage = &table.tables().warehouse().storage;
+        let bytes = storage.read(&file.path).await.unwrap();
+        file.path = format!("{}/data/{}.parquet", table.metadata().location(), self.log.len());
+        storage.write(&file.path, bytes).await.unwrap();
+        let (spec_id, ident) = (spec.spec_id(), raw_t());
+        let id = equality::commit(table.tables(), &ident, file, spec_id, Vec::new()).await;
+        self.log.push("-- equality deletes of these".to_owned());
+        self.rows.retain(|id, _| !ids.contains(id));
+        let found = self.read("raw.t", self.extra.as_ref()).await;
+        if format!("{found:?}") != format!("{:?}", self.rows) {
+            self.fail(&format!("equality deletes left\n{found:?}\nand not\n{:?}", self.rows));
+        }
+        self.past.push((id, self.rows.clone(), self.extra.clone()));
     }
 
     async fn tag(&mut self, dice: &mut Dice) {
