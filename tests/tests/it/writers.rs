@@ -14,9 +14,9 @@ use icefield_tests::{create_raw_t, memory_warehouse, raw_t};
 
 const PROCESSES: usize = 8;
 const WRITERS: usize = 8;
-/// Appends of each writer: 100 make the run of 6,400 rows, which a debug build is slow at.
+/// Appends of each writer.
 fn appends() -> usize {
-    std::env::var("ICEFIELD_APPENDS").ok().and_then(|it| it.parse().ok()).unwrap_or(8)
+    std::env::var("ICEFIELD_APPENDS").ok().and_then(|it| it.parse().ok()).unwrap_or(100)
 }
 
 /// Where a writer process finds the warehouse, and which one it is.
