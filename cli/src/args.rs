@@ -34,6 +34,10 @@ pub(crate) struct Options {
     /// Memory for queries before they spill to disk, such as 2GB [default: unlimited]
     #[arg(long, global = true, env = "ICEFIELD_MEMORY_LIMIT", value_name = "SIZE")]
     pub(crate) memory_limit: Option<String>,
+    /// Memory for decoded columns that queries have read, for those to come: of what is not needed
+    /// otherwise; 0 is none [default: a quarter of the memory or of its limit]
+    #[arg(long, global = true, env = "ICEFIELD_CACHE_LIMIT", value_name = "SIZE")]
+    pub(crate) cache_limit: Option<String>,
     /// Cores for queries [default: all]
     #[arg(long, global = true, env = "ICEFIELD_THREADS", value_name = "N")]
     pub(crate) threads: Option<usize>,

@@ -1,7 +1,7 @@
 //! Settings: flags over `ICEFIELD_*` over `icefield.toml`.
 //!
 //! The file is looked for in the current folder, then in the user's configuration folder (XDG). Its
-//! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `threads`, `principal`, `job`.
+//! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `cache-limit`, `threads`, `principal`, `job`.
 
 use std::path::PathBuf;
 
@@ -21,6 +21,7 @@ struct File {
     warehouse: Option<String>,
     catalog: Option<String>,
     memory_limit: Option<String>,
+    cache_limit: Option<String>,
     threads: Option<usize>,
     principal: Option<String>,
     job: Option<String>,
@@ -33,6 +34,7 @@ pub(crate) fn settle(options: Options) -> Result<Options, Failure> {
         warehouse: options.warehouse.or(file.warehouse),
         catalog: options.catalog.or(file.catalog),
         memory_limit: options.memory_limit.or(file.memory_limit),
+        cache_limit: options.cache_limit.or(file.cache_limit),
         threads: options.threads.or(file.threads),
         principal: options.principal.or(file.principal).or_else(|| std::env::var("USER").ok()),
         job: options.job.or(file.job),
@@ -62,23 +64,36 @@ fn read_file() -> Result<File, Failure> {
 /// Opens the warehouse and begins a session.
 pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
     let root = options.warehouse.as_deref().unwrap_or("./warehouse");
-    let memory_bytes = match &options.memory_limit {
-        None => None,
-        Some(text) => Some(bytes(text).ok_or_else(|| {
-            Failure::usage(format!("`{text}` is no size; write it as 512MB or 2GB"))
-        })?),
+    let given = |text: &str| {
+        let no_size = || Failure::usage(format!("`{text}` is no size; write it as 512MB or 2GB"));
+        bytes(text).ok_or_else(no_size)
+    };
+    let memory_bytes = options.memory_limit.as_deref().map(given).transpose()?;
+    let cache_bytes = match options.cache_limit.as_deref() {
+        Some("0") => 0,
+        Some(text) => given(text)?,
+        None => memory_bytes.unwrap_or_else(machine_bytes) / 4,
     };
     let warehouse = Warehouse::open(root, options.catalog.as_deref())
         .await
         .map_err(icefield_query::Error::from)?;
     let settings = Settings {
         memory_bytes,
+        cache_bytes,
         threads: options.threads,
         principal: options.principal.clone(),
         job: options.job.clone(),
     };
     let session = Session::new(Tables::new(warehouse), settings)?;
     Ok(session.with_procedures(icefield_compaction::procedures()))
+}
+
+/// The memory of the machine, or of the container if that has less.
+fn machine_bytes() -> usize {
+    let mut system = sysinfo::System::new();
+    system.refresh_memory();
+    let container = system.cgroup_limits().map_or(u64::MAX, |it| it.total_memory);
+    usize::try_from(system.total_memory().min(container)).unwrap_or(usize::MAX)
 }
 
 /// A size such as `512MB`, `2G` or `1000`.

@@ -73,6 +73,8 @@ pub(crate) struct StatementContext {
     pub(crate) receipts: Mutex<Vec<Receipt>>,
     /// Where the open transaction is.
     pub(crate) lake: Option<Arc<Lake>>,
+    /// Which statement of the session it is, counted from 1.
+    pub(crate) id: u64,
 }
 
 /// A commit that a statement made.

@@ -11,6 +11,8 @@
 //! who merges what sorts give has nothing if they have all.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
@@ -18,6 +20,8 @@ use datafusion::execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
 };
 use icefield_table::write;
+
+use crate::scan::cache::ColumnCache;
 
 /// What DataFusion calls those who merge: the spilled runs of a sort, and sorts that ran side by side, when
 /// these still have all they could get.
@@ -48,18 +52,34 @@ pub(crate) struct SharedMemory {
     /// What one merge may take.
     share_bytes: usize,
     bytes: usize,
+    /// What all consumers have.
+    reserved: AtomicUsize,
+    /// Has what they leave.
+    cache: Arc<ColumnCache>,
 }
 
 impl SharedMemory {
-    /// A pool of `bytes` for queries that work on `threads` cores.
-    pub(crate) fn new(bytes: usize, threads: usize) -> Self {
+    /// A pool of `bytes` for queries that work on `threads` cores; what they leave is the cache's.
+    pub(crate) fn new(bytes: usize, threads: usize, cache: Arc<ColumnCache>) -> Self {
         let merges = bytes / 2;
         Self {
             rest: FairSpillPool::new(bytes - merges),
             merges: GreedyMemoryPool::new(merges),
             share_bytes: share_bytes(bytes, threads),
             bytes,
+            reserved: AtomicUsize::new(0),
+            cache,
         }
+    }
+
+    fn took(&self, bytes: usize) {
+        let reserved = self.reserved.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        self.cache.leave(self.bytes, reserved);
+    }
+
+    fn gave_back(&self, bytes: usize) {
+        let reserved = self.reserved.fetch_sub(bytes, Ordering::Relaxed).saturating_sub(bytes);
+        self.cache.leave(self.bytes, reserved);
     }
 
     /// The pool of a consumer.
@@ -100,10 +120,12 @@ impl MemoryPool for SharedMemory {
 
     fn grow(&self, reservation: &MemoryReservation, additional: usize) {
         self.of(reservation.consumer()).grow(reservation, additional);
+        self.took(additional);
     }
 
     fn shrink(&self, reservation: &MemoryReservation, shrink: usize) {
         self.of(reservation.consumer()).shrink(reservation, shrink);
+        self.gave_back(shrink);
     }
 
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
@@ -115,7 +137,9 @@ impl MemoryPool for SharedMemory {
                 self.share_bytes
             )));
         }
-        self.of(reservation.consumer()).try_grow(reservation, additional)
+        self.of(reservation.consumer()).try_grow(reservation, additional)?;
+        self.took(additional);
+        Ok(())
     }
 
     fn reserved(&self) -> usize {
@@ -124,5 +148,37 @@ impl MemoryPool for SharedMemory {
 
     fn memory_limit(&self) -> MemoryLimit {
         MemoryLimit::Finite(self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::{ArrayRef, Int64Array};
+
+    #[test]
+    fn what_queries_take_the_cache_gives_up() {
+        let cache = Arc::new(ColumnCache::new(1 << 20));
+        let pool: Arc<dyn MemoryPool> = Arc::new(SharedMemory::new(1 << 20, 2, Arc::clone(&cache)));
+        let fill = |statement| {
+            for file in 0..100 {
+                let visit = cache.visit(&format!("f{file}"), statement);
+                if let Some(mut filling) = visit.and_then(|it| it.begin(0, 0, 8000)) {
+                    let array: ArrayRef = Arc::new(Int64Array::from_iter_values(0..1000));
+                    filling.push(&array);
+                    filling.finish();
+                }
+            }
+            cache.held()
+        };
+        fill(1);
+        assert!(fill(2) > 800_000);
+        let query = MemoryConsumer::new("query").register(&pool);
+        query.try_grow(500_000).unwrap();
+        assert!(cache.held() + pool.reserved() <= 1 << 20);
+        assert!(cache.held() > 400_000);
+        assert!(fill(3) + pool.reserved() <= 1 << 20);
+        drop(query);
+        assert!(fill(4) > 800_000);
     }
 }

@@ -16,6 +16,7 @@ use icefield_catalog::warehouse::TIERS;
 use icefield_table::{ErrorKind, Table, Tables};
 
 use crate::names::SEARCH;
+use crate::scan::cache::ColumnCache;
 use crate::scan::deletes::DeleteCache;
 use crate::scan::source::FooterCaches;
 use crate::transaction::Transaction;
@@ -30,17 +31,21 @@ pub(crate) struct Lake {
     pub(crate) tables: Tables,
     pub(crate) footers: Arc<FooterCaches>,
     pub(crate) deletes: Arc<DeleteCache>,
+    pub(crate) cache: Arc<ColumnCache>,
     pub(crate) notes: Arc<notes::Notes>,
     current: Mutex<String>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
     prepared: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
     prepared_count: AtomicU64,
+    statements: AtomicU64,
 }
 
 impl Lake {
-    pub(crate) fn new(tables: Tables) -> Self {
+    pub(crate) fn new(tables: Tables, cache: Arc<ColumnCache>) -> Self {
         Self {
+            cache,
+            statements: AtomicU64::new(1),
             tables,
             footers: Arc::default(),
             deletes: Arc::default(),
@@ -55,6 +60,11 @@ impl Lake {
     /// A new name for a table of one statement.
     pub(crate) fn prepared_name(&self) -> String {
         format!("t{}", self.prepared_count.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// A number for a statement, which no other of the session has.
+    pub(crate) fn statement_id(&self) -> u64 {
+        self.statements.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Registers a table for one statement.

@@ -310,7 +310,10 @@ impl Session {
         if self.settings().memory_bytes.is_none() {
             let top = NonZeroUsize::MIN.saturating_add(2);
             let threads = state.config().target_partitions();
-            let pool = TrackConsumersPool::new(SharedMemory::new(MEMORY_BYTES, threads), top);
+            let pool = TrackConsumersPool::new(
+                SharedMemory::new(MEMORY_BYTES, threads, Arc::default()),
+                top,
+            );
             let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env());
             let runtime = runtime.with_memory_pool(Arc::new(pool)).build_arc()?;
             state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();

@@ -12,10 +12,12 @@
 //!
 //! [`ScanPlan`]: icefield_table::scan::ScanPlan
 
+pub(crate) mod cache;
 pub(crate) mod columns;
 pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
+mod groups;
 mod keys;
 mod most;
 mod open;
@@ -57,6 +59,7 @@ use object_store::ObjectMeta;
 use roaring::RoaringTreemap;
 
 use crate::error::external;
+use crate::insert::StatementContext;
 use crate::provider::notes::Notes;
 use columns::{ColumnMap, FieldIds};
 use source::{FooterCaches, IcebergSource};
@@ -74,6 +77,7 @@ pub(crate) struct Scan {
     pub(crate) schema: SchemaRef,
     pub(crate) footers: Arc<FooterCaches>,
     pub(crate) deletes: Arc<deletes::DeleteCache>,
+    pub(crate) cache: Arc<cache::ColumnCache>,
     /// In a table with changes that are not committed: the first row id that they gave out, which is
     /// settled only by the commit.
     pub(crate) draft: Option<i64>,
@@ -275,6 +279,8 @@ impl Scan {
             deletes: Arc::clone(&self.deletes),
             with_nan,
             rows,
+            cache: Arc::clone(&self.cache),
+            statement: state.config().get_extension::<StatementContext>().map_or(0, |it| it.id),
         };
         let source: Arc<dyn FileSource> = match more > 0 {
             true => Arc::new(numbered),

@@ -32,6 +32,7 @@ use crate::plan::{optimize, physical_plan, start};
 use crate::procedure::Procedure;
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
+use crate::scan::cache::ColumnCache;
 use crate::statement::{self, uuid};
 use crate::{Error, Result, change, transaction};
 
@@ -47,6 +48,9 @@ const BUILD_ROWS: usize = 8 << 20;
 pub struct Settings {
     /// Bytes that queries may use before they spill; unlimited if `None`.
     pub memory_bytes: Option<usize>,
+    /// Bytes of decoded columns that are kept for the queries to come, of memory that none needs; none
+    /// if 0. What is kept counts as memory of queries.
+    pub cache_bytes: usize,
     /// Cores that queries use; all if `None`.
     pub threads: Option<usize>,
     /// Who works, for the history of tables.
@@ -126,8 +130,9 @@ impl Session {
     /// Begins a session on the tables of a warehouse.
     pub fn new(tables: Tables, settings: Settings) -> Result<Self> {
         let storage = Arc::clone(&tables.warehouse().storage);
-        let lake = Arc::new(Lake::new(tables));
-        let runtime = runtime(storage, &settings)?;
+        let cache = Arc::new(ColumnCache::new(settings.cache_bytes));
+        let runtime = runtime(storage, &settings, &cache)?;
+        let lake = Arc::new(Lake::new(tables, cache));
         let catalogs = MemoryCatalogProviderList::new();
         let catalog = LakeCatalog::new(Arc::clone(&lake));
         catalogs.register_catalog(NAME.to_owned(), Arc::new(catalog));
@@ -455,7 +460,12 @@ impl Session {
         let short: String = text.chars().take(200).collect();
         put("icefield.statement", &(!short.is_empty()).then_some(short));
         let lake = Some(Arc::clone(&self.lake));
-        StatementContext { summary, lake, ..StatementContext::default() }
+        StatementContext {
+            summary,
+            lake,
+            id: self.lake.statement_id(),
+            ..StatementContext::default()
+        }
     }
 
     /// The state for one statement.
@@ -628,12 +638,16 @@ fn config(settings: &Settings) -> SessionConfig {
     config
 }
 
-fn runtime(storage: Arc<Storage>, settings: &Settings) -> Result<Arc<RuntimeEnv>> {
+fn runtime(
+    storage: Arc<Storage>,
+    settings: &Settings,
+    cache: &Arc<ColumnCache>,
+) -> Result<Arc<RuntimeEnv>> {
     let mut builder =
         RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores(storage)));
     if let Some(bytes) = settings.memory_bytes {
         let threads = config(settings).target_partitions();
-        let pool = SharedMemory::new(bytes.max(MEMORY_BYTES_MIN), threads);
+        let pool = SharedMemory::new(bytes.max(MEMORY_BYTES_MIN), threads, Arc::clone(cache));
         let top = std::num::NonZeroUsize::MIN.saturating_add(2);
         builder = builder.with_memory_pool(Arc::new(TrackConsumersPool::new(pool, top)));
     }

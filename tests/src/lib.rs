@@ -13,6 +13,7 @@ use icefield_catalog::spec::{
     UnboundPartitionSpec,
 };
 use icefield_catalog::{Catalog, Env, Storage, Warehouse};
+use icefield_query::Settings;
 use icefield_table::{NewTable, Tables};
 
 /// A warehouse in memory, around a catalog made from its storage.
@@ -24,6 +25,11 @@ pub fn memory_warehouse(
     let catalog = Arc::new(MemoryCatalog::new(Arc::clone(&storage), env.clone()));
     let catalog = wrap(catalog);
     Tables::new(Warehouse { root: "memory:///w".to_owned(), catalog, storage, env })
+}
+
+/// What a session is told in tests: a cache of columns that is too small for some of them.
+pub fn settings() -> Settings {
+    Settings { cache_bytes: 256 << 10, ..Settings::default() }
 }
 
 /// `raw.t`.

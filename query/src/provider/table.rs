@@ -41,9 +41,9 @@ impl IcebergTable {
         let footers = Arc::clone(&lake.footers);
         let draft = table.ident().and_then(|it| lake.draft_row_id(it));
         let (files, deletes) = (Chosen::All, Arc::clone(&lake.deletes));
-        let notes = Arc::clone(&lake.notes);
+        let (notes, cache) = (Arc::clone(&lake.notes), Arc::clone(&lake.cache));
         Ok(Self {
-            scan: Scan { table, version, schema, footers, deletes, draft, files, notes },
+            scan: Scan { table, version, schema, footers, deletes, cache, draft, files, notes },
             at,
             defaults,
             noticed_by: None,

@@ -116,7 +116,7 @@ impl Deletes {
     }
 
     /// What tells these deletes from all others. Files never change, so neither does what they say.
-    fn key(&self) -> String {
+    pub(crate) fn key(&self) -> String {
         let mut key = self.data_file.clone();
         for source in self.sources.iter() {
             match source {
@@ -130,6 +130,11 @@ impl Deletes {
             key.push_str(&deletes.key());
         }
         key
+    }
+
+    /// Whether rows are left out that are not deleted yet.
+    pub(crate) fn has_more(&self) -> bool {
+        self.more.is_some()
     }
 
     async fn read(

@@ -6,7 +6,6 @@
 //!
 //! Where the reader skips nothing, rows are numbered by counting them; elsewhere it is asked to.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,24 +16,27 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::ParquetFileMetrics;
 use datafusion::physical_expr::PhysicalExpr;
-use datafusion::physical_expr::projection::ProjectionExprs;
+use datafusion::physical_expr::projection::{ProjectionExprs, Projector};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
-use datafusion::physical_plan::metrics::Count;
+use datafusion::physical_expr_common::physical_expr::is_dynamic_physical_expr;
+use datafusion::physical_plan::metrics::{Count, MetricBuilder};
 use datafusion_datasource::PartitionedFile;
 use datafusion_datasource_parquet::metadata::DFParquetMetadata;
 use datafusion_datasource_parquet::{
-    Int96Coercer, PagePruningAccessPlanFilter, ParquetAccessPlan, RowGroupAccessPlanFilter,
-    apply_file_schema_type_coercions, build_row_filter,
+    Int96Coercer, PagePruningAccessPlanFilter, ParquetAccessPlan, RowGroupAccess,
+    RowGroupAccessPlanFilter, apply_file_schema_type_coercions, build_row_filter,
 };
 use datafusion_pruning::{FilePruner, build_pruning_predicate};
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
 
+use super::cache::Visit;
 use super::deletes::{Deleted, Deletes, access_plan, mask};
+use super::groups::{Fillings, Known};
 use super::keys;
 use super::most::filtered;
 use super::positions::{FileColumns, POS, PositionSource, RowFilters};
@@ -51,10 +53,19 @@ pub(crate) async fn open(
     partition: usize,
     file: PartitionedFile,
 ) -> Result<Batches> {
+    Ok(Ready::rows(prepare(source, store, partition, file, None).await?))
+}
+
+/// Looks at a file, and at what is kept of it if it was read before. `None` if it cannot have a row wanted.
+pub(crate) async fn prepare(
+    source: PositionSource,
+    store: Arc<dyn ObjectStore>,
+    partition: usize,
+    file: PartitionedFile,
+    visit: Option<Visit>,
+) -> Result<Option<Ready>> {
     let table = Arc::clone(source.schema.table_schema());
-    let Some(pruning) = pruning(&source, &table, &file)? else {
-        return Ok(futures::stream::empty().boxed());
-    };
+    let Some(pruning) = pruning(&source, &table, &file)? else { return Ok(None) };
     let pages = if pruning.is_some() { PageIndexPolicy::Optional } else { PageIndexPolicy::Skip };
     let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
         .with_metadata_size_hint(file.metadata_size_hint)
@@ -76,7 +87,9 @@ pub(crate) async fn open(
         predicate: source.predicate.clone().map(|it| columns.rewrite(it)).transpose()?,
         pruning: pruning.map(|it| columns.rewrite(it)).transpose()?,
     };
-    File { source, partition, file, footer, deleted, options, stored }.read(wanted)
+    File { source, partition, file, footer, deleted, options, stored }
+        .ready(wanted, visit)
+        .map(Some)
 }
 
 /// The filter that row groups are pruned by; `None` if it tells that the file has no row.
@@ -137,7 +150,7 @@ struct File {
 }
 
 impl File {
-    fn read(self, wanted: Wanted) -> Result<Batches> {
+    fn ready(self, wanted: Wanted, visit: Option<Visit>) -> Result<Ready> {
         let shown = wanted.projection.expr_iter();
         let shows_deleted = shown.into_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
         let rows = usize::try_from(self.footer.file_metadata().num_rows()).unwrap_or(0);
@@ -148,73 +161,62 @@ impl File {
             &self.source.metrics,
         );
         let access = self.access(&wanted, shows_deleted, &metrics)?;
-        let groups = access.row_group_indexes();
-        let selection = access.into_overall_row_selection(self.footer.row_groups())?;
-        // One that leaves nothing out costs something all the same.
-        let selection = selection.filter(|it| it.skipped_row_count() > 0);
-        let filter = match &wanted.predicate {
-            Some(predicate) if self.source.rows != RowFilters::Unused => {
-                build_row_filter(predicate, &self.stored, &self.footer, true, &metrics)?
-            }
-            _ => None,
-        };
+        let groups: Vec<Group> =
+            access.into_inner().into_iter().enumerate().filter_map(Group::new).collect();
+        let filters = wanted.predicate.clone();
+        let filters = filters.filter(|_| self.source.rows != RowFilters::Unused);
 
         let own = self.stored.fields().len();
         let columns_of = |it: &Expr| collect_columns(it).into_iter().map(|it| it.index());
         let mut used: Vec<usize> = Vec::new();
         wanted.projection.expr_iter().for_each(|it| used.extend(columns_of(&it)));
-        let is_numbered = used.iter().any(|it| *it >= own)
-            || (kept.is_some() && (selection.is_some() || filter.is_some()));
+        let skips = groups.iter().any(|it| it.selection.is_some());
+        let is_numbered =
+            used.iter().any(|it| *it >= own) || (kept.is_some() && (skips || filters.is_some()));
         let is_exact = self.source.rows == RowFilters::Exact;
         let predicate = wanted.predicate.filter(|it| {
             is_exact || (kept.is_some() && columns_of(it).all(|it| used.contains(&it)))
         });
         predicate.iter().for_each(|it| used.extend(columns_of(it)));
         used.retain(|it| *it < own);
+        used.sort_unstable();
+        used.dedup();
 
-        let counter = Counter::new(&self.footer, &groups);
-        let mut options = self.options;
+        let mut options = self.options.clone();
         let numbers = Field::new(POS, DataType::Int64, false).with_extension_type(RowNumber);
         let numbers = Arc::new(numbers);
         if is_numbered {
             options = options.with_virtual_columns(vec![Arc::clone(&numbers)])?;
         }
         let metadata = ArrowReaderMetadata::try_new(Arc::clone(&self.footer), options)?;
-        let readers = Arc::clone(&self.source.readers);
-        let reader: Box<dyn AsyncFileReader> =
-            readers.create_reader(self.partition, self.file, None, &self.source.metrics)?;
-        let mask = ProjectionMask::roots(metadata.parquet_schema(), used);
-        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
-            .with_row_groups(groups)
-            .with_batch_size(self.source.batch_size)
-            .with_projection(mask);
-        if let Some(selection) = selection {
-            builder = builder.with_row_selection(selection);
-        }
-        if let Some(filter) = filter {
-            builder = builder.with_row_filter(filter);
-        }
-        let stream = builder.build()?;
-
-        // The stream's schema leaves the row numbers out, though its batches have them, last.
-        let mut given = stream.schema().fields().to_vec();
+        // The reader's batches have the numbers last.
+        let columns = Arc::new(self.stored.project(&used)?);
+        let mut given = columns.fields().to_vec();
         given.extend(is_numbered.then_some(numbers));
         let given = Arc::new(Schema::new(given));
         let projection = wanted.projection.try_map_exprs(|it| reassign_expr_columns(it, &given))?;
         let projector = projection.make_projector(&given)?;
         let predicate = predicate.map(|it| reassign_expr_columns(it, &given)).transpose()?;
-        let counter = (!is_numbered).then_some(counter);
-        let mut left = Left { kept, counter, predicate, is_exact };
+        let visit = visit.filter(|_| !used.is_empty());
         let shape = wanted.schema;
-        Ok(stream
-            .map_err(DataFusionError::from)
-            .map(move |batch| {
-                let batch = projector.project_batch(&left.of(batch?)?)?;
-                let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-                let columns = batch.columns().to_vec();
-                Ok(RecordBatch::try_new_with_options(Arc::clone(&shape), columns, &rows)?)
-            })
-            .boxed())
+        let pruning = wanted.pruning.filter(is_dynamic_physical_expr);
+        let from_cache = MetricBuilder::new(&self.source.metrics)
+            .counter("row_groups_from_cache", self.partition);
+        Ok(Ready {
+            file: self,
+            groups,
+            metadata,
+            metrics,
+            filters,
+            pruning,
+            used,
+            columns,
+            rows: Rows { kept, is_numbered, predicate, is_exact },
+            visit,
+            from_cache,
+            projector,
+            shape,
+        })
     }
 
     /// Row groups and pages that may have rows.
@@ -249,44 +251,199 @@ impl File {
     }
 }
 
-/// Counts the rows of the row groups that are read, where all of them are.
-struct Counter(VecDeque<Range<usize>>);
+/// A row group that is read.
+struct Group {
+    place: usize,
+    /// Its rows, if not all are read.
+    selection: Option<RowSelection>,
+}
+
+impl Group {
+    fn new((place, access): (usize, RowGroupAccess)) -> Option<Self> {
+        match access {
+            RowGroupAccess::Skip => None,
+            RowGroupAccess::Scan => Some(Self { place, selection: None }),
+            // A selection that leaves nothing out costs something all the same.
+            RowGroupAccess::Selection(it) => {
+                Some(Self { place, selection: Some(it).filter(|it| it.skipped_row_count() > 0) })
+            }
+        }
+    }
+}
+
+/// A file of which it is known what is to be read.
+pub(crate) struct Ready {
+    file: File,
+    groups: Vec<Group>,
+    metadata: ArrowReaderMetadata,
+    metrics: ParquetFileMetrics,
+    /// Filters that the reader applies.
+    filters: Option<Expr>,
+    /// What row groups are pruned by once more when their turn comes, since by then it may say more.
+    pruning: Option<Expr>,
+    /// The columns read, by their places in the file.
+    used: Vec<usize>,
+    columns: SchemaRef,
+    rows: Rows,
+    visit: Option<Visit>,
+    from_cache: Count,
+    projector: Projector,
+    shape: SchemaRef,
+}
+
+impl Ready {
+    /// Whether columns are in memory or may be from now on: those that a filter of the reader's has looked
+    /// through are not read whole, so all of them have to be there.
+    pub(crate) fn is_cached(&self) -> bool {
+        let Some(visit) = &self.visit else { return false };
+        let known = |it: &Group| Known::of(visit, it.place, &self.used, &self.columns).is_all();
+        self.filters.is_none() || self.groups.iter().all(known)
+    }
+
+    /// The rows wanted of a file, none of one that has none.
+    pub(crate) fn rows(ready: Option<Self>) -> Batches {
+        let Some(mut ready) = ready else { return stream::empty().boxed() };
+        let groups = std::mem::take(&mut ready.groups);
+        stream::iter(groups).map(move |it| ready.group(it)).try_flatten().boxed()
+    }
+
+    fn group(&self, Group { place, selection }: Group) -> Result<Batches> {
+        if !self.may_have_rows(place) {
+            return Ok(stream::empty().boxed());
+        }
+        let (projector, shape) = (self.projector.clone(), Arc::clone(&self.shape));
+        let rows = self.columns_of(place, selection)?;
+        Ok(rows
+            .map(move |batch| {
+                let batch = projector.project_batch(&batch?)?;
+                let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+                let columns = batch.columns().to_vec();
+                Ok(RecordBatch::try_new_with_options(Arc::clone(&shape), columns, &rows)?)
+            })
+            .boxed())
+    }
+
+    /// The columns used, for the rows of a row group that are left.
+    fn columns_of(&self, group: usize, selection: Option<RowSelection>) -> Result<Batches> {
+        let footer = &self.file.footer;
+        let Some(visit) = &self.visit else { return self.read_all(group, selection) };
+        let known = Known::of(visit, group, &self.used, &self.columns);
+        if known.is_all() {
+            self.from_cache.add(1);
+            // Without the rows deleted, places are others.
+            let selection = selection.filter(|_| self.rows.kept.is_none());
+            let mut left = self.rows.after_deletes();
+            let rows = known.rows(Arc::clone(&self.columns), selection);
+            return Ok(rows.map(move |it| left.of(it?)).boxed());
+        }
+        if selection.is_some() || self.filters.is_some() {
+            return self.read_all(group, selection);
+        }
+        let missing = known.missing(&self.used);
+        let fillings = Fillings::begin(visit, footer, group, &missing, &self.file.stored);
+        let mut left = self.rows.only_deletes(footer, group);
+        let read = self.reader(group, None, &missing)?;
+        let read = read.map(move |it| left.of(it?)).boxed();
+        Ok(known.with(Arc::clone(&self.columns), read, fillings))
+    }
+
+    fn read_all(&self, group: usize, selection: Option<RowSelection>) -> Result<Batches> {
+        let mut left = self.rows.all(&self.file.footer, group);
+        let read = self.reader(group, selection, &self.used)?;
+        Ok(read.map(move |it| left.of(it?)).boxed())
+    }
+
+    fn reader(
+        &self,
+        group: usize,
+        selection: Option<RowSelection>,
+        columns: &[usize],
+    ) -> Result<Batches> {
+        let File { source, partition, file, footer, stored, .. } = &self.file;
+        let reader: Box<dyn AsyncFileReader> =
+            source.readers.create_reader(*partition, file.clone(), None, &source.metrics)?;
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
+        let metadata = self.metadata.clone();
+        let mut builder = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+            .with_row_groups(vec![group])
+            .with_batch_size(source.batch_size)
+            .with_projection(mask);
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        if let Some(filters) = &self.filters {
+            let filter = build_row_filter(filters, stored, footer, true, &self.metrics)?;
+            if let Some(filter) = filter {
+                builder = builder.with_row_filter(filter);
+            }
+        }
+        Ok(builder.build()?.map_err(DataFusionError::from).boxed())
+    }
+
+    /// Whether what is known by now leaves a row group to be read.
+    fn may_have_rows(&self, group: usize) -> bool {
+        let Some(pruning) = &self.pruning else { return true };
+        let File { footer, stored, .. } = &self.file;
+        let by_group = build_pruning_predicate(Arc::clone(pruning), stored, &Count::new());
+        let Some(by_group) = by_group else { return true };
+        let mut access = ParquetAccessPlan::new_none(footer.num_row_groups());
+        access.scan(group);
+        let mut groups = RowGroupAccessPlanFilter::new(access);
+        let parquet = footer.file_metadata().schema_descr();
+        let all = footer.row_groups();
+        groups.prune_by_statistics(stored, parquet, all, &by_group, &self.metrics);
+        !groups.is_empty()
+    }
+}
+
+/// Which rows of those that are read are left.
+struct Rows {
+    kept: Option<BooleanBuffer>,
+    is_numbered: bool,
+    predicate: Option<Expr>,
+    /// Whether nobody above asks for the predicate again.
+    is_exact: bool,
+}
+
+impl Rows {
+    /// For rows as the file has them.
+    fn all(&self, footer: &ParquetMetaData, group: usize) -> Left {
+        Left { predicate: self.predicate.clone(), ..self.only_deletes(footer, group) }
+    }
+
+    /// The same, whatever the predicate.
+    fn only_deletes(&self, footer: &ParquetMetaData, group: usize) -> Left {
+        let counter = (!self.is_numbered).then(|| Counter::new(footer, group));
+        let (kept, is_exact) = (self.kept.clone(), self.is_exact);
+        Left { kept, counter, predicate: None, is_exact }
+    }
+
+    /// For rows without those deleted.
+    fn after_deletes(&self) -> Left {
+        let predicate = self.predicate.clone().filter(|_| self.is_exact);
+        Left { kept: None, counter: None, predicate, is_exact: self.is_exact }
+    }
+}
+
+/// Counts the rows of a row group, where all of them are read.
+struct Counter(Range<usize>);
 
 impl Counter {
-    fn new(footer: &ParquetMetaData, groups: &[usize]) -> Self {
-        let mut start = 0;
-        let mut ranges = VecDeque::with_capacity(groups.len());
-        for (place, group) in footer.row_groups().iter().enumerate() {
-            let end = start + usize::try_from(group.num_rows()).unwrap_or(0);
-            if groups.contains(&place) {
-                ranges.push_back(start..end);
-            }
-            start = end;
-        }
-        Self(ranges)
+    fn new(footer: &ParquetMetaData, group: usize) -> Self {
+        let rows = |it: &RowGroupMetaData| usize::try_from(it.num_rows()).unwrap_or(0);
+        let start = footer.row_groups().iter().take(group).map(rows).sum();
+        Self(start..start + footer.row_groups().get(group).map_or(0, rows))
     }
 
     /// Which of the next rows are kept.
     fn mask(&mut self, kept: &BooleanBuffer, rows: usize) -> Result<BooleanBuffer> {
-        let more = || DataFusionError::Internal("a file has more rows than its footer".to_owned());
-        let mut parts = Vec::new();
-        let mut missing = rows;
-        while missing > 0 {
-            let group = self.0.front_mut().ok_or_else(more)?;
-            let count = missing.min(group.len());
-            parts.push(kept.slice(group.start, count));
-            group.start += count;
-            missing -= count;
-            if group.start >= group.end {
-                self.0.pop_front();
-            }
+        if rows > self.0.len() {
+            let message = "a row group has more rows than its footer says".to_owned();
+            return Err(DataFusionError::Internal(message));
         }
-        if parts.len() == 1
-            && let Some(only) = parts.pop()
-        {
-            return Ok(only);
-        }
-        Ok(parts.iter().flat_map(|it| it.iter()).collect())
+        let mask = kept.slice(self.0.start, rows);
+        self.0.start += rows;
+        Ok(mask)
     }
 }
 

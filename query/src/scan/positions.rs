@@ -33,6 +33,7 @@ use icefield_catalog::Storage;
 use icefield_table::arrow as shapes;
 use object_store::ObjectStore;
 
+use super::cache::ColumnCache;
 use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deleted};
 use super::open::open;
@@ -95,6 +96,9 @@ pub(crate) struct PositionSource {
     pub(crate) deletes: Arc<DeleteCache>,
     pub(crate) with_nan: Arc<HashSet<String>>,
     pub(crate) rows: RowFilters,
+    pub(crate) cache: Arc<ColumnCache>,
+    /// The statement that reads.
+    pub(crate) statement: u64,
 }
 
 /// What the reader makes of filters on rows.

@@ -36,9 +36,10 @@ use icefield_catalog::Storage;
 use object_store::ObjectStore;
 use parquet::file::metadata::PageIndexPolicy;
 
+use super::cache::{ColumnCache, Visit};
 use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deletes, access_plan};
-use super::open::{Batches, open};
+use super::open::{Batches, Ready, prepare};
 use super::positions::{PositionSource, RowFilters};
 
 /// Footers kept, one cache a store: DataFusion keys them by path alone, and two buckets can have the
@@ -76,14 +77,26 @@ pub(crate) struct IcebergSource {
     readers: Arc<dyn ParquetFileReaderFactory>,
     rows: RowFilters,
     batch_size: usize,
+    cache: Arc<ColumnCache>,
+    statement: u64,
 }
 
 impl IcebergSource {
     /// Wraps DataFusion's source of the same files, filters and columns as `like`.
     pub(crate) fn new(inner: Arc<dyn FileSource>, like: PositionSource) -> Self {
-        let PositionSource { footers, storage, ids, deletes, with_nan, readers, rows, .. } = like;
-        let batch_size = like.batch_size;
-        Self { inner, footers, storage, ids, deletes, with_nan, readers, rows, batch_size }
+        Self {
+            inner,
+            footers: like.footers,
+            storage: like.storage,
+            ids: like.ids,
+            deletes: like.deletes,
+            with_nan: like.with_nan,
+            readers: like.readers,
+            rows: like.rows,
+            batch_size: like.batch_size,
+            cache: like.cache,
+            statement: like.statement,
+        }
     }
 
     /// The same as a source that knows where rows are.
@@ -109,7 +122,22 @@ impl IcebergSource {
             deletes: Arc::clone(&self.deletes),
             with_nan: Arc::clone(&self.with_nan),
             rows: self.rows,
+            cache: Arc::clone(&self.cache),
+            statement: self.statement,
         }
+    }
+
+    /// Notes that a file is read.
+    fn visit(&self, store: &str, file: &PartitionedFile) -> Option<Visit> {
+        let name = match file.extension::<Deletes>() {
+            // Rows that a change is about to delete are nobody else's business.
+            Some(deletes) if deletes.has_more() => return None,
+            Some(deletes) => deletes.key(),
+            None => String::new(),
+        };
+        let meta = &file.object_meta;
+        let name = format!("{store}{} {}\n{name}", meta.location, meta.size);
+        self.cache.visit(&name, self.statement)
     }
 
     fn wrap(&self, inner: Arc<dyn FileSource>) -> Arc<dyn FileSource> {
@@ -281,52 +309,63 @@ impl IcebergMorselizer {
 impl Morselizer for IcebergMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let next = self.special(&file)?;
-        match file.extension::<Deletes>().cloned() {
-            None => next.plan_file(file),
-            Some(deletes) => {
-                let (source, store) = (self.source.clone(), Arc::clone(&self.store));
-                let partition = self.partition;
-                Ok(Box::new(LoadDeletes { deletes, file, next, source, store, partition }))
-            }
+        let visit = self.source.visit(self.config.object_store_url.as_str(), &file);
+        if visit.is_none() && !file.extensions.contains::<Deletes>() {
+            return next.plan_file(file);
         }
+        let (source, store) = (self.source.clone(), Arc::clone(&self.store));
+        Ok(Box::new(Look { file, visit, next, source, store, partition: self.partition }))
     }
 }
 
-/// Reads what is deleted before the file is opened.
-struct LoadDeletes {
-    deletes: Deletes,
+/// Looks at what is deleted of a file, and at what is kept of it, before it is opened.
+struct Look {
     file: PartitionedFile,
+    visit: Option<Visit>,
     next: Arc<dyn Morselizer>,
     source: IcebergSource,
     store: Arc<dyn ObjectStore>,
     partition: usize,
 }
 
-impl fmt::Debug for LoadDeletes {
+impl fmt::Debug for Look {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LoadDeletes").finish_non_exhaustive()
+        f.debug_struct("Look").finish_non_exhaustive()
     }
 }
 
-impl MorselPlanner for LoadDeletes {
+impl MorselPlanner for Look {
     fn plan(self: Box<Self>) -> Result<Option<MorselPlan>> {
         Ok(Some(MorselPlan::new().with_pending_planner(async move {
-            let Self { deletes, file, next, source, store, partition } = *self;
-            // The footer comes from the cache that the reader uses, so it is read once.
-            let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
-                .with_metadata_size_hint(file.metadata_size_hint)
-                .with_file_metadata_cache(Some(Arc::clone(&source.footers)))
-                .with_page_index_policy(Some(PageIndexPolicy::Skip))
-                .fetch_metadata()
-                .await?;
-            let place = (&store, &file);
-            let deleted = deletes.load(&source.storage, &source.deletes, place, &footer).await?;
-            let rows = usize::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
-            if deleted.kept(rows).is_some() {
-                let batches = open(source.numbered(), store, partition, file).await?;
-                return Ok(Box::new(Opened(batches)) as Box<dyn MorselPlanner>);
+            let Self { mut file, visit, next, source, store, partition } = *self;
+            let (is_known, numbered) = (visit.is_some(), source.numbered());
+            let opened = |it| Ok(Box::new(Opened(it)) as Box<dyn MorselPlanner>);
+            if let Some(deletes) = file.extension::<Deletes>().cloned() {
+                // The footer comes from the cache that the reader uses, so it is read once.
+                let footer = DFParquetMetadata::new(store.as_ref(), &file.object_meta)
+                    .with_metadata_size_hint(file.metadata_size_hint)
+                    .with_file_metadata_cache(Some(Arc::clone(&source.footers)))
+                    .with_page_index_policy(Some(PageIndexPolicy::Skip))
+                    .fetch_metadata()
+                    .await?;
+                let place = (&store, &file);
+                let deleted =
+                    deletes.load(&source.storage, &source.deletes, place, &footer).await?;
+                let rows = usize::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
+                if deleted.kept(rows).is_some() {
+                    let ready = prepare(numbered, store, partition, file, visit).await?;
+                    return opened(Ready::rows(ready));
+                }
+                file = file.with_extension(access_plan(&footer, &deleted));
             }
-            next.plan_file(file.with_extension(access_plan(&footer, &deleted)))
+            if is_known {
+                let store = Arc::clone(&store);
+                let ready = prepare(numbered, store, partition, file.clone(), visit).await?;
+                if ready.as_ref().is_none_or(Ready::is_cached) {
+                    return opened(Ready::rows(ready));
+                }
+            }
+            next.plan_file(file)
         })))
     }
 }

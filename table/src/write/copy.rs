@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Read;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int64Array};
@@ -39,11 +40,16 @@ use crate::table::Table;
 /// Bytes at the end of a file that are read first, in the hope that the footer is in them.
 const TAIL_BYTES: u64 = 64 << 10;
 
-/// A data file that can be joined with others, and what is needed for that.
+/// Bytes up to which a file is read at once.
+const WHOLE_BYTES: u64 = 8 << 20;
+
+/// A data file that can be joined with others, and what is needed for that. Its footer is not kept: of
+/// small files, there may be tens of thousands.
 #[derive(Debug)]
 pub struct Part {
     location: String,
-    footer: ParquetMetaData,
+    size: u64,
+    row_groups: usize,
     nans: BTreeMap<i32, i64>,
     first_row_id: Option<i64>,
     sequence_number: i64,
@@ -88,20 +94,60 @@ impl Part {
         }
         Ok(Some(Self {
             location,
+            size: file.file_size_bytes,
+            row_groups: footer.num_row_groups(),
             nans: file.metrics.nan_value_counts.clone(),
             first_row_id: lineage.filter(|_| is_v3),
             sequence_number: task.sequence_number(),
             stores_lineage,
             rows: file.record_count,
             bytes: footer.row_groups().iter().map(|it| it.compressed_size().max(0) as u64).sum(),
-            footer,
         }))
     }
 
     /// Row groups in the file.
     pub fn row_groups(&self) -> usize {
-        self.footer.num_row_groups()
+        self.row_groups
     }
+
+    async fn load(&self, table: &Table) -> Result<Loaded> {
+        let (location, storage) = (self.location.clone(), table.storage());
+        let whole = match self.size <= WHOLE_BYTES {
+            true => Some(storage.read_range(&location, 0..self.size).await?),
+            false => None,
+        };
+        let footer = match &whole {
+            None => read_footer(table, &location, self.size).await?,
+            Some(bytes) => ParquetMetaDataReader::new()
+                .with_page_index_policy(PageIndexPolicy::Optional)
+                .parse_and_finish(bytes)
+                .map_err(|error| damaged(&location, &error))?,
+        };
+        Ok(Loaded { location, footer, whole })
+    }
+}
+
+/// A data file whose footer is known, and perhaps all of it.
+struct Loaded {
+    location: String,
+    footer: ParquetMetaData,
+    whole: Option<Bytes>,
+}
+
+impl Loaded {
+    async fn range(&self, table: &Table, range: Range<u64>) -> Result<Bytes> {
+        let place = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
+        match &self.whole {
+            Some(bytes) if range.end <= bytes.len() as u64 => {
+                Ok(bytes.slice(place(range.start)..place(range.end)))
+            }
+            _ => table.storage().read_range(&self.location, range).await,
+        }
+    }
+}
+
+fn damaged(location: &str, error: &parquet::errors::ParquetError) -> Error {
+    Error::new(ErrorKind::DataInvalid, format!("data file `{location}` is damaged: {error}"))
 }
 
 /// Whether every row of a row group has its id, and the number of its last change, in the last two
@@ -128,9 +174,7 @@ fn is_same(a: &SchemaDescriptor, b: &SchemaDescriptor) -> bool {
 
 async fn read_footer(table: &Table, location: &str, size: u64) -> Result<ParquetMetaData> {
     let storage = table.storage();
-    let damaged = |error: parquet::errors::ParquetError| {
-        Error::new(ErrorKind::DataInvalid, format!("data file `{location}` is damaged: {error}"))
-    };
+    let damaged = |error| damaged(location, &error);
     let mut tail = TAIL_BYTES.min(size);
     let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);
     loop {
@@ -218,10 +262,12 @@ pub async fn join(
     for part in parts {
         nans.add_known(&part.nans);
         let mut before = 0;
-        for group in 0..part.footer.num_row_groups() {
+        let loaded = part.load(table).await?;
+        for group in 0..loaded.footer.num_row_groups() {
             let makes = has_lineage && !part.stores_lineage;
-            let copied = copy_group(&mut writer, table, part, group, |out| match makes {
-                true => lineage(out, context, &columns, part, group, before),
+            let group_rows = loaded.footer.row_group(group).num_rows();
+            let copied = copy_group(&mut writer, table, &loaded, group, |out| match makes {
+                true => lineage(out, context, &columns, part, (group, before, group_rows)),
                 false => Ok(()),
             });
             let (bytes, count) = copied.await?;
@@ -251,7 +297,7 @@ type Group<'a> = parquet::file::writer::SerializedRowGroupWriter<'a, super::file
 async fn copy_group(
     writer: &mut SerializedFileWriter<super::file::Encoded>,
     table: &Table,
-    part: &Part,
+    part: &Loaded,
     group: usize,
     more: impl FnOnce(&mut Group<'_>) -> Result<()>,
 ) -> Result<(u64, i64)> {
@@ -263,7 +309,7 @@ async fn copy_group(
     if start >= end {
         return Ok((0, 0));
     }
-    let bytes = table.storage().read_range(&part.location, start..end).await?;
+    let bytes = part.range(table, start..end).await?;
     let section = Section { start, bytes };
     let mut out = writer.next_row_group()?;
     for (place, column) in metadata.columns().iter().enumerate() {
@@ -286,16 +332,14 @@ async fn copy_group(
     Ok((end - start, metadata.num_rows()))
 }
 
-/// The two columns of row lineage for a row group that begins at row `before` of its file.
+/// The two columns of row lineage for a row group of `rows` that begins at row `before` of its file.
 fn lineage(
     out: &mut Group<'_>,
     context: &WriteContext,
     columns: &ArrowRowGroupWriterFactory,
     part: &Part,
-    group: usize,
-    before: i64,
+    (group, before, rows): (usize, i64, i64),
 ) -> Result<()> {
-    let rows = part.footer.row_group(group).num_rows();
     let first = part.first_row_id.unwrap_or(0) + before;
     let ids: ArrayRef = Arc::new(Int64Array::from_iter_values(first..first + rows));
     let count = usize::try_from(rows).unwrap_or(0);

@@ -58,7 +58,9 @@ fn writer_properties(metadata: &TableMetadata, schema: &Schema) -> Result<Writer
         .set_data_page_size_limit(page)
         .set_data_page_row_count_limit(page_rows)
         .set_max_row_group_bytes(Some(group.max(1)))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
+        // No two rows have the same.
+        .set_column_dictionary_enabled(ColumnPath::from("_row_id"), false);
     for (name, value) in metadata.properties() {
         let Some(column) = name.strip_prefix("write.parquet.bloom-filter-enabled.column.") else {
             continue;

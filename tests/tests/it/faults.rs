@@ -9,10 +9,10 @@ use arrow::util::pretty::pretty_format_batches;
 use futures::TryStreamExt;
 use icefield_catalog::storage::faulty::{Faults, FaultyStore, Strike};
 use icefield_catalog::{Env, Storage};
-use icefield_query::{Answer, Session, Settings};
+use icefield_query::{Answer, Session};
 use icefield_table::Tables;
 use icefield_tests::faulty_catalog::{Fault, FaultyCatalog};
-use icefield_tests::memory_warehouse;
+use icefield_tests::{memory_warehouse, settings};
 use tokio::sync::Notify;
 
 /// A warehouse whose calls can be made to fail.
@@ -58,7 +58,7 @@ impl Lake {
     /// A session of another process: nothing in memory.
     pub(crate) fn session(&self) -> Session {
         let tables = Tables::new(self.tables.warehouse().clone());
-        Session::new(tables, Settings::default()).unwrap()
+        Session::new(tables, settings()).unwrap()
     }
 
     pub(crate) async fn rows(&self) -> String {

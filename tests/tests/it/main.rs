@@ -1,5 +1,6 @@
 //! Tests across crates.
 
+mod cache;
 mod changes;
 mod cuts;
 mod faults;

@@ -9,9 +9,9 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use icefield_catalog::spec::{Datum, PrimitiveLiteral, PrimitiveType, Transform};
 use icefield_catalog::{Env, Storage};
-use icefield_query::{Answer, Session, Settings};
+use icefield_query::{Answer, Session};
 use icefield_table::manifest::columns::bounds_array;
-use icefield_tests::memory_warehouse;
+use icefield_tests::{memory_warehouse, settings};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -108,7 +108,7 @@ async fn query(session: &Session, sql: &str) -> Vec<RecordBatch> {
 
 async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
-    let session = Session::new(tables, Settings::default()).unwrap();
+    let session = Session::new(tables, settings()).unwrap();
     query(&session, "CREATE NAMESPACE raw").await;
     let create = format!("CREATE TABLE raw.t (i BIGINT, s STRING, d DOUBLE, t TIMESTAMP) {spec}");
     query(&session, &create).await;

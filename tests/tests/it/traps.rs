@@ -22,13 +22,13 @@ use icefield_catalog::spec::{
     TableUpdate,
 };
 use icefield_catalog::{Commit, CommitOutcome, Env, Storage, TableChange};
-use icefield_query::{Answer, Session, Settings};
+use icefield_query::{Answer, Session};
 use icefield_table::manifest::list::{self, ListHeader, ManifestFile};
 use icefield_table::manifest::write::{ManifestHeader, ManifestWriter, UNASSIGNED};
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::{Table, Tables, location, partition};
 use icefield_tests::faulty_catalog::{Fault, FaultyCatalog, Meanwhile};
-use icefield_tests::memory_warehouse;
+use icefield_tests::{memory_warehouse, settings};
 
 /// A warehouse in memory with the namespace `raw`.
 struct Lake {
@@ -48,7 +48,7 @@ impl Lake {
             (next, meanwhile) = (catalog.next(), catalog.meanwhile());
             Arc::new(catalog)
         });
-        let session = Session::new(tables, Settings::default()).unwrap();
+        let session = Session::new(tables, settings()).unwrap();
         let lake = Self { session, odds, next, meanwhile };
         lake.run("CREATE NAMESPACE raw").await;
         lake
@@ -66,7 +66,7 @@ impl Lake {
     /// A session of another process: it shares catalog and storage.
     fn other(&self) -> Session {
         let tables = Tables::new(self.session.tables().warehouse().clone());
-        Session::new(tables, Settings::default()).unwrap()
+        Session::new(tables, settings()).unwrap()
     }
 
     /// Has another process run a statement right before our next commit.

@@ -17,10 +17,10 @@ use icefield_catalog::spec::{ManifestContentType, Operation, PrimitiveLiteral, T
 use icefield_catalog::{Env, Storage};
 use icefield_compaction::maintain;
 use icefield_compaction::rewrite_data_files::Progress;
-use icefield_query::{Answer, Error, Session, Settings};
+use icefield_query::{Answer, Error, Session};
 use icefield_table::{Table, Tables};
 use icefield_tests::faulty_catalog::{FaultyCatalog, Meanwhile};
-use icefield_tests::{equality, memory_warehouse, raw_t, reachable};
+use icefield_tests::{equality, memory_warehouse, raw_t, reachable, settings};
 
 /// Later than anything a test makes: files in memory have the machine's time, snapshots the seed's.
 const LATER_MS: i64 = 4_102_444_800_000;
@@ -109,7 +109,7 @@ impl Lake {
 }
 
 fn session(tables: &Tables) -> Session {
-    let session = Session::new(tables.clone(), Settings::default()).unwrap();
+    let session = Session::new(tables.clone(), settings()).unwrap();
     session.with_procedures(icefield_compaction::procedures())
 }
 

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::process::Command;
 
 use icefield_catalog::Warehouse;
-use icefield_query::{Answer, Session, Settings};
+use icefield_query::{Answer, Session};
 use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
 use icefield_table::{Tables, snapshot};
-use icefield_tests::{create_raw_t, memory_warehouse, raw_t};
+use icefield_tests::{create_raw_t, memory_warehouse, raw_t, settings};
 
 const PROCESSES: usize = 8;
 const WRITERS: usize = 8;
@@ -79,7 +79,7 @@ async fn one_writer_process() {
 async fn session(root: &str) -> Session {
     assert!(Path::new(root).is_dir());
     let warehouse = Warehouse::open(root, None).await.unwrap();
-    Session::new(Tables::new(warehouse), Settings::default()).unwrap()
+    Session::new(Tables::new(warehouse), settings()).unwrap()
 }
 
 async fn run(session: &Session, sql: &str) {

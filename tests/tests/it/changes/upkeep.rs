@@ -7,9 +7,9 @@ use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Int64Type;
 use futures::TryStreamExt;
 use icefield_catalog::spec::FormatVersion;
-use icefield_query::{Answer, Session, Settings};
+use icefield_query::{Answer, Session};
 use icefield_table::{Table, Tables, snapshot};
-use icefield_tests::{equality, raw_t, reachable};
+use icefield_tests::{equality, raw_t, reachable, settings};
 
 use super::{Case, Condition, Dice};
 
@@ -19,7 +19,7 @@ const LATER_MS: u64 = 4_102_444_800_000;
 
 /// A session that can call upkeep.
 pub(super) fn session(tables: Tables) -> Session {
-    let session = Session::new(tables, Settings::default()).unwrap();
+    let session = Session::new(tables, settings()).unwrap();
     session.with_procedures(icefield_compaction::procedures())
 }
 
