@@ -85,13 +85,31 @@ impl Action {
     }
 }
 
-/// What became of a table.
+/// What was found of a table.
 #[derive(Debug)]
 pub struct Looked {
     /// The table.
     pub table: String,
-    /// What is due, or why that is not known.
-    pub actions: Result<Vec<Action>>,
+    /// What is due.
+    pub actions: Vec<Action>,
+    /// Why more is not known: one procedure that cannot be worked out does not keep the others from being
+    /// done.
+    pub errors: Vec<Error>,
+}
+
+impl Looked {
+    fn new(table: String) -> Self {
+        Self { table, actions: Vec::new(), errors: Vec::new() }
+    }
+
+    /// Adds what was found. One error is told once, whatever it kept from being worked out.
+    fn add(&mut self, found: Result<impl IntoIterator<Item = Action>>) {
+        match found {
+            Ok(actions) => self.actions.extend(actions),
+            Err(error) if self.errors.iter().any(|it| it.message == error.message) => {}
+            Err(error) => self.errors.push(error),
+        }
+    }
 }
 
 /// Works out what is due for the tables named, or for all; the best score first.
@@ -106,90 +124,189 @@ pub async fn due(session: &Session, tables: &[String]) -> Result<Vec<Looked>> {
     };
     let mut looked = Vec::new();
     for name in names {
-        let table = match session.table(&name).await {
-            Ok(table) => table,
+        match session.table(&name).await {
+            Ok(table) => looked.push(look(session, &table).await),
             Err(error) if !tables.is_empty() => return Err(error),
             Err(error) => {
-                looked.push(Looked { table: name, actions: Err(error) });
-                continue;
+                let mut one = Looked::new(name);
+                one.add(Err::<Vec<_>, _>(error));
+                looked.push(one);
             }
-        };
-        let actions = actions(session, &table).await;
-        looked.push(Looked { table: table.name(), actions });
+        }
     }
-    let best = |it: &Looked| match &it.actions {
-        Ok(actions) => actions.iter().map(Action::score).fold(0.0, f64::max),
-        Err(_) => 0.0,
-    };
+    let best = |it: &Looked| it.actions.iter().map(Action::score).fold(0.0, f64::max);
     looked.sort_by(|a, b| best(b).total_cmp(&best(a)));
     Ok(looked)
 }
 
-async fn actions(session: &Session, table: &Table) -> Result<Vec<Action>> {
-    let policy = Policy::of(session, table).await?;
-    if !policy.is_enabled() {
-        return Ok(Vec::new());
-    }
-    let health = health::of(session, table).await?;
-    let (scans, ..) = policy::scans(session, table).await?;
-    let scans_per_day = match scans {
-        0 => SCANS_UNKNOWN,
-        count => count as f64 / LOG_DAYS as f64,
+async fn look(session: &Session, table: &Table) -> Looked {
+    let mut looked = Looked::new(table.name());
+    let at = async {
+        let policy = Policy::of(session, table).await?;
+        let (scans, ..) = policy::scans(session, table).await?;
+        let scans_per_day = match scans {
+            0 => SCANS_UNKNOWN,
+            count => count as f64 / LOG_DAYS as f64,
+        };
+        Ok(At { session, table, policy, scans_per_day })
     };
-    let action = |procedure, why: String, kind| Action {
-        table: table.name(),
-        procedure,
-        why,
-        cost_bytes: 0,
-        gain_ms: 0.0,
-        scans_per_day,
-        paths: Vec::new(),
-        kind,
+    let at = match at.await {
+        Ok(at) if at.policy.is_enabled() => at,
+        Ok(_) => return looked,
+        Err(error) => {
+            looked.add(Err::<Vec<_>, _>(error));
+            return looked;
+        }
     };
-    let mut actions = Vec::new();
     // First, so that what goes is what was said: after a rewrite, the files that it replaced would be
     // of an old snapshot, and go while queries still read them.
     let is_kept = expire_snapshots::refuse_kept(table).is_err();
     if !is_kept {
-        actions.extend(expire(session, table, &policy, &action).await?);
+        looked.add(at.expire().await);
     }
-    if policy.compacts() && health.due_files > 0 {
-        let request = policy.rewrite(session, table).await?;
-        let why = rewrite_reason(&health);
-        let mut rewrite = action("rewrite_data_files", why, Kind::Rewrite(Box::new(request)));
-        rewrite.cost_bytes = health.due_bytes;
-        rewrite.gain_ms = (health.cost_ms - health.cost_after_ms).max(0.0);
-        if rewrite.score() >= 1.0 {
-            actions.push(rewrite);
+    match health::of(session, table).await {
+        Ok(health) => {
+            looked.add(at.rewrite(&health).await);
+            looked.add(at.position_deletes().await);
+            looked.add(at.dangling().await);
+            looked.add(Ok(at.manifests(&health)));
+        }
+        Err(error) => {
+            looked.add(Err::<Vec<_>, _>(error));
+            looked.add(at.position_deletes().await);
+            looked.add(at.dangling().await);
         }
     }
-    let tasks = session.files(table, None).await?;
-    let request =
-        rewrite_position_delete_files::Request { min_input_files: 2, ..Default::default() };
-    let chosen = rewrite_position_delete_files::chosen(table, &tasks, &request);
-    if policy.compacts() && !chosen.is_empty() {
+    if !is_kept {
+        looked.add(at.orphans().await);
+    }
+    looked
+}
+
+/// A table that is looked at.
+struct At<'a> {
+    session: &'a Session,
+    table: &'a Table,
+    policy: Policy,
+    scans_per_day: f64,
+}
+
+impl At<'_> {
+    fn action(&self, procedure: &'static str, why: String, kind: Kind) -> Action {
+        Action {
+            table: self.table.name(),
+            procedure,
+            why,
+            cost_bytes: 0,
+            gain_ms: 0.0,
+            scans_per_day: self.scans_per_day,
+            paths: Vec::new(),
+            kind,
+        }
+    }
+
+    async fn rewrite(&self, health: &Health) -> Result<Option<Action>> {
+        if !self.policy.compacts() || health.due_files == 0 {
+            return Ok(None);
+        }
+        let request = self.policy.rewrite(self.session, self.table).await?;
+        let kind = Kind::Rewrite(Box::new(request));
+        let mut rewrite = self.action("rewrite_data_files", rewrite_reason(health), kind);
+        rewrite.cost_bytes = health.due_bytes;
+        rewrite.gain_ms = (health.cost_ms - health.cost_after_ms).max(0.0);
+        Ok((rewrite.score() >= 1.0).then_some(rewrite))
+    }
+
+    async fn position_deletes(&self) -> Result<Option<Action>> {
+        let tasks = self.session.files(self.table, None).await?;
+        let request =
+            rewrite_position_delete_files::Request { min_input_files: 2, ..Default::default() };
+        let chosen = rewrite_position_delete_files::chosen(self.table, &tasks, &request);
+        if !self.policy.compacts() || chosen.is_empty() {
+            return Ok(None);
+        }
         let why = format!("{} data files have several delete files, or old ones", chosen.len());
-        let mut merge = action("rewrite_position_delete_files", why, Kind::PositionDeletes);
+        let mut merge = self.action("rewrite_position_delete_files", why, Kind::PositionDeletes);
         let bytes = chosen.iter().flat_map(|it| &it.deletes).map(|it| it.file.file_size_bytes);
         merge.cost_bytes = bytes.sum();
         merge.gain_ms = chosen.len() as f64 * 0.5;
-        actions.push(merge);
+        Ok(Some(merge))
     }
-    let dangling = remove_dangling_deletes::dangling(session, table).await?.len();
-    if dangling > 0 {
+
+    async fn dangling(&self) -> Result<Option<Action>> {
+        let dangling = remove_dangling_deletes::dangling(self.session, self.table).await?.len();
         let why = format!("{dangling} delete files reach no data file");
-        actions.push(action("remove_dangling_deletes", why, Kind::Dangling));
+        let remove = (dangling > 0).then_some(("remove_dangling_deletes", why, Kind::Dangling));
+        Ok(remove.map(|(procedure, why, kind)| self.action(procedure, why, kind)))
     }
-    if health.manifests > MANIFESTS_FINE && health.manifests > 2 * (1 + health.files / 1000) {
+
+    fn manifests(&self, health: &Health) -> Option<Action> {
+        if health.manifests <= MANIFESTS_FINE || health.manifests <= 2 * (1 + health.files / 1000) {
+            return None;
+        }
         let why = format!("{} manifests for {} files", health.manifests, health.files);
-        let mut group = action("rewrite_manifests", why, Kind::Manifests);
+        let mut group = self.action("rewrite_manifests", why, Kind::Manifests);
         group.gain_ms = health.manifests as f64 * 0.3;
-        actions.push(group);
+        Some(group)
     }
-    if !is_kept {
-        actions.extend(orphans(session, table, &policy, &action).await?);
+
+    async fn expire(&self) -> Result<Option<Action>> {
+        let Self { session, table, policy, .. } = self;
+        let now = session.tables().warehouse().env.now_ms();
+        let age = policy.snapshot_age_ms(table)?;
+        let request = expire_snapshots::Request {
+            older_than_ms: age.map(|it| now - it),
+            retain_last: policy.retain_last()?,
+            ..Default::default()
+        };
+        let gone = expire_snapshots::to_expire(table.metadata(), &request, now)?;
+        if gone.snapshots.is_empty() && gone.refs.is_empty() {
+            return Ok(None);
+        }
+        let dry = expire_snapshots::Request { dry_run: true, ..request.clone() };
+        let would = expire_snapshots::run(session, table, &dry, None).await?;
+        let why = format!(
+            "{} snapshots have expired, with {} files of {} bytes",
+            gone.snapshots.len(),
+            would.removed.total(),
+            would.removed.bytes
+        );
+        let mut expire = self.action("expire_snapshots", why, Kind::Expire(request));
+        expire.paths = would.removed.paths;
+        Ok(Some(expire))
     }
-    Ok(actions)
+
+    async fn orphans(&self) -> Result<Option<Action>> {
+        let Self { session, table, policy, .. } = self;
+        let Some((age, every)) = policy.orphans_ms()? else { return Ok(None) };
+        let warehouse = session.tables().warehouse();
+        let now = warehouse.env.now_ms();
+        let runs = warehouse.catalog.journal(MAINTENANCE, now - every).await?;
+        let name = table.name();
+        let is_recent = runs.iter().any(|it| {
+            it.table == name
+                && it.body.get("procedure").and_then(Value::as_str) == Some("remove_orphan_files")
+                && it.body.get("outcome").and_then(Value::as_str) == Some("done")
+        });
+        // A table that is younger than its orphans may be has none.
+        let first = table.metadata().history().first().map_or(now, |it| it.timestamp_ms);
+        if is_recent || first > now - age {
+            return Ok(None);
+        }
+        let request = remove_orphan_files::Request {
+            older_than_ms: now - age,
+            ..remove_orphan_files::Request::new(session)
+        };
+        let dry = remove_orphan_files::Request { dry_run: true, ..request.clone() };
+        let would = remove_orphan_files::run(session, table, &dry, None).await?;
+        if would.total() == 0 {
+            return Ok(None);
+        }
+        let why = format!("{} files of {} bytes are nobody's", would.total(), would.bytes);
+        let mut remove = self.action("remove_orphan_files", why, Kind::Orphans(Box::new(request)));
+        remove.paths = would.paths;
+        Ok(Some(remove))
+    }
 }
 
 fn rewrite_reason(health: &Health) -> String {
@@ -208,72 +325,6 @@ fn rewrite_reason(health: &Health) -> String {
         true => format!("{} files are not as they should be", health.due_files),
         false => reasons.join(", "),
     }
-}
-
-async fn expire(
-    session: &Session,
-    table: &Table,
-    policy: &Policy,
-    action: &impl Fn(&'static str, String, Kind) -> Action,
-) -> Result<Option<Action>> {
-    let now = session.tables().warehouse().env.now_ms();
-    let age = policy.snapshot_age_ms(table)?;
-    let request = expire_snapshots::Request {
-        older_than_ms: age.map(|it| now - it),
-        retain_last: policy.retain_last()?,
-        ..Default::default()
-    };
-    let gone = expire_snapshots::to_expire(table.metadata(), &request, now)?;
-    if gone.snapshots.is_empty() && gone.refs.is_empty() {
-        return Ok(None);
-    }
-    let dry = expire_snapshots::Request { dry_run: true, ..request.clone() };
-    let would = expire_snapshots::run(session, table, &dry, None).await?;
-    let why = format!(
-        "{} snapshots have expired, with {} files of {} bytes",
-        gone.snapshots.len(),
-        would.removed.total(),
-        would.removed.bytes
-    );
-    let mut expire = action("expire_snapshots", why, Kind::Expire(request));
-    expire.paths = would.removed.paths;
-    Ok(Some(expire))
-}
-
-async fn orphans(
-    session: &Session,
-    table: &Table,
-    policy: &Policy,
-    action: &impl Fn(&'static str, String, Kind) -> Action,
-) -> Result<Option<Action>> {
-    let Some((age, every)) = policy.orphans_ms()? else { return Ok(None) };
-    let warehouse = session.tables().warehouse();
-    let now = warehouse.env.now_ms();
-    let runs = warehouse.catalog.journal(MAINTENANCE, now - every).await?;
-    let name = table.name();
-    let is_recent = runs.iter().any(|it| {
-        it.table == name
-            && it.body.get("procedure").and_then(Value::as_str) == Some("remove_orphan_files")
-            && it.body.get("outcome").and_then(Value::as_str) == Some("done")
-    });
-    // A table that is younger than its orphans may be has none.
-    let first = table.metadata().history().first().map_or(now, |it| it.timestamp_ms);
-    if is_recent || first > now - age {
-        return Ok(None);
-    }
-    let request = remove_orphan_files::Request {
-        older_than_ms: now - age,
-        ..remove_orphan_files::Request::new(session)
-    };
-    let dry = remove_orphan_files::Request { dry_run: true, ..request.clone() };
-    let would = remove_orphan_files::run(session, table, &dry, None).await?;
-    if would.total() == 0 {
-        return Ok(None);
-    }
-    let why = format!("{} files of {} bytes are nobody's", would.total(), would.bytes);
-    let mut remove = action("remove_orphan_files", why, Kind::Orphans(Box::new(request)));
-    remove.paths = would.paths;
-    Ok(Some(remove))
 }
 
 /// Does what is due; gives what was done, in words.

@@ -22,6 +22,7 @@ mod keys;
 mod most;
 mod open;
 pub(crate) mod positions;
+mod readers;
 pub(crate) mod sieve;
 pub(crate) mod source;
 pub(crate) mod statistics;
@@ -34,7 +35,6 @@ use datafusion::catalog::Session;
 use datafusion::common::config::TableParquetOptions;
 use datafusion::common::stats::Precision;
 use datafusion::common::{DataFusionError, Result, ScalarValue, Statistics};
-use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{
     FileGroup, FileScanConfigBuilder, FileSource, ParquetSource,
 };
@@ -49,7 +49,6 @@ use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion_datasource::{PartitionedFile, TableSchema};
-use datafusion_datasource_parquet::CachedParquetFileReaderFactory;
 use icefield_catalog::spec::{DataFileFormat, Schema as IcebergSchema};
 use icefield_catalog::storage;
 use icefield_table::scan::{ScanTask, plan};
@@ -62,6 +61,7 @@ use crate::error::external;
 use crate::insert::StatementContext;
 use crate::provider::notes::Notes;
 use columns::{ColumnMap, FieldIds};
+use readers::Readers;
 use source::{FooterCaches, IcebergSource};
 use statistics::FileBounds;
 
@@ -135,7 +135,10 @@ impl Scan {
         let more = if with_positions { self.schema.fields().len() - own } else { 0 };
         for (place, task) in tasks.iter().enumerate() {
             let (root, mut file) = self.file(task)?;
-            file = file.with_statistics(Arc::new(widened(bounds.of_file(place, task)?, more)));
+            // Of files that are read whole, nobody asks; there may be tens of thousands.
+            if !matches!(self.files, Chosen::Only(_)) {
+                file = file.with_statistics(Arc::new(widened(bounds.of_file(place, task)?, more)));
+            }
             if with_positions {
                 file = file.with_extension(self.facts(task)?);
             }
@@ -246,8 +249,7 @@ impl Scan {
         let url = ObjectStoreUrl::parse(root)?;
         let store = state.runtime_env().object_store(&url)?;
         let footers = self.footers.of(root, state);
-        let reader: Arc<dyn ParquetFileReaderFactory> =
-            Arc::new(CachedParquetFileReaderFactory::new(store, Arc::clone(&footers)));
+        let readers = Arc::new(Readers::new(store, Arc::clone(&footers)));
         let storage = Arc::clone(self.table.storage());
         let mut schema = Arc::clone(&map.file_schema);
         if more > 0 {
@@ -272,7 +274,7 @@ impl Scan {
             predicate: None,
             batch_size: state.config().batch_size(),
             metrics: Default::default(),
-            readers: Arc::clone(&reader),
+            readers: Arc::clone(&readers),
             footers,
             storage,
             ids: Arc::clone(&map.ids),
@@ -287,7 +289,7 @@ impl Scan {
             false => {
                 let parquet = ParquetSource::new(schema)
                     .with_table_parquet_options(options)
-                    .with_parquet_file_reader_factory(reader);
+                    .with_parquet_file_reader_factory(readers);
                 Arc::new(IcebergSource::new(Arc::new(parquet), numbered))
             }
         };

@@ -44,15 +44,11 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
 async fn once(session: &Session, tables: &[String], is_json: bool) -> Result<(), Failure> {
     let mut failed = 0;
     let mut done = 0;
-    for Looked { table, actions } in maintain::due(session, tables).await? {
-        let actions = match actions {
-            Ok(actions) => actions,
-            Err(error) => {
-                failed += 1;
-                tell(&table, "look", &Err(error), is_json)?;
-                continue;
-            }
-        };
+    for Looked { table, actions, errors } in maintain::due(session, tables).await? {
+        for error in errors {
+            failed += 1;
+            tell(&table, "look", &Err(error), is_json)?;
+        }
         for action in &actions {
             let progress = Progress::default();
             let ended = with_bar(&progress, maintain::run(session, action, &progress)).await?;
@@ -107,14 +103,12 @@ async fn dry_run(session: &Session, tables: &[String], is_json: bool) -> Result<
     let mut out = std::io::stdout().lock();
     let mut failed = 0;
     let mut all: Vec<Action> = Vec::new();
-    for Looked { table, actions } in looked {
-        match actions {
-            Ok(actions) => all.extend(actions),
-            Err(error) => {
-                failed += 1;
-                writeln!(std::io::stderr(), "error: {table}: {}", error.message)?;
-            }
+    for Looked { table, actions, errors } in looked {
+        failed += usize::from(!errors.is_empty());
+        for error in errors {
+            writeln!(std::io::stderr(), "error: {table}: {}", error.message)?;
         }
+        all.extend(actions);
     }
     if is_json {
         let all: Vec<_> = all.iter().map(Action::as_json).collect();
@@ -128,7 +122,7 @@ async fn dry_run(session: &Session, tables: &[String], is_json: bool) -> Result<
     }
     match failed {
         0 => Ok(()),
-        count => Err(Failure::new(format!("{count} tables could not be looked at"))),
+        count => Err(Failure::new(format!("{count} tables could not be looked at in full"))),
     }
 }
 

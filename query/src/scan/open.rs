@@ -14,12 +14,12 @@ use arrow::buffer::BooleanBuffer;
 use arrow::compute::prep_null_mask_filter;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{DataFusionError, Result};
-use datafusion::datasource::physical_plan::ParquetFileMetrics;
+use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::projection::{ProjectionExprs, Projector};
 use datafusion::physical_expr::utils::{collect_columns, reassign_expr_columns};
 use datafusion::physical_expr_common::physical_expr::is_dynamic_physical_expr;
-use datafusion::physical_plan::metrics::{Count, MetricBuilder};
+use datafusion::physical_plan::metrics::Count;
 use datafusion_datasource::PartitionedFile;
 use datafusion_datasource_parquet::metadata::DFParquetMetadata;
 use datafusion_datasource_parquet::{
@@ -40,6 +40,7 @@ use super::groups::{Fillings, Known};
 use super::keys;
 use super::most::filtered;
 use super::positions::{FileColumns, POS, PositionSource, RowFilters};
+use super::readers::Counters;
 
 /// The rows of a file.
 pub(crate) type Batches = futures::stream::BoxStream<'static, Result<RecordBatch>>;
@@ -155,12 +156,8 @@ impl File {
         let shows_deleted = shown.into_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
         let rows = usize::try_from(self.footer.file_metadata().num_rows()).unwrap_or(0);
         let kept = self.deleted.kept(rows).filter(|_| !shows_deleted).cloned();
-        let metrics = ParquetFileMetrics::new(
-            self.partition,
-            self.file.object_meta.location.as_ref(),
-            &self.source.metrics,
-        );
-        let access = self.access(&wanted, shows_deleted, &metrics)?;
+        let counters = self.source.readers.counters(self.partition, &self.source.metrics);
+        let access = self.access(&wanted, shows_deleted, &counters.parquet)?;
         let groups: Vec<Group> =
             access.into_inner().into_iter().enumerate().filter_map(Group::new).collect();
         let filters = wanted.predicate.clone();
@@ -200,20 +197,17 @@ impl File {
         let visit = visit.filter(|_| !used.is_empty());
         let shape = wanted.schema;
         let pruning = wanted.pruning.filter(is_dynamic_physical_expr);
-        let from_cache = MetricBuilder::new(&self.source.metrics)
-            .counter("row_groups_from_cache", self.partition);
         Ok(Ready {
             file: self,
             groups,
             metadata,
-            metrics,
+            counters,
             filters,
             pruning,
             used,
             columns,
             rows: Rows { kept, is_numbered, predicate, is_exact },
             visit,
-            from_cache,
             projector,
             shape,
         })
@@ -276,7 +270,7 @@ pub(crate) struct Ready {
     file: File,
     groups: Vec<Group>,
     metadata: ArrowReaderMetadata,
-    metrics: ParquetFileMetrics,
+    counters: Counters,
     /// Filters that the reader applies.
     filters: Option<Expr>,
     /// What row groups are pruned by once more when their turn comes, since by then it may say more.
@@ -286,7 +280,6 @@ pub(crate) struct Ready {
     columns: SchemaRef,
     rows: Rows,
     visit: Option<Visit>,
-    from_cache: Count,
     projector: Projector,
     shape: SchemaRef,
 }
@@ -329,7 +322,7 @@ impl Ready {
         let Some(visit) = &self.visit else { return self.read_all(group, selection) };
         let known = Known::of(visit, group, &self.used, &self.columns);
         if known.is_all() {
-            self.from_cache.add(1);
+            self.counters.from_cache.add(1);
             // Without the rows deleted, places are others.
             let selection = selection.filter(|_| self.rows.kept.is_none());
             let mut left = self.rows.after_deletes();
@@ -372,7 +365,7 @@ impl Ready {
             builder = builder.with_row_selection(selection);
         }
         if let Some(filters) = &self.filters {
-            let filter = build_row_filter(filters, stored, footer, true, &self.metrics)?;
+            let filter = build_row_filter(filters, stored, footer, true, &self.counters.parquet)?;
             if let Some(filter) = filter {
                 builder = builder.with_row_filter(filter);
             }
@@ -391,7 +384,7 @@ impl Ready {
         let mut groups = RowGroupAccessPlanFilter::new(access);
         let parquet = footer.file_metadata().schema_descr();
         let all = footer.row_groups();
-        groups.prune_by_statistics(stored, parquet, all, &by_group, &self.metrics);
+        groups.prune_by_statistics(stored, parquet, all, &by_group, &self.counters.parquet);
         !groups.is_empty()
     }
 }

@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
-use datafusion::datasource::physical_plan::{FileScanConfig, FileSource, ParquetFileReaderFactory};
+use datafusion::datasource::physical_plan::{FileScanConfig, FileSource};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -37,6 +37,7 @@ use super::cache::ColumnCache;
 use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deleted};
 use super::open::open;
+use super::readers::Readers;
 
 /// The data file of a row, as the metadata names it.
 pub(crate) const FILE: &str = "_file";
@@ -89,7 +90,7 @@ pub(crate) struct PositionSource {
     pub(crate) predicate: Option<Arc<dyn PhysicalExpr>>,
     pub(crate) batch_size: usize,
     pub(crate) metrics: ExecutionPlanMetricsSet,
-    pub(crate) readers: Arc<dyn ParquetFileReaderFactory>,
+    pub(crate) readers: Arc<Readers>,
     pub(crate) footers: Arc<dyn FileMetadataCache>,
     pub(crate) storage: Arc<Storage>,
     pub(crate) ids: Arc<Ids>,

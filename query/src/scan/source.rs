@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use datafusion::catalog::Session;
 use datafusion::common::Result;
 use datafusion::common::config::ConfigOptions;
-use datafusion::datasource::physical_plan::ParquetFileReaderFactory;
 use datafusion::datasource::physical_plan::{FileScanConfig, FileScanConfigBuilder, FileSource};
 use datafusion::execution::cache::cache_manager::FileMetadataCache;
 use datafusion::physical_expr::projection::ProjectionExprs;
@@ -41,6 +40,7 @@ use super::columns::{Constants, FieldIds, Ids};
 use super::deletes::{DeleteCache, Deletes, access_plan};
 use super::open::{Batches, Ready, prepare};
 use super::positions::{PositionSource, RowFilters};
+use super::readers::Readers;
 
 /// Footers kept, one cache a store: DataFusion keys them by path alone, and two buckets can have the
 /// same path.
@@ -74,7 +74,7 @@ pub(crate) struct IcebergSource {
     deletes: Arc<DeleteCache>,
     /// Columns that may hold NaN: the reader's own statistics leave it out and would lose rows.
     with_nan: Arc<HashSet<String>>,
-    readers: Arc<dyn ParquetFileReaderFactory>,
+    readers: Arc<Readers>,
     rows: RowFilters,
     batch_size: usize,
     cache: Arc<ColumnCache>,

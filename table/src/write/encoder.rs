@@ -304,7 +304,7 @@ mod tests {
         }
         assert!(encoder.bytes() > 0);
         let (footer, size) = encoder.finish().await.unwrap();
-        let bytes = bytes::Bytes::from(out.take());
+        let bytes = bytes::Bytes::from(out.take().concat());
         assert_eq!(size, bytes.len() as u64);
         let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap();
         (reader.collect::<std::result::Result<_, _>>().unwrap(), footer.num_row_groups())

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
+use bytes::Bytes;
 use icefield_catalog::spec::PrimitiveLiteral;
 use icefield_catalog::{Error, Result, Storage};
 use object_store::path::Path;
@@ -19,14 +20,31 @@ const PART_BYTES: usize = 8 << 20;
 /// Parts in flight for one file.
 const PARTS_MAX: usize = 4;
 
+/// Bytes of a piece of what was encoded. In one piece, a row group would be copied again and again while
+/// it grows.
+const PIECE_BYTES: usize = 1 << 20;
+
 /// Where the encoder puts its bytes, to be taken away by the upload.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Encoded(Arc<Mutex<Vec<u8>>>);
+pub(super) struct Encoded(Arc<Mutex<Pieces>>);
+
+#[derive(Debug, Default)]
+struct Pieces {
+    full: Vec<Bytes>,
+    last: Vec<u8>,
+}
 
 impl Write for Encoded {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
-        Ok(bytes.len())
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if pieces.last.len() >= PIECE_BYTES {
+            let next = Vec::with_capacity(PIECE_BYTES);
+            let full = std::mem::replace(&mut pieces.last, next);
+            pieces.full.push(full.into());
+        }
+        let taken = bytes.len().min(PIECE_BYTES - pieces.last.len());
+        pieces.last.extend_from_slice(bytes.get(..taken).unwrap_or_default());
+        Ok(taken)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
@@ -36,11 +54,15 @@ impl Write for Encoded {
 
 impl Encoded {
     fn len(&self) -> usize {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pieces.full.len() * PIECE_BYTES + pieces.last.len()
     }
 
-    pub(super) fn take(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    pub(super) fn take(&self) -> Vec<Bytes> {
+        let pieces = &mut *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut full, last) = (std::mem::take(&mut pieces.full), std::mem::take(&mut pieces.last));
+        full.push(last.into());
+        full
     }
 }
 
@@ -90,7 +112,7 @@ impl Upload {
             .wait_for_capacity(PARTS_MAX)
             .await
             .map_err(|error| cannot_write(&self.location, error))?;
-        upload.put(part.into());
+        part.into_iter().for_each(|it| upload.put(it));
         Ok(())
     }
 
@@ -103,10 +125,10 @@ impl Upload {
         let rest = self.encoded.take();
         match self.parts.take() {
             Some(mut upload) => {
-                upload.put(rest.into());
+                rest.into_iter().for_each(|it| upload.put(it));
                 upload.finish().await.map_err(|error| cannot_write(&self.location, error))?;
             }
-            None => self.storage.write(&self.location, rest.into()).await?,
+            None => self.storage.write(&self.location, rest.concat().into()).await?,
         }
         Ok(std::mem::take(&mut self.location))
     }

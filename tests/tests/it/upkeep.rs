@@ -490,6 +490,14 @@ async fn t130_one_bad_table_does_not_keep_the_others_from_being_looked_after() {
         "ALTER TABLE raw.wrong SET TBLPROPERTIES ('icefield.maintenance.longest-write-hours' = 'x')",
     )
     .await;
+    // As if a hundred years had gone by.
+    lake.run(
+        "CREATE TABLE raw.half TBLPROPERTIES ('icefield.maintenance.compact' = 'zorder(nope)',
+           'icefield.maintenance.snapshots.max-age-days' = '-40000',
+           'icefield.maintenance.longest-write-hours' = '-960000') AS SELECT 1 AS id",
+    )
+    .await;
+    lake.run("INSERT INTO raw.half SELECT 2").await;
     let ident = TableIdent::from_strs(["raw", "bad"]).unwrap();
     let bad = lake.tables.load(&ident).await.unwrap();
     let storage = &lake.tables.warehouse().storage;
@@ -498,14 +506,19 @@ async fn t130_one_bad_table_does_not_keep_the_others_from_being_looked_after() {
     let looked = maintain::due(&session, &[]).await.unwrap();
     let mut outcomes = BTreeMap::new();
     for one in &looked {
-        outcomes.insert(one.table.as_str(), one.actions.is_ok());
-        for action in one.actions.as_ref().into_iter().flatten() {
+        outcomes.insert(one.table.as_str(), one.errors.is_empty());
+        for action in &one.actions {
             maintain::run(&session, action, &Progress::default()).await.unwrap();
         }
     }
-    let wanted = [("raw.bad", false), ("raw.t", true), ("raw.wrong", false)];
+    let wanted = [("raw.bad", false), ("raw.half", false), ("raw.t", true), ("raw.wrong", false)];
     assert_eq!(outcomes, BTreeMap::from(wanted));
-    let due = looked.iter().find(|it| it.table == "raw.t").unwrap().actions.as_ref().unwrap();
+    // An order that makes no sense keeps files from being sorted, and nothing else.
+    let half = looked.iter().find(|it| it.table == "raw.half").unwrap();
+    assert!(half.errors[0].message.contains("no column `nope`"), "{:?}", half.errors);
+    assert_eq!(half.errors.len(), 1, "{:?}", half.errors);
+    assert_eq!(half.actions.first().map(|it| it.procedure), Some("expire_snapshots"));
+    let due = &looked.iter().find(|it| it.table == "raw.t").unwrap().actions;
     assert!(due.iter().any(|it| it.procedure == "rewrite_data_files"), "{due:?}");
     let files = lake.rows("SELECT count(*) AS n FROM raw.t.files").await;
     assert!(files.contains("| 1 "), "{files}");
