@@ -202,15 +202,59 @@ pub struct TableWriter {
 }
 
 enum Kind {
-    Unpartitioned { task: usize, writer: Option<Box<FileWriter>>, done: Vec<DataFile> },
+    Unpartitioned(Box<One>),
     Partitioned(Box<Fanout>),
 }
 
+/// The files of a table without partitions, one after the other.
+struct One {
+    task: usize,
+    memory_bytes: usize,
+    writer: Option<FileWriter>,
+    done: Vec<DataFile>,
+}
+
+impl One {
+    async fn write(&mut self, context: &Arc<WriteContext>, batch: RecordBatch) -> Result<()> {
+        let mut rest = batch;
+        while rest.num_rows() > 0 {
+            let room = self.writer.as_ref().map_or(u64::MAX, FileWriter::room);
+            let (now, later) = split_at(&rest, room.min(context.settings.file_rows_max));
+            rest = later;
+            let open = match &mut self.writer {
+                Some(open) => open,
+                none => {
+                    let context = Arc::clone(context);
+                    // A spec may have fields that are all void, and so partition nothing.
+                    let values = vec![None; context.spec.fields().len()];
+                    none.insert(FileWriter::new(context, self.task, String::new(), values)?)
+                }
+            };
+            open.write(&now).await?;
+            if open.memory_bytes() > self.memory_bytes {
+                open.end_row_group().await?;
+            }
+            if open.is_full()
+                && let Some(full) = self.writer.take()
+            {
+                self.done.push(full.close().await?);
+            }
+        }
+        Ok(())
+    }
+}
+
 impl TableWriter {
-    /// The writer of task number `task`, which may hold about `memory_bytes` of rows.
+    /// The writer of task number `task`, which may hold about `memory_bytes` of rows: with more, row groups
+    /// end before they are as large as is wanted.
     pub fn new(context: Arc<WriteContext>, task: usize, memory_bytes: usize) -> Result<Self> {
         let kind = if context.spec.is_unpartitioned() {
-            Kind::Unpartitioned { task, writer: None, done: Vec::new() }
+            Kind::Unpartitioned(Box::new(One {
+                task,
+                memory_bytes,
+                writer: None,
+                done: Vec::new(),
+            }))
         } else {
             Kind::Partitioned(Box::new(Fanout::new(Arc::clone(&context), task, memory_bytes)?))
         };
@@ -228,32 +272,7 @@ impl TableWriter {
         self.rows += batch.num_rows() as u64;
         match &mut self.kind {
             Kind::Partitioned(fanout) => fanout.write(&batch).await,
-            Kind::Unpartitioned { task, writer, done } => {
-                let mut rest = batch;
-                while rest.num_rows() > 0 {
-                    let room = writer.as_ref().map_or(u64::MAX, |it| it.room());
-                    let room = room.min(self.context.settings.file_rows_max);
-                    let (now, later) = split_at(&rest, room);
-                    rest = later;
-                    let open = match writer {
-                        Some(open) => open,
-                        None => {
-                            let context = Arc::clone(&self.context);
-                            // A spec may have fields that are all void, and so partition nothing.
-                            let values = vec![None; context.spec.fields().len()];
-                            let new = FileWriter::new(context, *task, String::new(), values)?;
-                            writer.insert(Box::new(new))
-                        }
-                    };
-                    open.write(&now).await?;
-                    if open.is_full()
-                        && let Some(full) = writer.take()
-                    {
-                        done.push(full.close().await?);
-                    }
-                }
-                Ok(())
-            }
+            Kind::Unpartitioned(one) => one.write(&self.context, batch).await,
         }
     }
 
@@ -265,7 +284,7 @@ impl TableWriter {
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         match &self.kind {
-            Kind::Unpartitioned { writer, .. } => writer.as_ref().map_or(0, |it| it.memory_bytes()),
+            Kind::Unpartitioned(one) => one.writer.as_ref().map_or(0, FileWriter::memory_bytes),
             Kind::Partitioned(fanout) => fanout.memory_bytes(),
         }
     }
@@ -273,11 +292,11 @@ impl TableWriter {
     /// Ends all files and describes them.
     pub async fn close(self) -> Result<Vec<DataFile>> {
         match self.kind {
-            Kind::Unpartitioned { writer, mut done, .. } => {
-                if let Some(writer) = writer {
-                    done.push(writer.close().await?);
+            Kind::Unpartitioned(mut one) => {
+                if let Some(writer) = one.writer.take() {
+                    one.done.push(writer.close().await?);
                 }
-                Ok(done)
+                Ok(one.done)
             }
             Kind::Partitioned(fanout) => fanout.close().await,
         }

@@ -90,6 +90,14 @@ async fn parts(
     group: &Work,
     request: &Request,
 ) -> Result<Option<Vec<Part>>> {
+    let is_worth_it = |rows: u64, groups: usize| {
+        request.copying == Copying::Always || rows / groups.max(1) as u64 >= COPIED_ROWS_MIN
+    };
+    // A file has a row group at least, so that some need not be looked at.
+    let rows = group.tasks.iter().map(ScanTask::record_count).sum();
+    if !is_worth_it(rows, group.tasks.len()) {
+        return Ok(None);
+    }
     let open = async |task: &ScanTask| {
         Part::open(context, table, task, &file_of(table, task)?).await.map_err(Error::from)
     };
@@ -108,10 +116,8 @@ async fn parts(
     }
     let rows: u64 = parts.iter().map(|it| it.rows).sum();
     let groups: usize = parts.iter().map(Part::row_groups).sum();
-    let is_worth_it =
-        request.copying == Copying::Always || rows / groups.max(1) as u64 >= COPIED_ROWS_MIN;
     let fits = groups / group.outputs.max(1) < ROW_GROUPS_MAX;
-    Ok((is_worth_it && fits).then_some(parts))
+    Ok((is_worth_it(rows, groups) && fits).then_some(parts))
 }
 
 /// Joins the parts into as many files as are wanted, side by side.

@@ -9,7 +9,7 @@
 //!   from then on                            these columns come from memory, others from the file
 //! ```
 //!
-//! So a single statement pays nothing. Where there is no room, a chunk takes the place of those last used
+//! So a single statement pays nothing, and neither does one that is content with a few rows (LIMIT). Where there is no room, a chunk takes the place of those last used
 //! before its file was last read, and of no others: a table larger than the cache, read again and again,
 //! finds a part of itself there each time, where evicting what is oldest would leave it nothing.
 //!

@@ -309,7 +309,11 @@ impl IcebergMorselizer {
 impl Morselizer for IcebergMorselizer {
     fn plan_file(&self, file: PartitionedFile) -> Result<Box<dyn MorselPlanner>> {
         let next = self.special(&file)?;
-        let visit = self.source.visit(self.config.object_store_url.as_str(), &file);
+        // Where a few rows are enough, no column is read whole.
+        let visit = match self.config.limit {
+            None => self.source.visit(self.config.object_store_url.as_str(), &file),
+            Some(_) => None,
+        };
         if visit.is_none() && !file.extensions.contains::<Deletes>() {
             return next.plan_file(file);
         }
