@@ -34,8 +34,8 @@ pub(crate) struct Options {
     /// Memory for queries before they spill to disk, such as 2GB [default: unlimited]
     #[arg(long, global = true, env = "ICEFIELD_MEMORY_LIMIT", value_name = "SIZE")]
     pub(crate) memory_limit: Option<String>,
-    /// Memory for decoded columns that queries have read, for those to come: of what is not needed
-    /// otherwise; 0 is none [default: a quarter of the memory or of its limit]
+    /// Memory in which columns that were read stay decoded for later queries, such as 2GB; 0 keeps none
+    /// [default: a quarter of the memory, or of --memory-limit]
     #[arg(long, global = true, env = "ICEFIELD_CACHE_LIMIT", value_name = "SIZE")]
     pub(crate) cache_limit: Option<String>,
     /// Cores for queries [default: all]

@@ -1,7 +1,8 @@
 //! Settings: flags over `ICEFIELD_*` over `icefield.toml`.
 //!
 //! The file is looked for in the current folder, then in the user's configuration folder (XDG). Its
-//! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `cache-limit`, `threads`, `principal`, `job`.
+//! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `cache-limit`, `threads`, `principal`,
+//! `job`.
 
 use std::path::PathBuf;
 
@@ -69,8 +70,10 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         bytes(text).ok_or_else(no_size)
     };
     let memory_bytes = options.memory_limit.as_deref().map(given).transpose()?;
+    if memory_bytes == Some(0) {
+        return Err(Failure::usage("a memory limit of 0 leaves nothing to work in".to_owned()));
+    }
     let cache_bytes = match options.cache_limit.as_deref() {
-        Some("0") => 0,
         Some(text) => given(text)?,
         None => memory_bytes.unwrap_or_else(machine_bytes) / 4,
     };
@@ -109,7 +112,7 @@ fn bytes(text: &str) -> Option<usize> {
         "T" | "TB" | "TIB" => 1024.0 * 1024.0 * 1024.0 * 1024.0,
         _ => return None,
     };
-    let value = digits.parse::<f64>().ok().filter(|it| *it > 0.0)?;
+    let value = digits.parse::<f64>().ok().filter(|it| *it >= 0.0)?;
     Some((value * factor) as usize)
 }
 
@@ -122,6 +125,7 @@ mod tests {
         assert_eq!(bytes("512MB"), Some(512 << 20));
         assert_eq!(bytes("1.5g"), Some(3 << 29));
         assert_eq!(bytes("1000"), Some(1000));
+        assert_eq!(bytes("0"), Some(0));
         assert_eq!(bytes("lots"), None);
         assert_eq!(bytes("-1GB"), None);
     }

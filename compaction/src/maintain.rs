@@ -164,19 +164,13 @@ async fn look(session: &Session, table: &Table) -> Looked {
     if !is_kept {
         looked.add(at.expire().await);
     }
-    match health::of(session, table).await {
-        Ok(health) => {
-            looked.add(at.rewrite(&health).await);
-            looked.add(at.position_deletes().await);
-            looked.add(at.dangling().await);
-            looked.add(Ok(at.manifests(&health)));
-        }
-        Err(error) => {
-            looked.add(Err::<Vec<_>, _>(error));
-            looked.add(at.position_deletes().await);
-            looked.add(at.dangling().await);
-        }
+    let health = health::of(session, table).await;
+    if let Ok(health) = &health {
+        looked.add(at.rewrite(health).await);
     }
+    looked.add(at.position_deletes().await);
+    looked.add(at.dangling().await);
+    looked.add(health.map(|it| at.manifests(&it)));
     if !is_kept {
         looked.add(at.orphans().await);
     }

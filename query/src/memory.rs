@@ -9,6 +9,9 @@
 //! after the other: the first takes everything and the second fails, however much there is. So merges
 //! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds. And
 //! who merges what sorts give has nothing if they have all.
+//!
+//! What a sort spills, it merges first, in memory, for which its share has to do: so it spills in time, also
+//! where it has begun before others and could still take more.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +30,8 @@ use crate::scan::cache::ColumnCache;
 /// these still have all they could get.
 const MERGES: [&str; 3] =
     ["ExternalSorterMerge", "SortPreservingMergeExec", "RepartitionExec[Merge"];
+/// What DataFusion calls a sort. Of what it takes, a half is for its rows, the other for sorting them.
+const SORT: &str = "ExternalSorter[";
 /// The least that a merge may take.
 const SHARE_MIN_BYTES: usize = 10 << 20;
 /// The least that a writer works in.
@@ -137,6 +142,13 @@ impl MemoryPool for SharedMemory {
                 self.share_bytes
             )));
         }
+        // A single batch may be larger: nothing could be spilled.
+        let spills = name.starts_with(SORT) && reservation.size() > 0;
+        if spills && wanted > self.share_bytes / 2 * 3 {
+            return Err(DataFusionError::ResourcesExhausted(format!(
+                "{name} has as much as it can merge"
+            )));
+        }
         self.of(reservation.consumer()).try_grow(reservation, additional)?;
         self.took(additional);
         Ok(())
@@ -180,5 +192,20 @@ mod tests {
         assert!(fill(3) + pool.reserved() <= 1 << 20);
         drop(query);
         assert!(fill(4) > 800_000);
+    }
+
+    #[test]
+    fn a_sort_takes_no_more_than_it_can_merge() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(SharedMemory::new(96 << 20, 2, Arc::default()));
+        let consumer = |name: &str| MemoryConsumer::new(name).with_can_spill(true).register(&pool);
+        let sort = consumer("ExternalSorter[0]");
+        sort.try_grow(18 << 20).unwrap();
+        // Alone it could have all that is not for merges.
+        assert!(sort.try_grow(2 << 20).is_err());
+        let wide = consumer("ExternalSorter[1]");
+        wide.try_grow(20 << 20).unwrap();
+        let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
+        merge.try_grow(12 << 20).unwrap();
+        assert!(merge.try_grow(2 << 20).is_err());
     }
 }

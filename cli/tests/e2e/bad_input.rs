@@ -64,6 +64,14 @@ fn command_lines_that_are_wrong_exit_with_2() {
     let lake = Lake::new();
     lake.fails(&["frobnicate"], 2);
     lake.fails(&["sql", "--format", "xml"], 2);
+    for (flag, size) in
+        [("--cache-limit", "lots"), ("--cache-limit", "-1GB"), ("--memory-limit", "0")]
+    {
+        let given = format!("{flag}={size}");
+        let error = lake.fails(&["sql", &given, "-c", "SELECT 1"], 2);
+        assert!(error.contains("is no size") || error.contains("a memory limit of 0"), "{error}");
+    }
+    lake.ok(&["sql", "--cache-limit", "0", "-c", "SELECT 1"]);
     let error = lake.fails(&["sql", "--memory-limit", "lots", "-c", "SELECT 1"], 2);
     assert!(error.contains("512MB"), "{error}");
     let error = lake.fails(&["sql", "--catalog", "mysql://x", "-c", "SELECT 1"], 1);

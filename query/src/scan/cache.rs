@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arrow::array::{Array, ArrayData, ArrayRef};
 
-/// Files remembered at most. Beyond, all that are not kept are forgotten.
+/// Files remembered, beside those of which something is kept, before all others are forgotten.
 const FILES_MAX: usize = 1 << 17;
 /// What an entry takes beside its values.
 const ENTRY_BYTES: usize = 256;
@@ -47,6 +47,8 @@ struct Inner {
     /// Counts what happens.
     now: u64,
     files: HashMap<Arc<str>, Seen>,
+    /// Files that were left when files were last forgotten.
+    files_left: usize,
     chunks: HashMap<Place, Entry>,
     by_age: BTreeMap<u64, Place>,
 }
@@ -115,10 +117,11 @@ impl ColumnCache {
             Some(seen) if seen.statement == statement => seen.before,
             other => other.map(|it| it.at),
         };
-        if inner.files.len() >= FILES_MAX {
-            let Inner { files, chunks, .. } = &mut *inner;
+        if inner.files.len() >= inner.files_left + FILES_MAX {
+            let Inner { files, files_left, chunks, .. } = &mut *inner;
             let kept: HashSet<&str> = chunks.keys().map(|it| it.file.as_ref()).collect();
             files.retain(|it, _| kept.contains(it.as_ref()));
+            *files_left = files.len();
         }
         inner.files.insert(Arc::clone(&file), Seen { statement, at: now, before });
         before.map(|before| Visit { cache: Arc::clone(self), file, before })

@@ -196,6 +196,8 @@ impl File {
         let predicate = predicate.map(|it| reassign_expr_columns(it, &given)).transpose()?;
         let visit = visit.filter(|_| !used.is_empty());
         let shape = wanted.schema;
+        let asked = wanted.pruning.iter().flat_map(columns_of).collect::<Vec<_>>();
+        let has_bloom_filter = has_bloom_filter(&self.footer, &asked);
         let pruning = wanted.pruning.filter(is_dynamic_physical_expr);
         Ok(Ready {
             file: self,
@@ -208,6 +210,7 @@ impl File {
             columns,
             rows: Rows { kept, is_numbered, predicate, is_exact },
             visit,
+            has_bloom_filter,
             projector,
             shape,
         })
@@ -245,6 +248,16 @@ impl File {
     }
 }
 
+/// Whether one of these columns has a bloom filter in some row group.
+fn has_bloom_filter(footer: &ParquetMetaData, columns: &[usize]) -> bool {
+    let leaves = footer.file_metadata().schema_descr();
+    footer.row_groups().iter().any(|group| {
+        let own = group.columns().iter().enumerate();
+        own.filter(|(_, it)| it.bloom_filter_offset().is_some())
+            .any(|(leaf, _)| columns.contains(&leaves.get_column_root_idx(leaf)))
+    })
+}
+
 /// A row group that is read.
 struct Group {
     place: usize,
@@ -280,17 +293,20 @@ pub(crate) struct Ready {
     columns: SchemaRef,
     rows: Rows,
     visit: Option<Visit>,
+    /// Whether a column that is filtered by has one.
+    has_bloom_filter: bool,
     projector: Projector,
     shape: SchemaRef,
 }
 
 impl Ready {
-    /// Whether columns are in memory or may be from now on: those that a filter of the reader's has looked
-    /// through are not read whole, so all of them have to be there.
+    /// Whether columns are in memory or may be from now on. Where a filter of the reader's or a bloom filter
+    /// may spare reading most of them, all have to be there.
     pub(crate) fn is_cached(&self) -> bool {
         let Some(visit) = &self.visit else { return false };
         let known = |it: &Group| Known::of(visit, it.place, &self.used, &self.columns).is_all();
-        self.filters.is_none() || self.groups.iter().all(known)
+        let is_spared = self.filters.is_some() || self.has_bloom_filter;
+        !is_spared || self.groups.iter().all(known)
     }
 
     /// The rows wanted of a file, none of one that has none.

@@ -9,21 +9,26 @@ use icefield_catalog::{Env, Storage};
 use icefield_query::{Answer, Session, Settings};
 use icefield_tests::memory_warehouse;
 
-struct Lake {
-    session: Session,
+/// A warehouse of which is counted what is asked of storage.
+pub(crate) struct Lake {
+    pub(crate) session: Session,
     storage: Arc<Storage>,
 }
 
 impl Lake {
     async fn new() -> Self {
+        Self::with(Settings::default()).await
+    }
+
+    pub(crate) async fn with(settings: Settings) -> Self {
         let storage = Storage::new();
         let tables = memory_warehouse(Arc::clone(&storage), Env::real(), |it| it);
-        let lake = Self { session: Session::new(tables, Settings::default()).unwrap(), storage };
+        let lake = Self { session: Session::new(tables, settings).unwrap(), storage };
         lake.run("CREATE NAMESPACE raw").await;
         lake
     }
 
-    async fn run(&self, sql: &str) -> Vec<RecordBatch> {
+    pub(crate) async fn run(&self, sql: &str) -> Vec<RecordBatch> {
         match self.session.run(sql).await.unwrap() {
             Answer::Rows(rows) => rows.stream.try_collect().await.unwrap(),
             Answer::Done(_) => Vec::new(),
@@ -31,7 +36,7 @@ impl Lake {
     }
 
     /// What a statement asks of storage.
-    async fn cost(&self, sql: &str) -> IoSnapshot {
+    pub(crate) async fn cost(&self, sql: &str) -> IoSnapshot {
         let before = self.storage.stats().snapshot();
         self.run(sql).await;
         self.storage.stats().snapshot().since(&before)
