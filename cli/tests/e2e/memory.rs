@@ -44,3 +44,22 @@ fn ten_thousand_partitions_are_written_in_512_mb() {
     let rows = "SELECT count(*), sum(k), count(DISTINCT v) FROM raw.p";
     assert_eq!(lake.rows(rows), [[json!(1_000_000), json!(4_999_500_000_i64), json!(1_000_000)]]);
 }
+
+/// From the third statement that reads them, columns come from memory, unless that is not wanted.
+#[test]
+fn columns_stay_in_memory_for_later_statements() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT i, i % 7 AS n FROM range(0, 1000) r(i)");
+    let sum = "SELECT sum(i), sum(n) FROM raw.t";
+    let explained = format!("EXPLAIN ANALYZE {sum}");
+    let run = |limit: &str| {
+        lake.ok(&["sql", "--cache-limit", limit, "-c", sum, "-c", sum, "-c", sum, "-c", &explained])
+    };
+    let (with, without) = (run("64MB"), run("0"));
+    assert!(with.contains("row_groups_from_cache=") && !with.contains("row_groups_from_cache=0"));
+    assert!(with.contains("bytes_scanned=0,"), "{with}");
+    assert!(!without.contains("bytes_scanned=0,"), "{without}");
+    for answers in [with, without] {
+        assert_eq!(answers.matches("499500").count(), 3, "{answers}");
+    }
+}
