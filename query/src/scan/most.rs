@@ -58,7 +58,8 @@ fn primitive<T: ArrowPrimitiveType>(
 
 /// The values at which `mask` is true, `count` of them.
 fn most<T: Copy + Default>(values: &[T], mask: &BooleanBuffer, count: usize) -> Vec<T> {
-    let mut out = Vec::with_capacity(count);
+    // What is written past a word's last value is written over by the next.
+    let mut out = Vec::with_capacity(count + 64);
     let bits = mask.bit_chunks();
     let chunks = values.chunks(64);
     for (chunk, word) in chunks.zip(bits.iter().chain(std::iter::once(bits.remainder_bits()))) {
@@ -66,15 +67,19 @@ fn most<T: Copy + Default>(values: &[T], mask: &BooleanBuffer, count: usize) -> 
             out.extend_from_slice(chunk);
             continue;
         }
-        let mut kept = [T::default(); 64];
-        let mut next = 0;
-        for (place, value) in chunk.iter().enumerate() {
-            if let Some(slot) = kept.get_mut(next) {
-                *slot = *value;
+        let start = out.len();
+        out.resize(start + 64, T::default());
+        let mut next = start;
+        if let Some(slots) = out.get_mut(start..).and_then(<[T]>::first_chunk_mut::<64>) {
+            let mut rest = word;
+            for value in chunk {
+                // Never more than 63, which the compiler does not know.
+                slots[(next - start) % 64] = *value;
+                next += usize::from(rest & 1 == 1);
+                rest >>= 1;
             }
-            next += usize::from(word >> place & 1 == 1);
         }
-        out.extend_from_slice(kept.get(..next).unwrap_or_default());
+        out.truncate(next);
     }
     out
 }
