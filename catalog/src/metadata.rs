@@ -10,13 +10,17 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::spec::TableMetadata;
 use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
 
 /// Types of format version 3 that iceberg 0.10 cannot represent.
 const UNREAD_TYPES: [&str; 4] = ["variant", "unknown", "geometry", "geography"];
+
+/// How the message begins that JSON is no table metadata as far as is known here: it may be such of a later
+/// version of the specification, and lead to files.
+pub const NOT_READ: &str = "this is not Iceberg table metadata";
 
 /// Reads the metadata file at `location`, compressed or not.
 ///
@@ -33,7 +37,10 @@ pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
 
 /// Parses the content of a metadata file, and says plainly what it cannot read.
 pub fn parse(text: &[u8]) -> Result<TableMetadata> {
-    let plain = match serde_json::from_slice(text) {
+    let plain = match serde_json::from_slice::<TableMetadata>(text) {
+        Ok(metadata) if metadata.current_snapshot().is_some() && metadata.history().is_empty() => {
+            return with_history(text, &metadata);
+        }
         Ok(metadata) => return Ok(metadata),
         Err(error) => error,
     };
@@ -46,9 +53,22 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
     }
     Err(plain).map_err(|error: serde_json::Error| match serde_json::from_slice::<Value>(text) {
         Err(_) => invalid(format!("the table metadata is not JSON: {error}")),
-        Ok(value) => why_unread(&value)
-            .unwrap_or_else(|| invalid(format!("this is not Iceberg table metadata: {error}"))),
+        Ok(value) => why_unread(&value).unwrap_or_else(|| invalid(format!("{NOT_READ}: {error}"))),
     })
+}
+
+/// The log of current snapshots is optional; iceberg 0.10 changes no table without one that has snapshots.
+fn with_history(text: &[u8], metadata: &TableMetadata) -> Result<TableMetadata> {
+    let Some(snapshot) = metadata.current_snapshot() else { return Ok(metadata.clone()) };
+    let mut value: Value = serde_json::from_slice(text)?;
+    let entry = json!({
+        "timestamp-ms": snapshot.timestamp_ms(), "snapshot-id": snapshot.snapshot_id(),
+    });
+    if let Some(object) = value.as_object_mut() {
+        object.insert("snapshot-log".to_owned(), Value::from(vec![entry]));
+    }
+    // A snapshot that says to be younger than the table's last change is for iceberg to judge.
+    Ok(serde_json::from_value(value).unwrap_or_else(|_| metadata.clone()))
 }
 
 /// Writes `metadata` as the file that follows `previous`, and returns its location.

@@ -70,7 +70,7 @@ pub(crate) enum Command {
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Sql {
     /// A statement to run; may be repeated
-    #[arg(short, long = "command", value_name = "SQL")]
+    #[arg(short, long = "command", value_name = "SQL", allow_hyphen_values = true)]
     pub(crate) command: Vec<String>,
     /// A file of statements to run; `-` is standard input
     #[arg(short, long, value_name = "FILE")]

@@ -33,7 +33,12 @@ fn main() -> ExitCode {
         .thread_stack_size(8 << 20)
         .build();
     let done = match runtime {
-        Ok(runtime) => runtime.block_on(command::run(args)),
+        Ok(runtime) => {
+            let done = runtime.block_on(command::run(args));
+            // A query that was cancelled may not have noticed yet.
+            runtime.shutdown_background();
+            done
+        }
         Err(error) => Err(report::Failure::new(format!("cannot start: {error}"))),
     };
     match done {

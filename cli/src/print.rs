@@ -105,7 +105,9 @@ pub(crate) fn done(out: &mut dyn Write, done: &Done, format: Format) -> Result<(
             if let Some(rows) = done.rows {
                 line.push_str(&format!(" {rows}"));
             }
-            if let Some((inserted, updated, deleted)) = done.changed {
+            // The name of others says which of the three it was.
+            let says = matches!(done.tag.as_str(), "INSERT" | "DELETE" | "TRUNCATE");
+            if let Some((inserted, updated, deleted)) = done.changed.filter(|_| !says) {
                 line.push_str(&format!(
                     " ({inserted} inserted, {updated} updated, {deleted} deleted)"
                 ));

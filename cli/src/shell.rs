@@ -5,6 +5,7 @@ mod helper;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use icefield_query::{Session, split};
@@ -32,14 +33,14 @@ SELECT * FROM t FOR VERSION AS OF 123 | 'tag';   SELECT * FROM t.snapshots;
 ";
 
 struct Shell {
-    session: Session,
+    session: Arc<Session>,
     format: Format,
     timing: bool,
     expanded: bool,
 }
 
 /// Runs the shell until the user leaves.
-pub(crate) async fn run(session: Session, format: Format) -> Result<(), Failure> {
+pub(crate) async fn run(session: Arc<Session>, format: Format) -> Result<(), Failure> {
     let config = Config::builder()
         .history_ignore_space(true)
         .history_ignore_dups(true)

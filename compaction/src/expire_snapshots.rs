@@ -24,10 +24,11 @@ use icefield_table::commit::{self, Evolution};
 use icefield_table::{Table, snapshot};
 use serde_json::json;
 
+use crate::neighbours;
 use crate::reachable::{self, Kind, Manifests};
 use crate::remove::{DELETES_AT_ONCE, Removed, Remover};
 use crate::sorted_out::{Candidate, SortedOut};
-use crate::{answer, invalid, ledger, long};
+use crate::{answer, clock, invalid, ledger, long, refuse_v1};
 
 /// Iceberg's default age.
 const MAX_AGE_MS: i64 = 5 * 24 * 60 * 60 * 1000;
@@ -67,6 +68,7 @@ impl Procedure for ExpireSnapshots {
         let at_once = arguments.long("max_concurrent_deletes");
         let request = Request {
             older_than_ms: arguments.time_ms("older_than"),
+            max_age_ms: None,
             retain_last: retain_last.map(|it| usize::try_from(it).unwrap_or(usize::MAX)),
             snapshot_ids: arguments.longs("snapshot_ids").to_vec(),
             clean_metadata: arguments.flag("clean_expired_metadata"),
@@ -91,6 +93,8 @@ pub struct Request {
     /// Snapshots older than this go, unless something holds them; by the table's properties if not
     /// given.
     pub older_than_ms: Option<i64>,
+    /// The same as an age, of which there is one if no moment is given.
+    pub max_age_ms: Option<i64>,
     /// Snapshots of each branch that stay in any case.
     pub retain_last: Option<usize>,
     /// Snapshots that go whatever their age. If some are named and no age is, only they go.
@@ -144,6 +148,7 @@ pub(crate) fn refuse_kept(table: &Table) -> Result<()> {
 pub fn to_expire(metadata: &TableMetadata, request: &Request, now_ms: i64) -> Result<ToExpire> {
     let number = |name: &str| metadata.properties().get(name).and_then(|it| it.parse::<i64>().ok());
     let max_age = number("history.expire.max-snapshot-age-ms").unwrap_or(MAX_AGE_MS);
+    let max_age = request.max_age_ms.unwrap_or(max_age);
     let only_named = !request.snapshot_ids.is_empty() && request.older_than_ms.is_none();
     let older_than = match only_named {
         true => i64::MIN,
@@ -225,6 +230,7 @@ pub async fn run(
     request: &Request,
     why: Option<&str>,
 ) -> Result<Done> {
+    refuse_v1(table)?;
     refuse_kept(table)?;
     let name = table.name();
     let work = async {
@@ -259,40 +265,40 @@ pub async fn run(
 
 async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<Done> {
     let metadata = table.metadata();
-    let now = session.tables().warehouse().env.now_ms();
-    let gone = to_expire(metadata, request, now)?;
+    let Some((gone, now)) = due(session, table, request).await? else { return Ok(Done::default()) };
     let ids: HashSet<i64> = gone.snapshots.iter().copied().collect();
     let (expired, kept): (Vec<SnapshotRef>, Vec<SnapshotRef>) =
         metadata.snapshots().cloned().partition(|it| ids.contains(&it.snapshot_id()));
-
     // The lists are read before the commit: what cannot be read now is not let go of.
     let mut sets = SortedOut::new();
     let mut manifests = Manifests::default();
     let list = |it: &str| reachable::normal(it);
-    let stay = manifests.of(table, &kept, |path| sets.keep(&list(path))).await?;
+    let mut stay = manifests.of(table, &kept, |path| sets.keep(&list(path))).await?;
     let mut old = Vec::new();
+    let mut sharing = Vec::new();
     if !expired.is_empty() {
         let unread = |path: &str| {
             let kind = Kind::ManifestList;
             sets.candidate(Candidate { path: list(path), kind, bytes: 0 })
         };
         old = manifests.of(table, &expired, unread).await?;
+        sharing = neighbours::sharing(session, table).await?;
     }
     let updates = updates(metadata, request, &gone, &kept, &stay);
     if updates.is_empty() {
         return Ok(Done::default());
     }
     if !request.dry_run {
-        let from = table.loaded().metadata_location.clone();
-        let changed = |table: &Table| {
-            if table.loaded().metadata_location != from {
-                let message = "the table was changed meanwhile";
-                let kind = icefield_table::ErrorKind::CatalogCommitConflicts;
-                return Err(icefield_table::Error::new(kind, message).with_retryable(true));
-            }
-            Ok(Evolution { updates: updates.clone(), exact: true, ..Evolution::default() })
-        };
-        commit::evolve(table, changed).await?;
+        let landed = let_go(table, request, &gone, now, updates).await?;
+        // What came in between is kept too, and may lead to what an expired snapshot led to.
+        let known: HashSet<i64> = kept.iter().map(|it| it.snapshot_id()).collect();
+        let new: Vec<SnapshotRef> = landed.metadata().snapshots().cloned().collect();
+        let new: Vec<_> = new.into_iter().filter(|it| !known.contains(&it.snapshot_id())).collect();
+        let mut manifests = Manifests::default();
+        stay.extend(manifests.of(&landed, &new, |path| sets.keep(&list(path))).await?);
+        for (path, _) in reachable::named(landed.metadata()) {
+            sets.keep(&reachable::normal(&path))?;
+        }
     }
     let mut done = Done { snapshots: gone.snapshots, refs: gone.refs, ..Done::default() };
     if expired.is_empty() {
@@ -322,6 +328,9 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
         }
         reachable::files(table, &stay, |path, _, _| sets.keep(&reachable::normal(path))).await?;
     }
+    for other in neighbours::refreshed(sharing).await? {
+        neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
+    }
     let remover = Remover {
         session,
         table: &table.name(),
@@ -334,6 +343,53 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
         remover.remove(gone?, &mut done.removed).await?;
     }
     Ok(done)
+}
+
+/// What is to go, and by which time: that of the slower of our clock and the storage's. `None` if nothing.
+async fn due(
+    session: &Session,
+    table: &Table,
+    request: &Request,
+) -> Result<Option<(ToExpire, i64)>> {
+    let now = session.tables().warehouse().env.now_ms();
+    let gone = to_expire(table.metadata(), request, now)?;
+    if gone == ToExpire::default() {
+        // Specs and schemas may go all the same.
+        return Ok(request.clean_metadata.then_some((gone, now)));
+    }
+    let now = now - clock::compare(session, table, request.dry_run).await?.ahead_ms;
+    Ok(Some((to_expire(table.metadata(), request, now)?, now)))
+}
+
+/// Commits the updates, on the table as it stands if all of it may still go from that: appends that come
+/// meanwhile are no reason to begin again.
+async fn let_go(
+    table: &Table,
+    request: &Request,
+    gone: &ToExpire,
+    now: i64,
+    updates: Vec<TableUpdate>,
+) -> Result<Table> {
+    let from = table.loaded().metadata_location.clone();
+    let may_go = |current: &Table| {
+        if current.loaded().metadata_location == from {
+            return true;
+        }
+        // Which specs and schemas are in use is known of one state only.
+        let Ok(now_gone) = to_expire(current.metadata(), request, now) else { return false };
+        !request.clean_metadata
+            && gone.snapshots.iter().all(|it| now_gone.snapshots.binary_search(it).is_ok())
+            && gone.refs.iter().all(|it| now_gone.refs.contains(it))
+    };
+    let evolve = |current: &Table| {
+        if may_go(current) {
+            return Ok(Evolution { updates: updates.clone(), exact: true, ..Evolution::default() });
+        }
+        let message = "the table was changed meanwhile";
+        let kind = icefield_table::ErrorKind::CatalogCommitConflicts;
+        Err(icefield_table::Error::new(kind, message).with_retryable(true))
+    };
+    Ok(commit::evolve(table, evolve).await?)
 }
 
 /// Whether a statistics file belongs to one of these snapshots, and to no other.

@@ -61,6 +61,8 @@ pub struct Health {
     pub due_bytes: u64,
     /// Bytes that a data file should have.
     pub target_bytes: u64,
+    /// Data files that there would be once what is due is done.
+    pub files_after: usize,
 }
 
 impl Health {
@@ -163,6 +165,7 @@ pub async fn of(session: &Session, table: &Table) -> Result<Health> {
             bytes -= it.bytes as f64 * share * DELETED_SHARE;
         }
     }
+    health.files_after = files;
     let reaching: usize = candidates.iter().map(|it| it.delete_files).sum();
     let chosen =
         rewrite_position_delete_files::Request { min_input_files: 2, ..Default::default() };

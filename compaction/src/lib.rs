@@ -14,10 +14,12 @@
 //! replaces its input, so this crate stands on query; that its commits fit what others did is table's
 //! to say. Only this crate deletes files.
 
+mod clock;
 pub mod expire_snapshots;
 pub mod health;
 pub mod ledger;
 pub mod maintain;
+mod neighbours;
 mod options;
 pub mod plan;
 pub mod policy;
@@ -48,6 +50,18 @@ pub fn procedures() -> Vec<Arc<dyn Procedure>> {
         Arc::new(remove_orphan_files::RemoveOrphanFiles),
         Arc::new(remove_orphan_files::RemoveOldMetadataFiles),
     ]
+}
+
+/// Refuses to change a table that is only read.
+pub(crate) fn refuse_v1(table: &icefield_table::Table) -> Result<()> {
+    match table.metadata().format_version() > icefield_catalog::spec::FormatVersion::V1 {
+        true => Ok(()),
+        false => Err(invalid(format!(
+            "`{}` is of format version 1, which is read and not written",
+            table.name()
+        ))
+        .with_hint("ALTER TABLE … SET TBLPROPERTIES ('format-version' = '2') upgrades it")),
+    }
 }
 
 /// Rewrites data files, and records it in the ledger.

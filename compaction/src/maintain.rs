@@ -9,6 +9,8 @@
 //! comes to more within a week. What keeps one table from being looked after ends nothing for the
 //! others (trap T-130).
 
+use std::collections::BTreeMap;
+
 use icefield_catalog::journal::{MAINTENANCE, REMOVED_FILES, SCANS};
 use icefield_query::{Error, Result, Session};
 use icefield_table::Table;
@@ -143,16 +145,18 @@ async fn look(session: &Session, table: &Table) -> Looked {
     let mut looked = Looked::new(table.name());
     let at = async {
         let policy = Policy::of(session, table).await?;
-        let (scans, ..) = policy::scans(session, table).await?;
-        let scans_per_day = match scans {
-            0 => SCANS_UNKNOWN,
-            count => count as f64 / LOG_DAYS as f64,
-        };
-        Ok(At { session, table, policy, scans_per_day })
+        if !policy.is_enabled()? {
+            return Ok(None);
+        }
+        crate::refuse_v1(table)?;
+        let (scans, bytes, by_column) = policy::scans(session, table).await?;
+        // Other engines scan too, and what they do is in no log of ours.
+        let scans_per_day = SCANS_UNKNOWN.max(scans as f64 / LOG_DAYS as f64);
+        Ok(Some(At { session, table, policy, scans_per_day, bytes, by_column }))
     };
     let at = match at.await {
-        Ok(at) if at.policy.is_enabled() => at,
-        Ok(_) => return looked,
+        Ok(Some(at)) => at,
+        Ok(None) => return looked,
         Err(error) => {
             looked.add(Err::<Vec<_>, _>(error));
             return looked;
@@ -183,6 +187,9 @@ struct At<'a> {
     table: &'a Table,
     policy: Policy,
     scans_per_day: f64,
+    /// Bytes that logged scans read, and those of them that were filtered by each column.
+    bytes: u64,
+    by_column: BTreeMap<String, u64>,
 }
 
 impl At<'_> {
@@ -204,11 +211,25 @@ impl At<'_> {
             return Ok(None);
         }
         let request = self.policy.rewrite(self.session, self.table).await?;
+        let gain_ms = self.gain_ms(health, request.order.leading());
         let kind = Kind::Rewrite(Box::new(request));
         let mut rewrite = self.action("rewrite_data_files", rewrite_reason(health), kind);
         rewrite.cost_bytes = health.due_bytes;
-        rewrite.gain_ms = (health.cost_ms - health.cost_after_ms).max(0.0);
+        rewrite.gain_ms = gain_ms;
         Ok((rewrite.score() >= 1.0).then_some(rewrite))
+    }
+
+    /// What a rewrite saves a scan, on average: those that filter by the column that files are sorted by read
+    /// the files that may have its value, of which there are fewer then.
+    fn gain_ms(&self, health: &Health, sorted_by: Option<&str>) -> f64 {
+        let whole = (health.cost_ms - health.cost_after_ms).max(0.0);
+        let Some((column, depth)) = sorted_by.zip(health.depth) else { return whole };
+        let filtered = self.by_column.get(column).copied().unwrap_or(0) as f64;
+        let share = (filtered / self.bytes.max(1) as f64).min(1.0);
+        let read = (depth + 1.0) / health.files.max(1) as f64;
+        let read_after = 1.0 / health.files_after.max(1) as f64;
+        let part = health.cost_ms * read.min(1.0) - health.cost_after_ms * read_after;
+        whole * (1.0 - share) + part.max(0.0) * share
     }
 
     async fn position_deletes(&self) -> Result<Option<Action>> {
@@ -249,7 +270,7 @@ impl At<'_> {
         let now = session.tables().warehouse().env.now_ms();
         let age = policy.snapshot_age_ms(table)?;
         let request = expire_snapshots::Request {
-            older_than_ms: age.map(|it| now - it),
+            max_age_ms: age,
             retain_last: policy.retain_last()?,
             ..Default::default()
         };
@@ -259,9 +280,12 @@ impl At<'_> {
         }
         let dry = expire_snapshots::Request { dry_run: true, ..request.clone() };
         let would = expire_snapshots::run(session, table, &dry, None).await?;
+        if would.snapshots.is_empty() && would.refs.is_empty() {
+            return Ok(None);
+        }
         let why = format!(
             "{} snapshots have expired, with {} files of {} bytes",
-            gone.snapshots.len(),
+            would.snapshots.len(),
             would.removed.total(),
             would.removed.bytes
         );
@@ -343,7 +367,11 @@ pub async fn run(session: &Session, action: &Action, progress: &Progress) -> Res
             };
             let done =
                 ledger::recorded(session, (&name, "rewrite_data_files", why), work, shown).await?;
-            format!("{} files became {}", done.rewritten_files, done.added_files)
+            let mut text = format!("{} files became {}", done.rewritten_files, done.added_files);
+            if let Some(error) = &done.error {
+                text.push_str(&format!("; {} could not be rewritten: {error}", done.failed_files));
+            }
+            text
         }
         Kind::PositionDeletes => {
             let request =
@@ -352,7 +380,8 @@ pub async fn run(session: &Session, action: &Action, progress: &Progress) -> Res
             format!("{} delete files became {}", done.rewritten_files, done.added_files)
         }
         Kind::Dangling => {
-            format!("{} delete files removed", remove_dangling_deletes::run(session, &table).await?)
+            let removed = remove_dangling_deletes::run(session, &table, why).await?;
+            format!("{removed} delete files removed")
         }
         Kind::Manifests => {
             let (old, new) = rewrite_manifests::run(session, &table, None, why).await?;

@@ -29,7 +29,8 @@ pub struct Candidate {
     pub equality_files: usize,
     /// Rows that delete files of this data file alone delete.
     pub deleted_rows: u64,
-    /// Its partition: files of different partitions are never put together.
+    /// Its partition: files of different partitions are never put together, unless they are of another
+    /// partition spec than the wanted one.
     pub partition: String,
     /// Whether its rows are in the order that is wanted.
     pub is_sorted: bool,
@@ -71,6 +72,18 @@ pub struct Group {
     pub bytes: u64,
     /// Files that they become.
     pub outputs: usize,
+}
+
+impl Group {
+    /// Leaves out all but the first `most` files.
+    pub(crate) fn cut(&mut self, most: usize, files: &[Candidate], sizes: &Sizes) {
+        if self.files.len() <= most {
+            return;
+        }
+        self.files.truncate(most);
+        self.bytes = self.files.iter().filter_map(|it| files.get(*it)).map(|it| it.bytes).sum();
+        self.outputs = sizes.outputs(self.bytes);
+    }
 }
 
 impl Sizes {
@@ -166,7 +179,10 @@ pub fn plan(files: &[Candidate], sizes: &Sizes, sorts: bool) -> Vec<Group> {
     let mut by_partition: BTreeMap<(&str, bool), Vec<usize>> = BTreeMap::new();
     for (place, file) in files.iter().enumerate() {
         if sizes.is_candidate(file, sorts) {
-            let key = (file.partition.as_str(), file.has_spec);
+            // Rows of another spec go to other partitions than they were in: grouped by the old ones, each
+            // group would make a file in many of the new ones.
+            let partition = if file.has_spec { file.partition.as_str() } else { "" };
+            let key = (partition, file.has_spec);
             by_partition.entry(key).or_default().push(place);
         }
     }
@@ -274,6 +290,22 @@ mod tests {
         assert_eq!(groups[0].outputs, 4, "one that is too large is cut");
         let whole = Sizes { target: u64::MAX, max: u64::MAX, ..sizes() };
         assert_eq!(whole.outputs(1 << 40), 1);
+    }
+
+    #[test]
+    fn files_of_other_specs_go_together_whatever_their_partition() {
+        let mut files = [file(10, "a"), file(10, "b"), file(10, "c"), file(10, "d"), file(10, "e")];
+        files[..4].iter_mut().for_each(|it| it.has_spec = false);
+        let groups = plan(&files, &sizes(), false);
+        assert_eq!(groups, [Group { files: vec![0, 1, 2, 3], bytes: 40, outputs: 1 }]);
+    }
+
+    #[test]
+    fn a_group_is_cut_to_the_files_that_are_left() {
+        let files: Vec<_> = (0..10).map(|_| file(60, "a")).collect();
+        let mut groups = plan(&files, &sizes(), false);
+        groups[0].cut(4, &files, &sizes());
+        assert_eq!(groups, [Group { files: vec![0, 1, 2, 3], bytes: 240, outputs: 3 }]);
     }
 
     #[test]

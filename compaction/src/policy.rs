@@ -17,7 +17,7 @@
 //! small files are merged as they are; elsewhere rows are sorted by the table's order, or if it has
 //! none, by the column that recent queries filtered by most.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 
 use icefield_catalog::ErrorKind;
@@ -30,10 +30,24 @@ use crate::invalid;
 use crate::rewrite_data_files::Request;
 
 const PREFIX: &str = "icefield.maintenance.";
+/// The properties that there are.
+const NAMES: [&str; 10] = [
+    "enabled",
+    "compact",
+    "min-input-files",
+    "target-file-size-bytes",
+    "delete-file-threshold",
+    "snapshots.max-age-days",
+    "snapshots.retain-last",
+    "orphans.max-age-days",
+    "orphans.every-days",
+    "longest-write-hours",
+];
 /// The namespace whose properties are the warehouse's.
 pub const WAREHOUSE: &str = "system";
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
+const HOUR_MS: f64 = 3_600_000.0;
 /// Days of the query log that count.
 pub(crate) const LOG_DAYS: i64 = 14;
 /// Share of the bytes of logged scans that has to be filtered by a column for sorting by it.
@@ -43,6 +57,8 @@ const FILTERED_SHARE: f64 = 0.5;
 #[derive(Debug, Clone)]
 pub struct Policy {
     properties: HashMap<String, String>,
+    /// Those that the table has itself.
+    own: HashSet<String>,
     is_raw: bool,
 }
 
@@ -71,9 +87,12 @@ impl Policy {
                 Err(error) => return Err(error.into()),
             }
         }
-        properties.extend(table.metadata().properties().clone());
+        let own = table.metadata().properties();
+        properties.extend(own.clone());
         properties.retain(|name, _| name.starts_with(PREFIX));
-        Ok(Self { properties, is_raw })
+        let policy = Self { properties, own: own.keys().cloned().collect(), is_raw };
+        policy.refuse_unknown()?;
+        Ok(policy)
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -89,9 +108,32 @@ impl Policy {
         }
     }
 
+    fn refuse_unknown(&self) -> Result<()> {
+        let known = |it: &&String| it.strip_prefix(PREFIX).is_some_and(|it| NAMES.contains(&it));
+        match self.properties.keys().filter(|it| !known(it)).min() {
+            None => Ok(()),
+            Some(name) => Err(invalid(format!("there is no property `{name}`"))
+                .with_hint(format!("there are {}", NAMES.join(", ")))),
+        }
+    }
+
     /// Whether the table is looked after at all.
-    pub fn is_enabled(&self) -> bool {
-        !self.text("enabled").is_some_and(|it| it.eq_ignore_ascii_case("false"))
+    ///
+    /// # Errors
+    ///
+    /// A property that makes no sense.
+    pub fn is_enabled(&self) -> Result<bool> {
+        let text = self.text("enabled").unwrap_or("true").to_lowercase();
+        text.parse().map_err(|_| {
+            invalid(format!("property `{PREFIX}enabled` cannot be `{text}`"))
+                .with_hint("it is true or false")
+        })
+    }
+
+    /// Whether the table says with a property of Iceberg's what its namespace or the warehouse says with
+    /// `name`.
+    fn says_itself(&self, iceberg: &str, name: &str) -> bool {
+        self.own.contains(iceberg) && !self.own.contains(&format!("{PREFIX}{name}"))
     }
 
     /// Whether its files are merged.
@@ -129,7 +171,8 @@ impl Policy {
             "sort" => (Some("sort"), None),
             _ => (None, self.text("compact").map(str::to_owned)),
         };
-        Request::parse(table, strategy, order.as_deref(), None, options)
+        let request = Request::parse(table, strategy, order.as_deref(), None, options)?;
+        Ok(Request { is_policy: true, ..request })
     }
 
     /// The age in milliseconds at which snapshots go; `None` leaves it to Iceberg's properties.
@@ -139,13 +182,19 @@ impl Policy {
     /// A property that makes no sense, or an age in which a writer may still be at work on a
     /// snapshot.
     pub fn snapshot_age_ms(&self, table: &Table) -> Result<Option<i64>> {
-        let own = table.metadata().properties().contains_key("history.expire.max-snapshot-age-ms");
-        let name = "snapshots.max-age-days";
-        if own && self.text(name).is_none() {
-            return Ok(None);
+        let (iceberg, name) = ("history.expire.max-snapshot-age-ms", "snapshots.max-age-days");
+        let longest: f64 = self.number("longest-write-hours", 1.0)?;
+        if self.says_itself(iceberg, name) {
+            let ms: f64 = table.property(iceberg, 0.0);
+            return match ms >= longest * HOUR_MS {
+                true => Ok(None),
+                false => Err(invalid(format!(
+                    "property `{iceberg}` is {ms}, which is less than the {longest} hours that a \
+                     writer may be at work (`{PREFIX}longest-write-hours`)"
+                ))),
+            };
         }
         let days: f64 = self.number(name, if self.is_raw { 30.0 } else { 5.0 })?;
-        let longest: f64 = self.number("longest-write-hours", 1.0)?;
         // What is no number is not long enough either.
         let is_enough = days * 24.0 >= longest;
         if !is_enough {
@@ -163,8 +212,10 @@ impl Policy {
     ///
     /// A property that makes no sense.
     pub fn retain_last(&self) -> Result<Option<usize>> {
-        match self.text("snapshots.retain-last") {
+        let name = "snapshots.retain-last";
+        match self.text(name) {
             None => Ok(None),
+            Some(_) if self.says_itself("history.expire.min-snapshots-to-keep", name) => Ok(None),
             Some(_) => Ok(Some(self.number("snapshots.retain-last", 1_usize)?.max(1))),
         }
     }

@@ -39,7 +39,7 @@ impl Procedure for RemoveDanglingDeletes {
 
     async fn call(&self, session: &Session, arguments: &Arguments) -> Result<RecordBatch> {
         let table = session.table(arguments.required_text("table")?).await?;
-        let removed = run(session, &table).await?;
+        let removed = run(session, &table, None).await?;
         answer(vec![("removed_delete_files_count", int(removed))])
     }
 }
@@ -118,7 +118,8 @@ pub(crate) async fn dangling(session: &Session, table: &Table) -> Result<Vec<Dat
 /// # Errors
 ///
 /// Whatever keeps the commit from landing.
-pub async fn run(session: &Session, table: &Table) -> Result<usize> {
+pub async fn run(session: &Session, table: &Table, why: Option<&str>) -> Result<usize> {
+    crate::refuse_v1(table)?;
     let work = async {
         let gone = dangling(session, table).await?;
         let count = gone.len();
@@ -136,5 +137,5 @@ pub async fn run(session: &Session, table: &Table) -> Result<usize> {
         Ok(count)
     };
     let shown = |count: &usize| json!({ "removed_delete_files_count": count });
-    ledger::recorded(session, (&table.name(), "remove_dangling_deletes", None), work, shown).await
+    ledger::recorded(session, (&table.name(), "remove_dangling_deletes", why), work, shown).await
 }

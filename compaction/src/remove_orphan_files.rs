@@ -5,28 +5,31 @@
 //! - everything that any snapshot, branch or tag leads to, and all metadata in the log;
 //! - everything that metadata *newer* than the catalog's leads to: the catalog may have been restored
 //!   from a backup, or a commit may be on its way;
-//! - everything of other tables whose folders overlap;
+//! - everything that other tables of the catalog lead to, wherever they lie;
+//! - what is hidden by a name that begins with `.` or `_`;
 //! - everything younger than the age, by the clock of the storage and by ours, whichever is slower.
 
-use std::collections::HashSet;
+mod keep;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{RecordBatch, StringArray};
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt;
-use icefield_catalog::spec::TableIdent;
-use icefield_catalog::{metadata, storage};
+use icefield_catalog::storage;
 use icefield_query::procedure::{Arguments, Kind as Takes, Parameter, Procedure};
-use icefield_query::{Error, ErrorKind, Result, Session};
-use icefield_table::{Table, location};
-use object_store::{ObjectMeta, ObjectStoreExt};
+use icefield_query::{Error, Result, Session};
+use icefield_table::Table;
+use object_store::ObjectMeta;
 use serde_json::json;
 
 use crate::expire_snapshots::refuse_kept;
-use crate::reachable::{self, Kind, Manifests};
+use crate::neighbours::{self, is_in};
+use crate::reachable::{self, Kind};
 use crate::remove::{DELETES_AT_ONCE, Removed, Remover};
 use crate::sorted_out::{Candidate, SortedOut};
-use crate::{invalid, ledger};
+use crate::{clock, invalid, ledger};
+use keep::{Keeper, foreign};
 
 /// Iceberg's default age.
 const AGE_MS: i64 = 3 * 24 * 60 * 60 * 1000;
@@ -122,8 +125,10 @@ pub struct Request {
     pub allow_foreign: bool,
     /// What is done about files that are named with another scheme or bucket than they lie in.
     pub mismatch: Mismatch,
-    /// Schemes and buckets that mean the same, each with the one that stands for it.
-    pub equal: Vec<(String, String)>,
+    /// Schemes that mean the same, by sets.
+    pub equal_schemes: Vec<BTreeSet<String>>,
+    /// Buckets that do.
+    pub equal_authorities: Vec<BTreeSet<String>>,
 }
 
 /// What is done about files that are named with another scheme or bucket than they lie in.
@@ -139,6 +144,10 @@ pub enum Mismatch {
 }
 
 impl Request {
+    fn procedure(&self) -> &'static str {
+        if self.only_metadata { "remove_old_metadata_files" } else { "remove_orphan_files" }
+    }
+
     /// What is asked if nothing is said.
     pub fn new(session: &Session) -> Self {
         let now = session.tables().warehouse().env.now_ms();
@@ -151,7 +160,8 @@ impl Request {
             allow_recent: false,
             allow_foreign: false,
             mismatch: Mismatch::Error,
-            equal: Vec::new(),
+            equal_schemes: Vec::new(),
+            equal_authorities: Vec::new(),
         }
     }
 
@@ -181,31 +191,45 @@ impl Request {
                     .with_hint("it is ERROR, IGNORE or DELETE"));
             }
         };
-        for (schemes, separator) in [("equal_schemes", "://"), ("equal_authorities", "/")] {
-            for (others, one) in arguments.map(schemes) {
-                for other in others.split(',') {
-                    let spelled = |it: &str| format!("{}{separator}", it.trim());
-                    request.equal.push((spelled(other), spelled(&one)));
-                }
-            }
-        }
+        request.equal_schemes = equal(arguments, "equal_schemes");
+        request.equal_authorities = equal(arguments, "equal_authorities");
         Ok(request)
     }
 
-    /// A path as it is compared.
-    fn normal(&self, path: &str) -> String {
-        let mut path = reachable::normal(path);
-        for (other, one) in &self.equal {
-            path = match other.ends_with("://") {
-                true => match path.strip_prefix(other.as_str()) {
-                    Some(rest) => format!("{one}{rest}"),
-                    None => path,
-                },
-                false => path.replacen(&format!("://{other}"), &format!("://{one}"), 1),
-            };
+    /// The spellings of a path that mean the same object, the usual one first.
+    fn spellings(&self, path: &str) -> Vec<String> {
+        let usual = reachable::normal(path);
+        let Some((scheme, rest)) = usual.split_once("://") else { return vec![usual] };
+        let (authority, below) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+        let mut all = vec![usual.clone()];
+        for scheme in alike(&self.equal_schemes, scheme) {
+            for authority in alike(&self.equal_authorities, authority) {
+                let other = format!("{scheme}://{authority}{below}");
+                if other != usual {
+                    all.push(other);
+                }
+            }
         }
-        path
+        all
     }
+}
+
+/// What means the same, as an argument has it: `map('s3a,s3n', 's3')`.
+fn equal(arguments: &Arguments, name: &str) -> Vec<BTreeSet<String>> {
+    let mut sets: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (others, one) in arguments.map(name) {
+        let one = one.trim().to_owned();
+        let set = sets.entry(one.clone()).or_default();
+        set.insert(one);
+        set.extend(others.split(',').map(|it| it.trim().to_owned()));
+    }
+    sets.into_values().collect()
+}
+
+/// All that mean the same as `one`, itself too.
+fn alike<'a>(sets: &'a [BTreeSet<String>], one: &'a str) -> BTreeSet<&'a str> {
+    let others = sets.iter().filter(|it| it.contains(one)).flatten().map(String::as_str);
+    others.chain([one]).collect()
 }
 
 /// Removes files that nothing leads to.
@@ -234,9 +258,7 @@ pub async fn run(
             "failed_deletes": removed.failed.len(),
         })
     };
-    let procedure =
-        if request.only_metadata { "remove_old_metadata_files" } else { "remove_orphan_files" };
-    ledger::recorded(session, (&name, procedure, why), work, shown).await
+    ledger::recorded(session, (&name, request.procedure(), why), work, shown).await
 }
 
 fn refuse_recent(session: &Session, request: &Request) -> Result<()> {
@@ -251,8 +273,7 @@ fn refuse_recent(session: &Session, request: &Request) -> Result<()> {
 async fn find_and_remove(session: &Session, table: &Table, request: &Request) -> Result<Removed> {
     // Listed before the table is read again: what is committed in between is then known to stay.
     let folders = folders(table, request)?;
-    let others = others(session, table, &folders).await?;
-    let clock = clock(session, table, request).await?;
+    let clock = clock::compare(session, table, request.dry_run).await?;
     let older_than = request.older_than_ms.min(request.older_than_ms - clock.ahead_ms);
     let mut sets = SortedOut::new();
     let mut loose = Vec::new();
@@ -261,17 +282,27 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
         loose.extend(listed);
     }
     let table = table.refresh().await?;
-    let others = refreshed(others).await?;
     let mut keeper = Keeper { request, sets: &mut sets, folders: &folders };
     keeper.table(&table).await?;
-    for other in &others {
-        keeper.table(other).await?;
+    // What others lead to is looked for only if there is anything that they might: it may be much.
+    let mut sets = left(sets)?;
+    if !sets.is_empty() {
+        let mut others = Vec::new();
+        for other in neighbours::all(session, &table).await? {
+            others.push(other?);
+        }
+        let mut keeper = Keeper { request, sets: &mut sets, folders: &folders };
+        foreign(session, &table, &others, &loose, &mut keeper).await?;
+        if !keeper.sets.is_empty() {
+            for other in &others {
+                keeper.table(other).await?;
+            }
+        }
     }
-    foreign(session, &table, &others, request, &loose, &mut keeper).await?;
     let remover = Remover {
         session,
         table: &table.name(),
-        procedure: "remove_orphan_files",
+        procedure: request.procedure(),
         at_once: request.deletes_at_once,
         dry_run: request.dry_run,
         keeps_paths: true,
@@ -286,12 +317,7 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
 
 /// The folders that are looked through.
 fn folders(table: &Table, request: &Request) -> Result<Vec<String>> {
-    let own = [
-        table.metadata().location().trim_end_matches('/').to_owned(),
-        location::data_folder(table.metadata()),
-        metadata::folder(table.metadata()),
-    ];
-    let own: Vec<String> = own.iter().map(|it| reachable::normal(it)).collect();
+    let own = neighbours::folders(table).to_vec();
     let mut folders = match &request.location {
         None => own,
         Some(folder) => {
@@ -315,85 +341,6 @@ fn folders(table: &Table, request: &Request) -> Result<Vec<String>> {
         }
     }
     Ok(kept)
-}
-
-fn is_in(path: &str, folder: &str) -> bool {
-    path == folder || path.strip_prefix(folder).is_some_and(|it| it.starts_with('/'))
-}
-
-/// Other tables of the catalog whose folders overlap with these.
-async fn others(session: &Session, table: &Table, folders: &[String]) -> Result<Vec<Table>> {
-    let mut others = Vec::new();
-    for name in session.table_names().await? {
-        let Some((namespace, own)) = name.rsplit_once('.') else { continue };
-        let namespace = icefield_catalog::spec::NamespaceIdent::from_strs(namespace.split('.'))?;
-        let ident = TableIdent::new(namespace, own.to_owned());
-        if Some(&ident) == table.ident() {
-            continue;
-        }
-        let other = match session.tables().load(&ident).await {
-            Ok(other) => other,
-            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => continue,
-            // If it is not known where it lies, it may lie here.
-            Err(error) => {
-                let message = format!("`{name}` cannot be read, and may lie in the same folder");
-                return Err(Error::new(ErrorKind::Invalid, format!("{message}: {error}")));
-            }
-        };
-        let theirs = [
-            other.metadata().location().trim_end_matches('/').to_owned(),
-            location::data_folder(other.metadata()),
-            metadata::folder(other.metadata()),
-        ];
-        let overlaps = theirs
-            .iter()
-            .map(|it| reachable::normal(it))
-            .any(|theirs| folders.iter().any(|ours| is_in(&theirs, ours) || is_in(ours, &theirs)));
-        if overlaps {
-            others.push(other);
-        }
-    }
-    Ok(others)
-}
-
-/// Other tables as they stand once files were listed: what they committed meanwhile stays.
-async fn refreshed(others: Vec<Table>) -> Result<Vec<Table>> {
-    let mut now = Vec::with_capacity(others.len());
-    for other in others {
-        now.push(match other.refresh().await {
-            Ok(other) => other,
-            // Dropped meanwhile: its files stay this time.
-            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => other,
-            Err(error) => return Err(error.into()),
-        });
-    }
-    Ok(now)
-}
-
-/// How the storage's clock goes.
-struct Clock {
-    /// How far ours is ahead of it.
-    ahead_ms: i64,
-    /// The object by which that was found.
-    probe: String,
-}
-
-/// Compares our clock with the storage's, by an object written for that.
-async fn clock(session: &Session, table: &Table, request: &Request) -> Result<Clock> {
-    let env = &session.tables().warehouse().env;
-    let folder = metadata::folder(table.metadata());
-    let probe = format!("{folder}/.icefield-clock-{}", env.uuid());
-    if request.dry_run {
-        return Ok(Clock { ahead_ms: 0, probe });
-    }
-    let storage = &session.tables().warehouse().storage;
-    storage.write(&probe, Bytes::from_static(b"what time is it?")).await?;
-    let (store, path) = storage.resolve(&probe)?;
-    let seen = store.head(&path).await.map_err(|e| storage::cannot("look at", &probe, e));
-    storage.delete(&probe).await?;
-    let ahead_ms = env.now_ms() - seen?.last_modified.timestamp_millis();
-    // A storage that is ahead of us makes files look young, which does no harm.
-    Ok(Clock { ahead_ms: ahead_ms.max(0), probe: reachable::normal(&probe) })
 }
 
 /// Lists a folder into the candidates; gives the metadata files in it.
@@ -427,13 +374,33 @@ async fn list(
             && found.last_modified.timestamp_millis() > 0;
         let is_ours =
             path == probe || name == "version-hint.text" || name.starts_with("catalog.db");
-        if !is_old || is_ours || (request.only_metadata && !is_metadata) {
+        let below = path.strip_prefix(folder).unwrap_or(&path);
+        if !is_old || is_ours || is_hidden(below) || (request.only_metadata && !is_metadata) {
             continue;
         }
         let kind = kind_of(name);
-        sets.candidate(Candidate { path: request.normal(&path), kind, bytes: found.size })?;
+        sets.candidate(Candidate { path, kind, bytes: found.size })?;
     }
     Ok(loose)
+}
+
+/// Whether a name on the way begins with `.` or `_`, as those of markers and of work in progress do, which
+/// are not this table's to judge; the folder of a partition by a column `_x` is none of them.
+fn is_hidden(below: &str) -> bool {
+    let mut names = below.split('/').filter(|it| !it.is_empty());
+    let is_ours = |it: &str| it.starts_with(clock::PREFIX) || storage::durable::is_temporary(it);
+    names.any(|it| {
+        (it.starts_with('.') && !is_ours(it)) || (it.starts_with('_') && !it.contains('='))
+    })
+}
+
+/// What is not known to stay.
+fn left(sets: SortedOut) -> Result<SortedOut> {
+    let mut left = SortedOut::new();
+    for gone in sets.into_gone() {
+        gone?.into_iter().try_for_each(|it| left.candidate(it))?;
+    }
+    Ok(left)
 }
 
 fn kind_of(name: &str) -> Kind {
@@ -445,148 +412,4 @@ fn kind_of(name: &str) -> Kind {
         it if it.ends_with(".parquet") || it.ends_with(".orc") => Kind::Data,
         _ => Kind::Unknown,
     }
-}
-
-/// Notes what stays.
-struct Keeper<'a> {
-    request: &'a Request,
-    sets: &'a mut SortedOut,
-    /// The folders that are looked through.
-    folders: &'a [String],
-}
-
-/// Scheme and bucket, and the path below.
-fn split(location: &str) -> (&str, &str) {
-    let start = location.find("://").map_or(0, |it| it + 3);
-    let end =
-        location.get(start..).and_then(|it| it.find('/')).map_or(location.len(), |it| it + start);
-    location.split_at(end)
-}
-
-impl Keeper<'_> {
-    fn keep(&mut self, path: &str) -> Result<()> {
-        let path = self.request.normal(path);
-        let (root, below) = split(&path);
-        for folder in self.folders {
-            let (listed, inside) = split(folder);
-            if listed == root || !is_in(below, inside) {
-                continue;
-            }
-            // Named with another scheme or bucket than it may lie in.
-            match self.request.mismatch {
-                Mismatch::Ignore => self.sets.keep(&format!("{listed}{below}"))?,
-                Mismatch::Delete => {}
-                Mismatch::Error => {
-                    return Err(invalid(format!(
-                        "the table names `{path}`, and files were listed in `{folder}`; whether \
-                         `{root}` and `{listed}` are the same is not known"
-                    ))
-                    .with_hint(
-                        "say so with equal_schemes or equal_authorities, or keep what may be the \
-                         same with prefix_mismatch_mode => 'IGNORE'",
-                    ));
-                }
-            }
-        }
-        self.sets.keep(&path)
-    }
-
-    /// All that a table's snapshots, and its metadata, lead to.
-    async fn table(&mut self, table: &Table) -> Result<()> {
-        let metadata = table.metadata();
-        self.keep(&table.loaded().metadata_location)?;
-        for (path, _) in reachable::named(metadata) {
-            self.keep(&path)?;
-        }
-        let snapshots: Vec<_> = metadata.snapshots().cloned().collect();
-        let mut manifests = Manifests::default();
-        let lines = manifests.of(table, &snapshots, |path| self.keep(path)).await?;
-        for line in &lines {
-            self.keep(&line.path)?;
-        }
-        reachable::files(table, &lines, |path, _, _| self.keep(path)).await
-    }
-
-    /// The same of metadata that is not current: a commit that came to nothing may lead to files
-    /// that were never written, and a later one may have expired some. What is missing hides nothing
-    /// of the rest.
-    async fn newer(&mut self, table: &Table) -> Result<()> {
-        for (path, _) in reachable::named(table.metadata()) {
-            self.keep(&path)?;
-        }
-        let mut manifests = Manifests::default();
-        for snapshot in table.metadata().snapshots() {
-            let one = std::slice::from_ref(snapshot);
-            let Some(lines) = there(manifests.of(table, one, |path| self.keep(path)).await)? else {
-                continue;
-            };
-            for line in &lines {
-                self.keep(&line.path)?;
-                let one = std::slice::from_ref(line);
-                there(reachable::files(table, one, |path, _, _| self.keep(path)).await)?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// `None` for a file that is missing.
-fn there<T>(read: Result<T>) -> Result<Option<T>> {
-    match read {
-        Ok(read) => Ok(Some(read)),
-        Err(error) if error.message.contains("does not exist") => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Metadata files that the table does not know: newer ones stay with all they lead to; those of
-/// tables that nobody knows stop the work.
-async fn foreign(
-    session: &Session,
-    table: &Table,
-    others: &[Table],
-    request: &Request,
-    found: &[String],
-    keeper: &mut Keeper<'_>,
-) -> Result<()> {
-    let known: HashSet<String> = std::iter::once(table)
-        .chain(others)
-        .flat_map(|it| {
-            let log = it.metadata().metadata_log().iter().map(|it| it.metadata_file.clone());
-            log.chain([it.loaded().metadata_location.clone()])
-        })
-        .map(|it| request.normal(&it))
-        .collect();
-    for path in found.iter().filter(|it| !known.contains(&request.normal(it))) {
-        let opened = match session.tables().open_file(path, false).await {
-            Ok(opened) => opened,
-            // What is no metadata leads nowhere; half-written, it was never current.
-            Err(error) if error.kind() == icefield_table::ErrorKind::DataInvalid => continue,
-            // What cannot be read now, or not by us, may lead to anything.
-            Err(error) => return Err(error.into()),
-        };
-        let uuid = opened.metadata().uuid();
-        let own = std::iter::once(table).chain(others).find(|it| it.metadata().uuid() == uuid);
-        let Some(own) = own else {
-            if request.allow_foreign {
-                keeper.keep(path)?;
-                keeper.table(&opened).await?;
-                continue;
-            }
-            return Err(invalid(format!(
-                "`{path}` is metadata of a table that this catalog does not know, in the folder of \
-                 `{}`",
-                table.name()
-            ))
-            .with_hint(
-                "if it is in use, register it; allow_foreign => true keeps its files and goes on",
-            ));
-        };
-        let current = metadata::version_of(&own.loaded().metadata_location);
-        if metadata::version_of(path) > current {
-            keeper.keep(path)?;
-            keeper.newer(&opened).await?;
-        }
-    }
-    Ok(())
 }

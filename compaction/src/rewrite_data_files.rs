@@ -34,12 +34,15 @@ use serde_json::{Value, json};
 
 use crate::plan::{Group, plan};
 use crate::task::Task;
-use crate::{answer, int, long, remove_dangling_deletes};
+use crate::{answer, int, long, refuse_v1, remove_dangling_deletes};
 pub(crate) use candidates::candidates;
 pub use request::{Copying, JobOrder, Request};
 
 /// How often a group that lost its files to somebody is begun again.
 const TRIES_MAX: u32 = 4;
+
+/// The key of a snapshot's summary that tells in which order all files that it added are.
+pub(crate) const ORDER: &str = "icefield.sort-order";
 
 /// The procedure.
 #[derive(Debug)]
@@ -113,6 +116,8 @@ pub struct Done {
     pub added_bytes: u64,
     /// Data files of groups that were given up.
     pub failed_files: usize,
+    /// What kept the first group from being written, if others were.
+    pub error: Option<String>,
     /// Delete files that went.
     pub removed_delete_files: usize,
     /// Groups whose row groups were copied as they are.
@@ -132,6 +137,7 @@ impl Done {
             "rewritten_bytes_count": self.rewritten_bytes,
             "added_bytes_count": self.added_bytes,
             "failed_data_files_count": self.failed_files,
+            "error": self.error,
             "removed_delete_files_count": self.removed_delete_files,
             "copied_groups_count": self.copied_groups,
             "commits_count": self.commits,
@@ -167,7 +173,8 @@ struct Work {
 impl Work {
     /// What stands for the group in a change: the same in each attempt to commit it.
     fn removed(&self, table: &Table) -> Result<Vec<DataFile>> {
-        self.tasks.iter().map(|it| icefield_query::rewrite::file_of(table, it)).collect()
+        let file = |it| Ok(icefield_query::rewrite::file_of(table, it)?.without_metrics());
+        self.tasks.iter().map(file).collect()
     }
 }
 
@@ -194,7 +201,9 @@ pub async fn run(
         None => usize::MAX,
         Some(most) => planned.work.len().div_ceil(most.max(1)).max(1),
     };
-    let mut run = Run { session, request, progress, done: &mut done, failed_commits: 0 };
+    let mut failed = None;
+    let mut run =
+        Run { session, request, progress, done: &mut done, failed: &mut failed, failed_commits: 0 };
     let mut open = planned.work;
     let mut table = table.clone();
     while !open.is_empty() {
@@ -202,8 +211,14 @@ pub async fn run(
         run.batch(&mut table, open).await?;
         open = rest;
     }
+    if let Some(error) = failed {
+        if done.commits == 0 {
+            return Err(error);
+        }
+        done.error = Some(error.message);
+    }
     if request.remove_dangling {
-        let removed = remove_dangling_deletes::run(session, &table.refresh().await?).await;
+        let removed = remove_dangling_deletes::run(session, &table.refresh().await?, None).await;
         match removed {
             Ok(removed) => done.removed_delete_files += removed,
             // What was committed is done; the ledger has what went wrong after it.
@@ -256,6 +271,7 @@ pub async fn dry_run(
 
 /// Plans a rewrite.
 async fn planned(session: &Session, table: &Table, request: &Request) -> Result<Planned> {
+    refuse_v1(table)?;
     let tasks = session.files(table, request.condition.as_deref()).await?;
     let candidates = candidates(table, &tasks, request)?;
     let sorts = request.order != Order::None;
@@ -263,11 +279,11 @@ async fn planned(session: &Session, table: &Table, request: &Request) -> Result<
     request.job_order.sort(&mut groups);
     if let Some(most) = request.max_files {
         let mut left = most;
-        groups.retain(|it| {
-            let fits = it.files.len() <= left;
-            left -= if fits { it.files.len() } else { 0 };
-            fits
-        });
+        for group in &mut groups {
+            group.cut(left, &candidates, &request.sizes);
+            left -= group.files.len();
+        }
+        groups.retain(|it| !it.files.is_empty());
     }
     let start = table.metadata().current_snapshot().cloned();
     let siblings = groups.len();
@@ -298,6 +314,8 @@ struct Run<'a> {
     request: &'a Request,
     progress: &'a Progress,
     done: &'a mut Done,
+    /// Why the first group that could not be written was not.
+    failed: &'a mut Option<Error>,
     failed_commits: usize,
 }
 
@@ -316,20 +334,29 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Writes groups side by side.
-    async fn write(&self, table: &Table, groups: Vec<Work>) -> Result<Vec<Written>> {
+    /// Writes groups side by side. With partial progress, one that cannot be written keeps no other from
+    /// it.
+    async fn write(&mut self, table: &Table, groups: Vec<Work>) -> Result<Vec<Written>> {
         let rewriter: Rewriter = self.session.rewriter(table)?;
         let pace = self.request.pace(table);
         let works = groups.into_iter().map(|group| {
             let (rewriter, table) = (rewriter.clone(), table.clone());
             let (request, pace) = (self.request.clone(), pace.clone());
-            group::write(rewriter, table, group, request, pace)
+            group::tried(rewriter, table, group, request, pace)
         });
         let works = futures::stream::iter(works).map(Task::spawn);
         let mut works = works.buffer_unordered(self.request.groups_at_once);
         let mut written = Vec::new();
         while let Some(group) = works.next().await {
-            let group = group?;
+            let group = match group? {
+                Ok(group) => group,
+                Err((files, error)) if self.request.max_commits.is_some() => {
+                    self.done.failed_files += files;
+                    self.failed.get_or_insert(error);
+                    continue;
+                }
+                Err((_, error)) => return Err(error),
+            };
             if group.group.tries == 0 {
                 self.progress.bytes_done.fetch_add(group.group.bytes, Ordering::Relaxed);
                 self.progress.groups_done.fetch_add(1, Ordering::Relaxed);
@@ -427,6 +454,9 @@ impl Run<'_> {
         let version = written.first().map(|it| it.group.version);
         change.checks.push(Check { from, version, ..Check::default() });
         change.summary = summary(self.session, "rewrite_data_files");
+        if self.request.sorts() {
+            change.summary.insert(ORDER.to_owned(), self.request.order.to_string());
+        }
         Ok(change)
     }
 

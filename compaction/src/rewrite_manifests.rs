@@ -69,6 +69,7 @@ pub async fn run(
     spec_id: Option<i64>,
     why: Option<&str>,
 ) -> Result<(usize, usize)> {
+    crate::refuse_v1(table)?;
     let regroup = regroup(table, spec_id)?;
     let work = async {
         let Some(snapshot) = table.metadata().current_snapshot() else { return Ok((0, 0)) };

@@ -128,6 +128,7 @@ pub async fn run(
     request: &Request,
     why: Option<&str>,
 ) -> Result<Done> {
+    crate::refuse_v1(table)?;
     let work = async {
         let mut current = table.clone();
         let mut tries = 0;

@@ -102,6 +102,11 @@ impl SortedOut {
         self.spill_if_full()
     }
 
+    /// Whether nothing may go.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buckets.iter().all(|it| it.candidates.is_empty() && it.candidate_file.is_none())
+    }
+
     fn spill_if_full(&mut self) -> Result<()> {
         if self.memory <= self.memory_max {
             return Ok(());

@@ -3,14 +3,16 @@
 mod csv;
 mod files;
 mod json;
+mod shape;
 
-use std::fs::File;
-use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use icefield_query::{Error, Result};
 use icefield_table::arrow::reshape;
 
@@ -32,12 +34,54 @@ pub fn schema(source: &Source) -> Result<Schema> {
     if schema.fields().is_empty() {
         return Err(source.unreadable(&"it has no columns"));
     }
-    // A column that is always empty says nothing of its type.
-    let fields = schema.fields().iter().map(|field| match field.data_type() {
-        DataType::Null => Field::new(field.name(), DataType::Utf8, true),
-        _ => Field::clone(field),
-    });
-    Ok(Schema::new(fields.collect::<Vec<_>>()))
+    refuse_twice(source, schema.fields(), "column")?;
+    refuse_empty(source, schema.fields())?;
+    Ok(schema)
+}
+
+/// Columns are found by name in any case, so that no two may have one.
+fn refuse_twice(source: &Source, fields: &Fields, what: &str) -> Result<()> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for field in fields {
+        if let Some(before) = seen.insert(field.name().to_lowercase(), field.name()) {
+            return Err(source.unreadable(&format!(
+                "{what} `{}` cannot be told from {what} `{before}`",
+                field.name()
+            )));
+        }
+        if let DataType::Struct(inner) = field.data_type() {
+            refuse_twice(source, inner, &format!("field of `{}`", field.name()))?;
+        }
+    }
+    Ok(())
+}
+
+fn refuse_empty(source: &Source, fields: &Fields) -> Result<()> {
+    for field in fields {
+        match field.data_type() {
+            DataType::Struct(inner) if inner.is_empty() => {
+                let name = field.name();
+                let why = format!("column `{name}` is an object without fields, which no type is");
+                return Err(source.unreadable(&why));
+            }
+            DataType::Struct(inner) => refuse_empty(source, inner)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// A column of which nothing is known, since it is always empty, as text.
+pub(crate) fn known(field: &Field) -> Field {
+    let known = |kind: &DataType| match kind {
+        DataType::Null => DataType::Utf8,
+        DataType::Struct(fields) => {
+            DataType::Struct(fields.iter().map(|it| Arc::new(known(it))).collect())
+        }
+        DataType::List(element) => DataType::List(Arc::new(known(element))),
+        other => other.clone(),
+    };
+    Field::clone(field).with_data_type(known(field.data_type()))
 }
 
 /// Calls `take` with each batch of a file, in the columns of `wanted`, matched by name; columns that
@@ -95,18 +139,62 @@ pub struct BadRecords {
 
 #[derive(Debug)]
 struct Kept {
-    out: BufWriter<File>,
+    path: PathBuf,
+    /// What is written, and how long the file was before.
+    out: Option<(BufWriter<File>, u64)>,
     count: u64,
 }
 
+impl Kept {
+    fn failed(&self, error: &std::io::Error) -> Error {
+        let path = self.path.display();
+        Error::invalid(format!("cannot write bad records to `{path}`: {error}"))
+    }
+
+    /// The file, opened when the first record comes.
+    fn out(&mut self) -> std::io::Result<&mut BufWriter<File>> {
+        let (out, _) = match self.out.take() {
+            Some(out) => self.out.insert(out),
+            None => {
+                let mut file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+                let length = file.seek(SeekFrom::End(0))?;
+                self.out.insert((BufWriter::new(file), length))
+            }
+        };
+        Ok(out)
+    }
+}
+
 impl BadRecords {
-    /// Puts them into a new file, one JSON object a line: file, line, why, record.
-    pub fn into_file(path: &Path) -> Result<Self> {
-        let out = File::create(path).map_err(|error| {
-            Error::invalid(format!("cannot write bad records to `{}`: {error}", path.display()))
-        })?;
-        let kept = Kept { out: BufWriter::new(out), count: 0 };
-        Ok(Self { file: Some(Mutex::new(kept)) })
+    /// Adds them to the end of a file, one JSON object a line: file, line, why, record.
+    pub fn into_file(path: &Path) -> Self {
+        let kept = Kept { path: path.to_owned(), out: None, count: 0 };
+        Self { file: Some(Mutex::new(kept)) }
+    }
+
+    /// Refuses to write into a file that is read.
+    pub(crate) fn refuse_input(&self, sources: &[Source]) -> Result<()> {
+        let Some(file) = &self.file else { return Ok(()) };
+        let kept = file.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = std::fs::canonicalize(&kept.path).unwrap_or_else(|_| kept.path.clone());
+        match sources.iter().find(|it| Path::new(&it.name) == path) {
+            None => Ok(()),
+            Some(source) => Err(Error::invalid(format!(
+                "bad records cannot go to `{}`, which is to be loaded",
+                source.name
+            ))),
+        }
+    }
+
+    /// Takes back what was set aside by a job that loads nothing.
+    pub(crate) fn undo(&self) {
+        let Some(file) = &self.file else { return };
+        let mut kept = file.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.count = 0;
+        if let Some((out, length)) = kept.out.take() {
+            // What is left of them says too much, and hides nothing.
+            let _ = out.into_inner().map(|file| file.set_len(length));
+        }
     }
 
     /// Takes a bad record, or refuses it with an error.
@@ -120,16 +208,19 @@ impl BadRecords {
         let text = serde_json::json!({
             "file": source.name, "line": line, "error": why, "record": record,
         });
-        writeln!(kept.out, "{text}")
-            .map_err(|error| Error::invalid(format!("cannot write a bad record: {error}")))
+        let written = kept.out().and_then(|out| writeln!(out, "{text}"));
+        written.map_err(|error| kept.failed(&error))
     }
 
-    /// How many were set aside; they are in the file when this returns.
+    /// How many were set aside; they are in the file when this returns, which is before the others are
+    /// committed.
     pub fn finish(&self) -> Result<u64> {
         let Some(file) = &self.file else { return Ok(0) };
         let mut kept = file.lock().unwrap_or_else(PoisonError::into_inner);
-        let flushed = kept.out.flush().and_then(|()| kept.out.get_ref().sync_all());
-        flushed.map_err(|error| Error::invalid(format!("cannot write bad records: {error}")))?;
+        if let Some((out, _)) = &mut kept.out {
+            let flushed = out.flush().and_then(|()| out.get_ref().sync_all());
+            flushed.map_err(|error| kept.failed(&error))?;
+        }
         Ok(kept.count)
     }
 }

@@ -156,9 +156,17 @@ pub async fn run(
 ) -> Result<Loaded> {
     for _ in 0..RACES_MAX {
         let planned = plan(session, job).await?;
-        match load(session, job, planned, &bad, &progress).await? {
-            Some(loaded) => return Ok(loaded),
-            None => progress.rows.store(0, Ordering::Relaxed),
+        bad.refuse_input(&planned.files)?;
+        match load(session, job, planned, &bad, &progress).await {
+            Ok(Some(loaded)) => return Ok(loaded),
+            Ok(None) => {
+                bad.undo();
+                progress.rows.store(0, Ordering::Relaxed);
+            }
+            Err(error) => {
+                bad.undo();
+                return Err(error);
+            }
         }
     }
     Err(Error::new(ErrorKind::Conflict, "other processes keep loading the same files"))
@@ -255,7 +263,8 @@ fn merged(schemas: &[(Source, ArrowSchema)]) -> Result<Vec<NestedFieldRef>> {
             }
         }
     }
-    let fields = columns.iter().map(|field| {
+    let fields = columns.iter().map(decode::known).map(|field| {
+        let field = &field;
         let kind = types::from_arrow(field)?;
         Ok(NestedFieldRef::new(NestedField::optional(0, field.name(), kind)))
     });
@@ -308,26 +317,26 @@ fn evolution(table: &Table, schemas: &[(Source, ArrowSchema)], allowed: bool) ->
                     if let Some(change) = widening(current, place, field).filter(|_| allowed) {
                         changes.push(change);
                     }
+                    let column = current.as_struct().fields().get(place);
+                    let Some(column) = column else { continue };
+                    for (parent, new) in inside(&column.name, &column.field_type, field) {
+                        let path = format!("{parent}.{}", new.name());
+                        if names.contains(&path) {
+                            continue;
+                        }
+                        if !allowed {
+                            return Err(lacks(source, &path, table));
+                        }
+                        names.push(path);
+                        changes.push(add(parent, &new)?);
+                    }
                 }
-                None if names.contains(field.name()) => {}
+                None if names.iter().any(|it| it.eq_ignore_ascii_case(field.name())) => {}
                 None if allowed => {
                     names.push(field.name().clone());
-                    changes.push(ColumnChange::Add {
-                        parent: String::new(),
-                        name: field.name().clone(),
-                        kind: types::from_arrow(field)?,
-                        doc: None,
-                    });
+                    changes.push(add(String::new(), field)?);
                 }
-                None => {
-                    return Err(Error::invalid(format!(
-                        "`{}` has a column `{}`, which `{}` has not",
-                        source.name,
-                        field.name(),
-                        table.name()
-                    ))
-                    .with_hint("add --evolve to add the column to the table"));
-                }
+                None => return Err(lacks(source, field.name(), table)),
             }
         }
     }
@@ -337,6 +346,52 @@ fn evolution(table: &Table, schemas: &[(Source, ArrowSchema)], allowed: bool) ->
     let evolution = evolve::columns(table.metadata(), &changes)?;
     let schema = after(table.metadata(), &evolution)?;
     Ok((Some((evolution, schema)), names))
+}
+
+fn lacks(source: &Source, column: &str, table: &Table) -> Error {
+    Error::invalid(format!(
+        "`{}` has a column `{column}`, which `{}` has not",
+        source.name,
+        table.name()
+    ))
+    .with_hint("add --evolve to add the column to the table")
+}
+
+fn add(parent: String, field: &Field) -> Result<ColumnChange> {
+    let kind = types::from_arrow(&decode::known(field))?;
+    Ok(ColumnChange::Add { parent, name: field.name().clone(), kind, doc: None })
+}
+
+/// Fields inside a column of a file that the table's has not, each with the path of the struct it is in.
+fn inside(path: &str, ours: &Type, theirs: &Field) -> Vec<(String, Field)> {
+    match (ours, theirs.data_type()) {
+        (Type::Struct(ours), DataType::Struct(theirs)) => {
+            let mut new = Vec::new();
+            for field in theirs {
+                let known = ours.fields().iter().find(|it| it.name == *field.name());
+                let known = known.or_else(|| {
+                    ours.fields().iter().find(|it| it.name.eq_ignore_ascii_case(field.name()))
+                });
+                match known {
+                    None => new.push((path.to_owned(), Field::clone(field))),
+                    Some(it) => {
+                        new.extend(inside(&format!("{path}.{}", it.name), &it.field_type, field));
+                    }
+                }
+            }
+            new
+        }
+        (Type::List(ours), DataType::List(theirs) | DataType::LargeList(theirs)) => {
+            inside(&format!("{path}.element"), &ours.element_field.field_type, theirs)
+        }
+        (Type::Map(ours), DataType::Map(entries, _)) => match entries.data_type() {
+            DataType::Struct(pair) => pair.get(1).map_or_else(Vec::new, |value| {
+                inside(&format!("{path}.value"), &ours.value_field.field_type, value)
+            }),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
 }
 
 /// The change that makes a column wide enough for a file's, if there is one.
@@ -433,6 +488,7 @@ impl PartitionStream for Files {
                     break;
                 }
             }
+            bad.finish().map_err(DataFusionError::from)?;
             Ok(())
         });
         builder.build()

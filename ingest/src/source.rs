@@ -158,7 +158,8 @@ fn from_disk(pattern: &str, format: Option<Format>) -> Result<Vec<Source>> {
             .with_hint("give files, or a pattern in quotes: 'folder/*.parquet'"));
     }
     let read = paths.into_iter().map(|path| {
-        let name = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
+        // All spellings of a path are one file.
+        let name = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let name = name.to_string_lossy().into_owned();
         let (format, compression) = kind(&name, format)?;
         let unreadable =
@@ -178,9 +179,24 @@ fn from_stdin(format: Option<Format>) -> Result<Source> {
     })?;
     let mut held = tempfile::NamedTempFile::new().map_err(scratch)?;
     let (bytes, checksum) = digest(std::io::stdin().lock(), &mut held).map_err(scratch)?;
+    let compression = match format {
+        Format::Parquet | Format::Avro => Compression::None,
+        Format::Csv | Format::Tsv | Format::Json => compressed(held.path()).map_err(scratch)?,
+    };
     let path = Arc::new(Held::Temporary(held.into_temp_path()));
     let name = "-".to_owned();
-    Ok(Source { name, bytes, checksum, format, compression: Compression::None, path })
+    Ok(Source { name, bytes, checksum, format, compression, path })
+}
+
+/// How a file without a name is compressed, by its first bytes.
+fn compressed(path: &Path) -> std::io::Result<Compression> {
+    let mut first = Vec::new();
+    File::open(path)?.take(4).read_to_end(&mut first)?;
+    Ok(match first.as_slice() {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        [0x28, 0xb5, 0x2f, 0xfd] => Compression::Zstd,
+        _ => Compression::None,
+    })
 }
 
 /// Bytes asked for at once from storage.

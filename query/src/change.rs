@@ -14,6 +14,7 @@
 //! change. Which rows are deleted is known before it is chosen how: by copying the touched files
 //! without them, or by writing down their positions.
 
+mod branches;
 mod copy;
 pub(crate) mod cover;
 mod merge;
@@ -36,7 +37,7 @@ use icefield_table::commit::{self, Change, Check, DeletedRows};
 use icefield_table::manifest::DataFile;
 use icefield_table::scan::{ScanTask, plan};
 use icefield_table::snapshot::Version;
-use icefield_table::{At, Table, partition, snapshot};
+use icefield_table::{At, Table, snapshot};
 
 use crate::defaults;
 use crate::insert::StatementContext;
@@ -303,13 +304,18 @@ impl<'a> Work<'a> {
     async fn condition(&mut self) -> Result<Option<Expr>> {
         let condition = match &self.rewritten.condition {
             Condition::All => return Ok(Some(lit(true))),
-            Condition::Joined => return Ok(None),
-            Condition::Where(condition) => condition.as_ref().clone(),
+            Condition::Joined(None) => return Ok(None),
+            Condition::Joined(Some(condition)) | Condition::Where(condition) => {
+                condition.as_ref().clone()
+            }
         };
         self.register(Chosen::All)?;
         let logical = self.session.plan(&self.state, condition).await?;
-        self.rewritten.read = cover::conjuncts(&logical);
-        Ok(cover::predicate(&logical))
+        self.rewritten.read = cover::conjuncts(&logical, &self.version);
+        match self.rewritten.condition {
+            Condition::Joined(_) => Ok(None),
+            _ => Ok(cover::predicate(&logical)),
+        }
     }
 
     /// Makes the target table known to the planner, with only some of its files.
@@ -341,6 +347,7 @@ impl<'a> Work<'a> {
         let rows = self.session.plan(&self.state, self.rewritten.rows.clone()).await?;
         let rows = match kind {
             Kind::Overwrite | Kind::OverwritePartitions => self.inserted(rows).await?,
+            Kind::Merge => branches::typed(rows, &TableProvider::schema(target.as_ref()))?,
             _ => rows,
         };
         Ok((into_target(rows, &target)?, target))
@@ -517,7 +524,7 @@ impl<'a> Work<'a> {
         };
         let serializable = self.session.lake.is_serializable().unwrap_or(by_table);
         // Which rows a join looked at is not known beyond this statement.
-        let is_joined = matches!(self.rewritten.condition, Condition::Joined)
+        let is_joined = matches!(self.rewritten.condition, Condition::Joined(_))
             && kind != Kind::OverwritePartitions
             && self.session.lake.in_transaction();
         let reads = match &self.rewritten.read {
@@ -532,7 +539,9 @@ impl<'a> Work<'a> {
         Ok(Check {
             from: self.session.lake.base_snapshot(&self.table),
             reads: reads.map(Arc::from),
-            no_new_rows: serializable,
+            // What a dynamic overwrite replaces is its partitions, and what it reads of its table otherwise is
+            // looked at as a whole.
+            no_new_rows: serializable && kind != Kind::OverwritePartitions,
             unchanged: serializable && (self.rewritten.reads_itself || is_joined),
             partitions,
             version: (!change.files.is_empty()).then(|| self.table.metadata().format_version()),
@@ -542,9 +551,7 @@ impl<'a> Work<'a> {
     async fn commit(&self, change: Change, counts: Counts) -> Result<Done> {
         let mut done = Done::new(self.rewritten.kind.tag());
         done.rows = Some(counts.inserted + counts.updated + counts.deleted);
-        if self.rewritten.kind.writes() {
-            done.changed = Some((counts.inserted, counts.updated, counts.deleted));
-        }
+        done.changed = Some((counts.inserted, counts.updated, counts.deleted));
         if self.session.lake.in_transaction() {
             // Also what changed nothing has read something.
             self.session.lake.absorb(&self.table, change).await?;
@@ -612,12 +619,9 @@ struct Counts {
     deleted: u64,
 }
 
-/// The data file of a task as its manifest has it.
-pub(crate) fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
-    let (manifest, index) = task.entry();
-    let spec = partition::spec(table.metadata(), manifest.spec_id)?;
-    let types = partition::field_types(table.metadata(), spec)?;
-    Ok(manifest.entry(index, &types)?.file)
+/// The data file of a task as a change names it.
+fn data_file(table: &Table, task: &ScanTask) -> Result<DataFile> {
+    Ok(crate::rewrite::file_of(table, task)?.without_metrics())
 }
 
 /// Rows with each column in the type that the target has, and the target below them.

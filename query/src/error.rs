@@ -164,6 +164,12 @@ impl From<DataFusionError> for Error {
             DataFusionError::SQL(error, _) => from_parser(&error.to_string()),
             DataFusionError::Plan(message) => from_plan(&message),
             DataFusionError::SchemaError(error, _) => from_schema(&error),
+            DataFusionError::NotImplemented(message)
+                if message.contains("does not support logical expression") =>
+            {
+                Self::unsupported("a subquery like this cannot stand here")
+                    .with_hint("join what it reads instead")
+            }
             DataFusionError::NotImplemented(message) => Self::unsupported(lower(&message)),
             DataFusionError::ObjectStore(error) => from_store(&error),
             DataFusionError::ParquetError(error) => from_parquet(&error.to_string()),

@@ -12,6 +12,7 @@ mod curve;
 mod pace;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -28,7 +29,7 @@ use icefield_table::write::{Outputs, WriteContext};
 use icefield_table::{At, Table};
 
 use crate::change::sink::{Layout, Target};
-use crate::change::{collect, copied, data_file, into_target};
+use crate::change::{collect, copied, into_target};
 use crate::error::nearest;
 use crate::memory::SharedMemory;
 use crate::names::folded;
@@ -81,7 +82,39 @@ pub struct SortColumn {
     pub nulls_first: bool,
 }
 
+impl fmt::Display for Order {
+    /// As [`Order::parse`] reads it; nothing for no order.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
+        let (before, columns, after) = match self {
+            Self::None => return Ok(()),
+            Self::Columns(columns) => {
+                let column = |it: &SortColumn| {
+                    let direction = if it.descending { "DESC" } else { "ASC" };
+                    let nulls = if it.nulls_first { "FIRST" } else { "LAST" };
+                    format!("{} {direction} NULLS {nulls}", quoted(&it.name))
+                };
+                (String::new(), columns.iter().map(column).collect::<Vec<_>>(), "")
+            }
+            Self::Along { curve, columns } => {
+                let columns = columns.iter().map(|it| quoted(it)).collect();
+                (format!("{}(", format!("{curve:?}").to_lowercase()), columns, ")")
+            }
+        };
+        write!(f, "{before}{}{after}", columns.join(", "))
+    }
+}
+
 impl Order {
+    /// The name of the column that counts most, if there is an order.
+    pub fn leading(&self) -> Option<&str> {
+        match self {
+            Self::None => None,
+            Self::Columns(columns) => columns.first().map(|it| it.name.as_str()),
+            Self::Along { columns, .. } => columns.first().map(String::as_str),
+        }
+    }
+
     /// Reads an order as people write it: `a DESC NULLS LAST, b`, `zorder(a, b)`, `hilbert(a, b)`.
     ///
     /// # Errors
@@ -340,5 +373,8 @@ fn finite(scan: &LogicalPlanBuilder, name: &str) -> Expr {
 ///
 /// A manifest that is damaged.
 pub fn file_of(table: &Table, task: &ScanTask) -> Result<DataFile> {
-    data_file(table, task)
+    let (manifest, index) = task.entry();
+    let spec = icefield_table::partition::spec(table.metadata(), manifest.spec_id)?;
+    let types = icefield_table::partition::field_types(table.metadata(), spec)?;
+    Ok(manifest.entry(index, &types)?.file)
 }

@@ -5,7 +5,10 @@ mod call;
 pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
+pub(crate) mod floats;
+pub(crate) mod in_lists;
 mod show;
+pub(crate) mod subqueries;
 pub(crate) mod types;
 pub(crate) mod uuid;
 

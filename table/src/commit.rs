@@ -48,7 +48,8 @@ use roaring::RoaringTreemap;
 pub struct Change {
     /// New data files, written with the table's default partition spec.
     pub files: Vec<DataFile>,
-    /// Data files that are no longer part of the table, as the snapshot that was read has them.
+    /// Data files that are no longer part of the table, as the snapshot that was read has them. Their
+    /// metrics may be left out.
     pub removed: Vec<DataFile>,
     /// Rows that are no longer part of the table.
     pub deleted: Vec<DeletedRows>,

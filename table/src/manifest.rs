@@ -93,6 +93,13 @@ pub struct ManifestEntry {
 }
 
 impl DataFile {
+    /// The file without what is known of its columns, which is most of what an entry takes: for those of
+    /// which there may be very many and whose names and counts are enough.
+    #[must_use]
+    pub fn without_metrics(self) -> Self {
+        Self { metrics: Metrics::default(), ..self }
+    }
+
     /// A Parquet file of rows, with nothing known but its size.
     pub fn parquet(path: String, spec_id: i32, record_count: u64, file_size_bytes: u64) -> Self {
         Self {

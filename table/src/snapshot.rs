@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use icefield_catalog::spec::{SchemaRef, SnapshotRef, SnapshotReference, TableMetadata};
+use icefield_catalog::spec::{
+    MAIN_BRANCH, SchemaRef, SnapshotRef, SnapshotReference, SnapshotRetention, TableMetadata,
+};
 use icefield_catalog::{Error, ErrorKind, Result};
 
 /// A version of a table, as people name it.
@@ -71,10 +73,22 @@ pub fn resolve(metadata: &TableMetadata, at: &At) -> Result<Version> {
 pub fn refs(metadata: &TableMetadata) -> Result<BTreeMap<String, SnapshotReference>> {
     // iceberg 0.10 keeps the map to itself but writes it.
     let mut text = serde_json::to_value(metadata)?;
-    match text.get_mut("refs").map(serde_json::Value::take) {
-        Some(refs) => Ok(serde_json::from_value(refs)?),
-        None => Ok(BTreeMap::new()),
+    let mut refs: BTreeMap<String, SnapshotReference> =
+        match text.get_mut("refs").map(serde_json::Value::take) {
+            Some(refs) => serde_json::from_value(refs)?,
+            None => BTreeMap::new(),
+        };
+    // Format version 1 has none, and a current snapshot all the same.
+    if let Some(snapshot_id) = metadata.current_snapshot_id() {
+        let retention = SnapshotRetention::Branch {
+            min_snapshots_to_keep: None,
+            max_snapshot_age_ms: None,
+            max_ref_age_ms: None,
+        };
+        let main = || SnapshotReference { snapshot_id, retention };
+        refs.entry(MAIN_BRANCH.to_owned()).or_insert_with(main);
     }
+    Ok(refs)
 }
 
 /// The snapshots from `snapshot` back to the first that is still known, newest first.

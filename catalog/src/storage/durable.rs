@@ -28,6 +28,14 @@ use object_store::{
 /// Makes names of temporary files differ within a process; the process id does between them.
 static NEXT_TEMPORARY: AtomicU64 = AtomicU64::new(0);
 
+/// What tells the names of temporary files from all others.
+const TEMPORARY: &str = ".tmp-";
+
+/// Whether a file of this name is one that was being written, and is not there under its own name yet.
+pub fn is_temporary(name: &str) -> bool {
+    name.starts_with('.') && name.contains(TEMPORARY)
+}
+
 /// The local file system, rooted at `/`.
 #[derive(Debug)]
 pub struct DurableLocal {
@@ -138,7 +146,7 @@ impl Staged {
         let folder = target.parent().unwrap_or(FilePath::new("/"));
         let name = target.file_name().map(|it| it.to_string_lossy()).unwrap_or_default();
         let number = NEXT_TEMPORARY.fetch_add(1, Ordering::Relaxed);
-        let temporary = folder.join(format!(".{name}.tmp-{}-{number}", std::process::id()));
+        let temporary = folder.join(format!(".{name}{TEMPORARY}{}-{number}", std::process::id()));
         let open = || OpenOptions::new().write(true).create_new(true).open(&temporary);
         let file = match open() {
             Err(error) if error.kind() == ErrorKind::NotFound => {

@@ -46,7 +46,10 @@ pub(crate) async fn run(options: &Options, compact: Compact) -> Result<(), Failu
         true => writeln!(out, "{}", done.as_json())?,
         false => writeln!(out, "{}", as_text(&table.name(), &done))?,
     }
-    Ok(())
+    match done.error {
+        None => Ok(()),
+        Some(_) => Err(Failure::new("some files could not be rewritten".to_owned())),
+    }
 }
 
 /// Shows how far a rewrite is while it runs; Ctrl-C ends it.
@@ -102,8 +105,14 @@ fn as_text(table: &str, done: &Done) -> String {
     if done.removed_delete_files > 0 {
         line.push_str(&format!("; {} delete files went", done.removed_delete_files));
     }
-    if done.failed_files > 0 {
-        line.push_str(&format!("; {} files were changed by others each time", done.failed_files));
+    match &done.error {
+        Some(error) => line.push_str(&format!(
+            "; {} files could not be rewritten: {error}",
+            grouped(done.failed_files as u64)
+        )),
+        None if done.failed_files > 0 => line
+            .push_str(&format!("; {} files were changed by others each time", done.failed_files)),
+        None => {}
     }
     line
 }

@@ -41,7 +41,7 @@ pub(crate) async fn run(options: &Options, demo: Demo) -> Result<(), Failure> {
         catalog: None,
         ..options.clone()
     };
-    let session = config::open(&options).await?;
+    let session = Arc::new(config::open(&options).await?);
     let mut tour = Tour { session, data, step: 0 };
     tour.walk().await?;
     let mut out = std::io::stdout().lock();
@@ -55,7 +55,7 @@ pub(crate) async fn run(options: &Options, demo: Demo) -> Result<(), Failure> {
 }
 
 struct Tour {
-    session: Session,
+    session: Arc<Session>,
     data: PathBuf,
     step: usize,
 }

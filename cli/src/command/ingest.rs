@@ -31,7 +31,7 @@ pub(crate) async fn run(options: &Options, ingest: Ingest) -> Result<(), Failure
         return dry_run(&session, &job, shown).await;
     }
     let bad = match &ingest.bad_records {
-        Some(path) => BadRecords::into_file(path)?,
+        Some(path) => BadRecords::into_file(path),
         None => BadRecords::default(),
     };
     let loaded = with_progress(&session, &job, Arc::new(bad)).await?;

@@ -3,6 +3,9 @@
 use std::cell::Cell;
 use std::io::{BufRead, IsTerminal, Read, Write};
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -15,7 +18,7 @@ use crate::{config, shell};
 
 /// Runs the command.
 pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
-    let session = config::open(options).await?;
+    let session = Arc::new(config::open(options).await?);
     let stdin_is_terminal = std::io::stdin().is_terminal();
     if sql.command.is_empty() && sql.file.is_empty() && stdin_is_terminal {
         return shell::run(session, sql.format.unwrap_or(Format::Table)).await;
@@ -33,7 +36,11 @@ pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
     done
 }
 
-async fn run_texts(session: &Session, texts: &[String], format: Format) -> Result<(), Failure> {
+async fn run_texts(
+    session: &Arc<Session>,
+    texts: &[String],
+    format: Format,
+) -> Result<(), Failure> {
     for text in texts {
         run_text(session, text, format).await?;
     }
@@ -41,7 +48,7 @@ async fn run_texts(session: &Session, texts: &[String], format: Format) -> Resul
 }
 
 /// Runs the statements of a text. The first error ends it: what follows may build on what failed.
-async fn run_text(session: &Session, text: &str, format: Format) -> Result<(), Failure> {
+async fn run_text(session: &Arc<Session>, text: &str, format: Format) -> Result<(), Failure> {
     let statements = split(text).map_err(|error| Failure::of(error, text))?;
     for statement in statements {
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
@@ -51,7 +58,7 @@ async fn run_text(session: &Session, text: &str, format: Format) -> Result<(), F
 }
 
 /// Runs the statements of standard input as they come, so that a program can talk to it.
-async fn run_piped(session: &Session, format: Format) -> Result<(), Failure> {
+async fn run_piped(session: &Arc<Session>, format: Format) -> Result<(), Failure> {
     let mut input = std::io::stdin().lock();
     let mut text = String::new();
     loop {
@@ -77,7 +84,9 @@ fn read(file: &Path) -> Result<String, Failure> {
     } else {
         std::fs::read_to_string(file)
     };
-    read.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))
+    let text =
+        read.map_err(|error| Failure::new(format!("cannot read `{}`: {error}", file.display())))?;
+    Ok(text.strip_prefix('\u{feff}').map_or(text.clone(), str::to_owned))
 }
 
 /// How wide tables may be: as the terminal, or as they like.
@@ -90,7 +99,7 @@ pub(crate) fn width() -> Option<usize> {
 
 /// Runs one statement and writes its answer; Ctrl-C ends it.
 pub(crate) async fn execute(
-    session: &Session,
+    session: &Arc<Session>,
     statement: &str,
     out: &mut dyn Write,
     format: Format,
@@ -100,7 +109,9 @@ pub(crate) async fn execute(
     let progress = Spinner::new();
     // One listener for the whole statement: a signal between two would be lost.
     let mut interrupts = Interrupts::new()?;
-    let running = session.run(statement);
+    // Work of its own: much of it looks up seldom, and the signal is not to wait for it.
+    let (own, text) = (Arc::clone(session), statement.to_owned());
+    let running = Work::spawn(async move { own.run(&text).await });
     let answer = tokio::select! {
         answer = progress.while_running(running) => answer,
         () = interrupts.next() => return Err(cancelled(&progress)),
@@ -114,6 +125,34 @@ pub(crate) async fn execute(
             let printer = Printer::new(out, rows.schema.clone(), format, width, expanded)?;
             write(rows, statement, printer, width.is_some(), &progress, &mut interrupts).await
         }
+    }
+}
+
+/// Work on the runtime that ends with whoever waits for it, when it looks up next.
+struct Work<T>(tokio::task::JoinHandle<icefield_query::Result<T>>);
+
+impl<T: Send + 'static> Work<T> {
+    fn spawn(work: impl Future<Output = icefield_query::Result<T>> + Send + 'static) -> Self {
+        Self(tokio::spawn(work))
+    }
+}
+
+impl<T> Future for Work<T> {
+    type Output = icefield_query::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context).map(|ended| {
+            ended.unwrap_or_else(|error| match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => Err(icefield_query::Error::invalid(error.to_string())),
+            })
+        })
+    }
+}
+
+impl<T> Drop for Work<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -149,12 +188,22 @@ async fn write(
     interrupts: &mut Interrupts,
 ) -> Result<(), Failure> {
     let mut tick = tokio::time::interval(Duration::from_millis(200));
+    let (sender, mut batches) = tokio::sync::mpsc::channel(1);
+    let mut stream = rows.take_stream();
+    let _reading = Work::spawn(async move {
+        while let Some(batch) = stream.next().await {
+            if sender.send(batch).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
     loop {
         tokio::select! {
             biased;
             () = interrupts.next() => return Err(cancelled(progress)),
             _ = tick.tick() => progress.say(rows.rows_read()),
-            batch = rows.stream.next() => match batch {
+            batch = batches.recv() => match batch {
                 None => break,
                 Some(Ok(batch)) => {
                     // The shell shows a result when all of it is there; until then, progress.

@@ -20,6 +20,8 @@ pub(crate) struct Table {
     expanded: bool,
     waiting: Vec<Vec<Option<String>>>,
     widths: Option<Vec<usize>>,
+    /// Whether columns had to be made narrower than their values.
+    cuts: bool,
     written: u64,
 }
 
@@ -33,6 +35,7 @@ impl Table {
             expanded,
             waiting: Vec::new(),
             widths: None,
+            cuts: false,
             written: 0,
         }
     }
@@ -70,7 +73,7 @@ impl Table {
             }
         }
         if let Some(most) = self.width {
-            shrink(&mut widths, most);
+            self.cuts = shrink(&mut widths, most);
         }
         let head: Vec<_> = self
             .names
@@ -98,7 +101,9 @@ impl Table {
         let height = cells.iter().map(Vec::len).max().unwrap_or(0).max(1);
         for number in 0..height {
             let padded = cells.iter().zip(widths).zip(&self.right).map(|((cell, width), right)| {
-                let cell = cut(cell.get(number).map_or("", String::as_str), *width);
+                let cell = cell.get(number).map_or("", String::as_str);
+                // A later row may be wider than those that were measured; it is all there all the same.
+                let cell = if self.cuts { cut(cell, *width) } else { cell.to_owned() };
                 let space = " ".repeat(width.saturating_sub(shown(&cell)));
                 if *right { format!("{space}{cell}") } else { format!("{cell}{space}") }
             });
@@ -120,15 +125,17 @@ impl Table {
     }
 }
 
-/// Takes from the widest columns until all fit.
-fn shrink(widths: &mut [usize], most: usize) {
+/// Takes from the widest columns until all fit; whether that was needed.
+fn shrink(widths: &mut [usize], most: usize) -> bool {
     let total = |widths: &[usize]| widths.iter().map(|it| it + 3).sum::<usize>();
+    let cuts = total(widths) > most;
     while total(widths) > most {
         match widths.iter_mut().max() {
             Some(widest) if *widest > CELL_WIDTH_MIN => *widest -= 1,
-            _ => return,
+            _ => break,
         }
     }
+    cuts
 }
 
 fn one_line(text: &str) -> String {

@@ -13,7 +13,7 @@ use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::scan::ScanTask;
 use icefield_table::value;
 
-use super::Request;
+use super::{ORDER, Request};
 use crate::plan::Candidate;
 
 /// Neighbours that may seem to overlap where bounds are cut short.
@@ -33,6 +33,7 @@ pub(crate) fn candidates(
     let wanted = sort_order_id(table, &request.order);
     let leading = leading_column(table, &request.order);
     let along = curve_columns(table, &request.order);
+    let order = request.order.to_string();
     let mut ranges: BTreeMap<String, Vec<Range>> = BTreeMap::new();
     let mut boxes: BTreeMap<String, Vec<Sides>> = BTreeMap::new();
     for (place, task) in tasks.iter().enumerate() {
@@ -54,7 +55,17 @@ pub(crate) fn candidates(
         };
         if request.order != Order::None {
             let file = file_of(table, task)?;
-            candidate.is_sorted = wanted.is_none_or(|id| file.sort_order_id == Some(id));
+            let known = added_in(table, task, &order);
+            candidate.is_sorted = match wanted {
+                Some(id) => file.sort_order_id == Some(id) || known == Some(true),
+                // Files that somebody asks for in an order are not in it unless that is known.
+                None => request.is_policy || known != Some(false),
+            };
+            // Along a curve, files that were written together share space all the same.
+            if !along.is_empty() && known == Some(true) {
+                candidates.push(candidate);
+                continue;
+            }
             if let Some((id, kind)) = &leading
                 && let Some(range) = Range::of(&file, *id, kind, place)
             {
@@ -86,6 +97,13 @@ pub(crate) fn candidates(
         }
     }
     Ok(candidates)
+}
+
+/// Whether the snapshot that added a file says that it is in this order; `None` if it has expired.
+fn added_in(table: &Table, task: &ScanTask, order: &str) -> Option<bool> {
+    let (manifest, index) = task.entry();
+    let snapshot = table.metadata().snapshot_by_id(manifest.snapshot_id(index)?)?;
+    Some(snapshot.summary().additional_properties.get(ORDER).is_some_and(|it| it == order))
 }
 
 fn is_equality(entry: &ManifestEntry) -> bool {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures::future::try_join_all;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use icefield_query::rewrite::{Order, Rewrite, Rewriter, file_of};
 use icefield_query::{Error, ErrorKind, Result};
@@ -25,8 +26,21 @@ const ROW_GROUPS_MAX: usize = 30_000;
 /// Footers read at once.
 const FOOTERS_AT_ONCE: usize = 16;
 
+/// Writes the files of a group, or tells how many files it had and why that failed.
+pub(super) async fn tried(
+    rewriter: Rewriter,
+    table: Table,
+    group: Work,
+    request: Request,
+    pace: SharedPace,
+) -> Result<std::result::Result<Written, (usize, Error)>> {
+    let files = group.tasks.len();
+    let written = write(rewriter, table, group, request, pace).await;
+    Ok(written.map_err(|error| (files, error)))
+}
+
 /// Writes the files of a group.
-pub(super) async fn write(
+async fn write(
     rewriter: Rewriter,
     table: Table,
     group: Work,
@@ -101,17 +115,14 @@ async fn parts(
     let open = async |task: &ScanTask| {
         Part::open(context, table, task, &file_of(table, task)?).await.map_err(Error::from)
     };
-    let mut opens = Vec::with_capacity(group.tasks.len());
-    for task in &group.tasks {
-        opens.push(open(task).boxed());
-    }
-    let mut opened = futures::stream::iter(opens).buffered(FOOTERS_AT_ONCE);
     let mut parts = Vec::with_capacity(group.tasks.len());
-    while let Some(part) = opened.try_next().await? {
-        match part {
-            // Whole parts are joined, so one that is too large would stay so.
-            Some(part) if part.bytes <= request.sizes.max => parts.push(part),
-            _ => return Ok(None),
+    for some in group.tasks.chunks(FOOTERS_AT_ONCE) {
+        for part in try_join_all(some.iter().map(open)).await? {
+            match part {
+                // Whole parts are joined, so one that is too large would stay so.
+                Some(part) if part.bytes <= request.sizes.max => parts.push(part),
+                _ => return Ok(None),
+            }
         }
     }
     let rows: u64 = parts.iter().map(|it| it.rows).sum();

@@ -22,6 +22,8 @@ pub struct Request {
     pub condition: Option<String>,
     /// The order that rows are brought into.
     pub order: Order,
+    /// Whether a policy asks, time and again, and nobody in particular.
+    pub is_policy: bool,
     /// When files are worth it, and how large they become.
     pub sizes: Sizes,
     /// The spec that files are written with.
@@ -117,6 +119,7 @@ impl Request {
         let request = Self {
             condition: condition.map(str::to_owned),
             order,
+            is_policy: false,
             sizes,
             spec_id,
             groups_at_once: groups.map_or(cores.min(5), count),

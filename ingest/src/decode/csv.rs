@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
-use arrow::compute::{CastOptions, cast_with_options, filter_record_batch};
+use arrow::compute::{CastOptions, cast_with_options, filter};
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use icefield_query::{Error, Result};
@@ -153,17 +153,22 @@ impl Columns {
                     field.data_type()
                 ))
             })?;
-            let broken = (0..lines.len()).filter(|row| array.is_null(*row) && text.is_valid(*row));
-            for row in broken {
+            // Nothing is null, which not every column may be.
+            let is_broken =
+                |row: &usize| array.is_null(*row) && (text.is_valid(*row) || !field.is_nullable());
+            for row in (0..lines.len()).filter(is_broken) {
                 if let (Some(keep), Some(line)) = (keep.get_mut(row), lines.get(row))
                     && std::mem::replace(keep, false)
                 {
-                    let why = format!(
-                        "column `{}` is {}, not `{}`",
-                        field.name(),
-                        sql_name(field.data_type()),
-                        text.value(row)
-                    );
+                    let why = match text.is_null(row) {
+                        true => format!("column `{}` is NOT NULL and has no value", field.name()),
+                        false => format!(
+                            "column `{}` is {}, not `{}`",
+                            field.name(),
+                            sql_name(field.data_type()),
+                            text.value(row)
+                        ),
+                    };
                     let whole: Vec<&str> = texts
                         .iter()
                         .map(|it| if it.is_null(row) { "" } else { it.value(row) })
@@ -173,11 +178,12 @@ impl Columns {
             }
             columns.push(array);
         }
-        let batch = RecordBatch::try_new(Arc::clone(wanted), columns)?;
-        if keep.iter().all(|it| *it) {
-            return Ok(batch);
+        if !keep.iter().all(|it| *it) {
+            let keep = BooleanArray::from(keep);
+            let kept = columns.iter().map(|it| filter(it, &keep));
+            columns = kept.collect::<std::result::Result<_, _>>()?;
         }
-        Ok(filter_record_batch(&batch, &BooleanArray::from(keep))?)
+        Ok(RecordBatch::try_new(Arc::clone(wanted), columns)?)
     }
 }
 

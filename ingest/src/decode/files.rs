@@ -1,6 +1,6 @@
 //! Parquet and Avro: files that know their columns.
 
-use std::io::BufReader;
+use std::io::{BufReader, Read};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -45,7 +45,75 @@ pub(super) fn avro_batches(source: &Source, wanted: &SchemaRef, take: Take<'_>) 
         .with_batch_size(BATCH_ROWS)
         .build(BufReader::new(source.file()?))
         .map_err(|error| source.unreadable(&Error::from(error)))?;
-    pass_on(source, reader, wanted, take)
+    let (mut rows, mut heard) = (0, true);
+    pass_on(source, reader, wanted, &mut |batch| {
+        rows += batch.num_rows() as u64;
+        heard = take(batch);
+        heard
+    })?;
+    // The reader takes the end of a file that was cut for the end of its rows.
+    let file = BufReader::new(source.file()?);
+    let recorded = avro_records(file).map_err(|error| source.unreadable(&error))?;
+    match rows == recorded || !heard {
+        true => Ok(()),
+        false => Err(source.unreadable(&format!("{rows} of its {recorded} records were found"))),
+    }
+}
+
+/// How many records the blocks of an Avro file say that they have.
+///
+/// # Errors
+///
+/// A file that ends within a block.
+fn avro_records(mut file: impl Read) -> std::io::Result<u64> {
+    skip(&mut file, 4)?;
+    // The header is a map in blocks, of which the last is empty.
+    while let Some(count) = avro_long(&mut file)?.filter(|it| *it != 0) {
+        if count < 0 {
+            avro_long(&mut file)?;
+        }
+        for _ in 0..2 * count.unsigned_abs() {
+            let length = avro_long(&mut file)?.unwrap_or(0);
+            skip(&mut file, length.unsigned_abs())?;
+        }
+    }
+    skip(&mut file, 16)?;
+    let mut records = 0;
+    while let Some(count) = avro_long(&mut file)? {
+        let bytes = avro_long(&mut file)?.ok_or(std::io::ErrorKind::UnexpectedEof)?;
+        skip(&mut file, bytes.unsigned_abs().saturating_add(16))?;
+        records += count.unsigned_abs();
+    }
+    Ok(records)
+}
+
+fn skip(file: &mut impl Read, bytes: u64) -> std::io::Result<()> {
+    match std::io::copy(&mut file.take(bytes), &mut std::io::sink())? == bytes {
+        true => Ok(()),
+        false => Err(std::io::Error::new(
+            std::io::ErrorKind::UnexpectedEof,
+            "it ends within a block of records",
+        )),
+    }
+}
+
+/// A number in Avro's zigzag form; `None` at the end of the file.
+fn avro_long(file: &mut impl Read) -> std::io::Result<Option<i64>> {
+    let mut all = 0_u64;
+    for place in 0..10 {
+        let mut byte = [0];
+        match file.read(&mut byte)? {
+            0 if place == 0 => return Ok(None),
+            0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => {}
+        }
+        let [byte] = byte;
+        all |= u64::from(byte & 0x7f) << (7 * place);
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    Ok(Some((all >> 1).cast_signed() ^ -(all & 1).cast_signed()))
 }
 
 fn pass_on(

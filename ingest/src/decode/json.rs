@@ -1,6 +1,8 @@
 //! JSON: an array of objects, or objects one after the other (NDJSON), read one record at a time.
 
+use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read};
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
@@ -10,21 +12,85 @@ use arrow::json::reader::infer_json_schema_from_iterator;
 use icefield_query::{Error, Result};
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, conform};
+use super::shape::Shape;
+use super::{BATCH_ROWS, BadRecords, conform};
 use crate::source::Source;
 
 pub(super) fn schema(source: &Source) -> Result<Schema> {
-    let mut sample = Vec::new();
-    records(source, &mut |_, value| {
-        if let Ok(value) = value {
+    let mut sample: Vec<Value> = Vec::new();
+    let mut merged: Option<Schema> = None;
+    // All of the file is looked at: a key may come late.
+    records(source, &mut |_, record| {
+        if let Ok((value, _)) = record {
             sample.push(value);
         }
-        Ok(sample.len() < SAMPLE_RECORDS)
+        if sample.len() >= BATCH_ROWS {
+            merge(source, &mut merged, &mut sample)?;
+        }
+        Ok(true)
     })?;
-    let values = sample.into_iter().map(Ok::<_, ArrowError>);
-    infer_json_schema_from_iterator(values).map_err(|error| source.unreadable(&Error::from(error)))
+    merge(source, &mut merged, &mut sample)?;
+    Ok(merged.unwrap_or_else(Schema::empty))
 }
+
+/// Infers the columns of some records, which are taken, and adds them to those of others.
+fn merge(source: &Source, merged: &mut Option<Schema>, sample: &mut Vec<Value>) -> Result<()> {
+    if sample.is_empty() {
+        return Ok(());
+    }
+    let values = sample.drain(..).map(Ok::<_, ArrowError>);
+    let schema = infer_json_schema_from_iterator(values);
+    let schema = schema.map_err(|error| source.unreadable(&Error::from(error)))?;
+    *merged = Some(match merged.take() {
+        None => schema,
+        Some(before) => Schema::new(both_fields(source, before.fields(), schema.fields())?),
+    });
+    Ok(())
+}
+
+fn both_fields(source: &Source, a: &Fields, b: &Fields) -> Result<Fields> {
+    let mut all: Vec<FieldRef> = a.iter().cloned().collect();
+    for field in b {
+        match all.iter_mut().find(|it| it.name() == field.name()) {
+            None => all.push(Arc::clone(field)),
+            Some(known) => {
+                let kind = both(source, known.name(), known.data_type(), field.data_type())?;
+                *known = Arc::new(Field::clone(known).with_data_type(kind));
+            }
+        }
+    }
+    Ok(all.into())
+}
+
+/// A type for the values of both, as Arrow infers it from values of one batch.
+fn both(source: &Source, name: &str, a: &DataType, b: &DataType) -> Result<DataType> {
+    use DataType::{Float64, Int64, List, Null, Struct, Utf8};
+    Ok(match (a, b) {
+        (a, b) if a == b => a.clone(),
+        (Null, other) | (other, Null) => other.clone(),
+        (Int64, Float64) | (Float64, Int64) => Float64,
+        (Struct(a), Struct(b)) => Struct(both_fields(source, a, b)?),
+        (Struct(_), _) | (_, Struct(_)) => {
+            return Err(
+                source.unreadable(&format!("column `{name}` is an object in some records only"))
+            );
+        }
+        (List(a), List(b)) => {
+            let kind = both(source, name, a.data_type(), b.data_type())?;
+            List(Field::clone(a).with_data_type(kind).into())
+        }
+        (List(element), scalar) | (scalar, List(element)) => {
+            let kind = both(source, name, element.data_type(), scalar)?;
+            List(Field::clone(element).with_data_type(kind).into())
+        }
+        _ => Utf8,
+    })
+}
+
+/// Records that are read together, each with its line and text.
+type Chunk = Vec<(u64, String)>;
 
 pub(super) fn batches(
     source: &Source,
@@ -34,12 +100,18 @@ pub(super) fn batches(
 ) -> Result<()> {
     let plain: SchemaRef =
         Schema::new(wanted.fields().iter().map(plain_field).collect::<Fields>()).into();
-    let mut chunk: Vec<(u64, Value)> = Vec::new();
+    let shape = Shape::of_fields(wanted.fields());
+    let mut chunk: Chunk = Vec::new();
     let mut goes_on = true;
-    records(source, &mut |line, value| {
-        match value {
-            Ok(value) if value.is_object() => chunk.push((line, value)),
-            Ok(value) => bad.take(source, line, "it is no JSON object", &value.to_string())?,
+    records(source, &mut |line, record| {
+        match record {
+            Ok((mut value, text)) if value.is_object() => match shape.fit(&mut value) {
+                // As it was written: a number may have more digits than a float has.
+                Ok(false) => chunk.push((line, text)),
+                Ok(true) => chunk.push((line, value.to_string())),
+                Err(why) => bad.take(source, line, &why, &text)?,
+            },
+            Ok((_, text)) => bad.take(source, line, "it is no JSON object", &text)?,
             Err((why, text)) => bad.take(source, line, &why, &text)?,
         }
         if chunk.len() >= BATCH_ROWS {
@@ -58,30 +130,33 @@ fn convert(
     source: &Source,
     plain: &SchemaRef,
     wanted: &SchemaRef,
-    chunk: &mut Vec<(u64, Value)>,
+    chunk: &mut Chunk,
     bad: &BadRecords,
 ) -> Result<RecordBatch> {
     let records = std::mem::take(chunk);
-    let values: Vec<&Value> = records.iter().map(|(_, value)| value).collect();
-    if let Ok(batch) = decode(plain, wanted, &values) {
+    let texts: Vec<&str> = records.iter().map(|(_, text)| text.as_str()).collect();
+    if let Ok(batch) = decode(plain, wanted, &texts) {
         return Ok(batch);
     }
     let mut good = Vec::new();
-    for (line, value) in &records {
-        match decode(plain, wanted, &[value]) {
-            Ok(_) => good.push(value),
-            Err(error) => bad.take(source, *line, &error.to_string(), &value.to_string())?,
+    for (line, text) in &records {
+        match decode(plain, wanted, &[text]) {
+            Ok(_) => good.push(text.as_str()),
+            Err(error) => bad.take(source, *line, &error.to_string(), text)?,
         }
     }
     decode(plain, wanted, &good)
 }
 
-fn decode(plain: &SchemaRef, wanted: &SchemaRef, values: &[&Value]) -> Result<RecordBatch> {
+fn decode(plain: &SchemaRef, wanted: &SchemaRef, texts: &[&str]) -> Result<RecordBatch> {
     let mut decoder = ReaderBuilder::new(plain.clone())
-        .with_batch_size(values.len().max(1))
+        .with_batch_size(texts.len().max(1))
         .with_coerce_primitive(true)
         .build_decoder()?;
-    decoder.serialize(values)?;
+    for text in texts {
+        decoder.decode(text.as_bytes())?;
+        decoder.decode(b"\n")?;
+    }
     match decoder.flush()? {
         Some(batch) => conform(&batch, wanted),
         None => Ok(RecordBatch::new_empty(wanted.clone())),
@@ -111,43 +186,132 @@ fn plain(kind: &DataType) -> DataType {
     }
 }
 
-/// A record, or why it is none and its text.
-type Parsed = std::result::Result<Value, (String, String)>;
+/// A record and its text, or why it is none and its text.
+type Parsed = std::result::Result<(Value, String), (String, String)>;
 type Take<'a> = dyn FnMut(u64, Parsed) -> Result<bool> + 'a;
 
 /// Calls `take` with each record and its line (in an array, its number), until it says to stop.
 fn records(source: &Source, take: &mut Take<'_>) -> Result<()> {
     let mut reader = BufReader::new(source.open()?);
     let unreadable = |error: std::io::Error| source.unreadable(&error);
+    if reader.fill_buf().map_err(unreadable)?.starts_with(b"\xef\xbb\xbf") {
+        reader.consume(3);
+    }
     // What the file is tells its first character.
+    let mut line = 1;
     let first = loop {
         let buffer = reader.fill_buf().map_err(unreadable)?;
         let Some(byte) = buffer.first().copied() else { return Ok(()) };
         if !byte.is_ascii_whitespace() {
             break byte;
         }
+        line += u64::from(byte == b'\n');
         reader.consume(1);
     };
-    if first == b'[' {
-        return array(source, reader, take);
+    match first {
+        b'[' => array(source, reader, take),
+        _ => Lines { source, reader, line, read: VecDeque::new() }.records(take),
     }
-    let mut text = String::new();
-    for line in 1_u64.. {
-        text.clear();
-        if reader.read_line(&mut text).map_err(unreadable)? == 0 {
-            return Ok(());
+}
+
+/// Bytes that a record of several lines may have.
+const RECORD_BYTES_MAX: usize = 64 << 20;
+
+/// Objects one after the other, each on a line, or on several.
+struct Lines<'a, R> {
+    source: &'a Source,
+    reader: R,
+    /// The number of the next line that is given out.
+    line: u64,
+    /// Lines that were read to see whether a record goes on in them.
+    read: VecDeque<String>,
+}
+
+impl<R: BufRead> Lines<'_, R> {
+    fn next(&mut self) -> Result<Option<String>> {
+        if let Some(line) = self.read.pop_front() {
+            return Ok(Some(line));
         }
-        if text.trim().is_empty() {
-            continue;
-        }
-        let why = |error: serde_json::Error| format!("it is no JSON: {error}");
-        let value =
-            serde_json::from_str(&text).map_err(|error| (why(error), text.trim_end().to_owned()));
-        if !take(line, value)? {
-            return Ok(());
+        let mut line = Vec::new();
+        let read = self.reader.read_until(b'\n', &mut line);
+        match read.map_err(|error| self.source.unreadable(&error))? {
+            0 => Ok(None),
+            // What is not UTF-8 is no JSON either, and told so with its line.
+            _ => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
         }
     }
-    Ok(())
+
+    fn records(mut self, take: &mut Take<'_>) -> Result<()> {
+        while let Some(text) = self.next()? {
+            let (line, mut lines) = (self.line, 1);
+            let mut record = text.trim().to_owned();
+            if record.contains(char::REPLACEMENT_CHARACTER) {
+                let why = "it is not UTF-8".to_owned();
+                self.line += 1;
+                if !take(line, Err((why, record)))? {
+                    return Ok(());
+                }
+                continue;
+            }
+            let parsed = match serde_json::from_str::<Value>(&record) {
+                _ if record.is_empty() => {
+                    self.line += 1;
+                    continue;
+                }
+                Err(error) if error.is_eof() => match self.rest(&record)? {
+                    Some((value, whole, count)) => {
+                        (record, lines) = (whole, count);
+                        Ok(value)
+                    }
+                    None => Err(error),
+                },
+                parsed => parsed,
+            };
+            self.line += lines;
+            let why = |error: serde_json::Error| format!("it is no JSON: {error}");
+            let parsed = match parsed {
+                Ok(value) => Ok((value, record)),
+                Err(error) => Err((why(error), record)),
+            };
+            if !take(line, parsed)? {
+                return Ok(());
+            }
+        }
+        Ok(())
+    }
+
+    /// A record that goes on in the next lines, with its text and its lines; `None` if what follows is no part
+    /// of it.
+    fn rest(&mut self, begun: &str) -> Result<Option<(Value, String, u64)>> {
+        let mut record = begun.to_owned();
+        let mut ahead = VecDeque::new();
+        let found = loop {
+            let Some(line) = self.next()? else { break None };
+            record.push('\n');
+            record.push_str(line.trim_end());
+            ahead.push_back(line);
+            // Most lines end no object.
+            if !record.ends_with('}') {
+                if record.len() > RECORD_BYTES_MAX {
+                    break None;
+                }
+                continue;
+            }
+            match serde_json::from_str(&record) {
+                Ok(value) => break Some(value),
+                Err(error) if error.is_eof() && record.len() <= RECORD_BYTES_MAX => {}
+                Err(_) => break None,
+            }
+        };
+        match found {
+            Some(value) => Ok(Some((value, record, ahead.len() as u64 + 1))),
+            None => {
+                ahead.append(&mut self.read);
+                self.read = ahead;
+                Ok(None)
+            }
+        }
+    }
 }
 
 /// Reads an array without holding it.
@@ -193,9 +357,14 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> std::result::Result<(), A::Error> {
         let mut number = 0;
-        while let Some(value) = items.next_element::<Value>()? {
+        while let Some(text) = items.next_element::<Box<RawValue>>()? {
             number += 1;
-            let stop = match (self.take)(number, Ok(value)) {
+            let text = text.get().to_owned();
+            let parsed = match serde_json::from_str(&text) {
+                Ok(value) => Ok((value, text)),
+                Err(error) => Err((error.to_string(), text)),
+            };
+            let stop = match (self.take)(number, parsed) {
                 Ok(true) => continue,
                 Ok(false) => Stop::Enough,
                 Err(error) => Stop::Failed(error),

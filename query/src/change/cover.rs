@@ -18,6 +18,7 @@ use icefield_table::snapshot::Version;
 
 use crate::Result;
 use crate::scan::{columns, query_schema, sieve};
+use crate::statement::{floats, in_lists};
 
 /// The condition of a plan's one Filter over one table, with its columns unqualified. `None` if it
 /// has a subquery, or if there is more than a Filter.
@@ -38,6 +39,12 @@ pub(crate) fn predicate(logical: &LogicalPlan) -> Option<Expr> {
             _ => return None,
         }
     }
+}
+
+/// Whether an expression is about columns that the table itself has, and not about where rows are.
+fn is_of(expr: &Expr, version: &Version) -> bool {
+    let fields = version.schema.as_struct().fields();
+    expr.column_refs().iter().all(|it| fields.iter().any(|field| field.name == it.name))
 }
 
 fn has_subquery(expr: &Expr) -> bool {
@@ -75,7 +82,7 @@ pub(super) async fn covered(
     condition: &Expr,
 ) -> Result<HashSet<String>> {
     let everything = *condition == lit(true);
-    if !everything && !is_plain(condition) {
+    if !everything && !(is_plain(condition) && is_of(condition, version)) {
         return Ok(HashSet::new());
     }
     let schema = query_schema(table, version)?;
@@ -200,7 +207,7 @@ pub(crate) fn optimized(logical: &LogicalPlan) -> Option<Vec<Expr>> {
 }
 
 /// The parts of a plan's Filter that are about one table alone, with its columns unqualified.
-pub(super) fn conjuncts(logical: &LogicalPlan) -> Option<Expr> {
+pub(super) fn conjuncts(logical: &LogicalPlan, version: &Version) -> Option<Expr> {
     let mut plan = logical;
     loop {
         plan = match plan {
@@ -208,7 +215,7 @@ pub(super) fn conjuncts(logical: &LogicalPlan) -> Option<Expr> {
             LogicalPlan::SubqueryAlias(it) => &it.input,
             LogicalPlan::Filter(it) => {
                 let parts = split_conjunction(&it.predicate).into_iter();
-                let parts = parts.filter(|it| !has_subquery(it)).cloned();
+                let parts = parts.filter(|it| !has_subquery(it) && is_of(it, version)).cloned();
                 return conjunction(parts).and_then(unqualified);
             }
             _ => return None,
@@ -226,6 +233,7 @@ pub(super) fn simplified(expr: Expr, schema: &arrow::datatypes::SchemaRef) -> Re
     let columns = Arc::new(DFSchema::try_from(schema.as_ref().clone())?);
     let context = SimplifyContext::builder().with_schema(Arc::clone(&columns)).build();
     let simplifier = ExprSimplifier::new(context);
+    let expr = floats::beside(expr, &columns)?;
     let typed = simplifier.coerce(expr, &columns)?;
-    Ok(simplifier.simplify(typed)?)
+    Ok(simplifier.simplify(in_lists::joined(typed)?.data)?)
 }

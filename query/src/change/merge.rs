@@ -127,7 +127,12 @@ impl Rewriter<'_> {
         {
             **subquery = rows;
         }
-        let mut made = self.made(Kind::Merge, outer, Condition::Joined);
+        // A clause for rows that nothing matches looks at all of them.
+        let condition = match has(Rows::OnlyTarget) {
+            true => Condition::Joined(None),
+            false => self.joined_where(Some(&merge.on))?,
+        };
+        let mut made = self.made(Kind::Merge, outer, condition);
         // A row that is deleted whatever matches it may match as often as it likes.
         let matched: Vec<_> = branches.iter().filter(|it| it.rows == Rows::Matched).collect();
         made.once = match matched.as_slice() {

@@ -87,8 +87,8 @@ pub(crate) enum Condition {
     All,
     /// Those that a SELECT gives, which asks nothing else.
     Where(Box<Statement>),
-    /// Those that go with another table.
-    Joined,
+    /// Those that go with another table, and fulfil what is asked of them alone, as a SELECT gives them.
+    Joined(Option<Box<Statement>>),
 }
 
 /// A row change as the queries it comes to.
@@ -289,6 +289,59 @@ impl Rewriter<'_> {
         Ok(Condition::Where(Box::new(query(rows))))
     }
 
+    /// The same with the parts of a join's condition that are about the target alone.
+    pub(super) fn joined_where(&self, condition: Option<&Expr>) -> Result<Condition> {
+        let mut own = Vec::new();
+        if let Some(condition) = condition {
+            self.own_parts(condition, &mut own);
+        }
+        let both = |left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: ast::BinaryOperator::And,
+            right: Box::new(right),
+        };
+        Ok(match own.into_iter().reduce(both) {
+            None => Condition::Joined(None),
+            Some(own) => match self.rows_where(&own)? {
+                Condition::Where(rows) => Condition::Joined(Some(rows)),
+                other => other,
+            },
+        })
+    }
+
+    fn own_parts(&self, condition: &Expr, own: &mut Vec<Expr>) {
+        match condition {
+            Expr::Nested(inner) => self.own_parts(inner, own),
+            Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
+                self.own_parts(left, own);
+                self.own_parts(right, own);
+            }
+            part => {
+                let (mut names, mut others) = (0, 0);
+                let _ = ast::visit_expressions(part, |it| {
+                    match it {
+                        Expr::CompoundIdentifier(idents)
+                            if idents.len() == 2
+                                && idents.first().map(folded) == Some(folded(&self.alias)) =>
+                        {
+                            names += 1;
+                        }
+                        Expr::CompoundIdentifier(_)
+                        | Expr::Identifier(_)
+                        | Expr::Subquery(_)
+                        | Expr::InSubquery { .. }
+                        | Expr::Exists { .. } => others += 1,
+                        _ => {}
+                    }
+                    ControlFlow::<()>::Continue(())
+                });
+                if names > 0 && others == 0 {
+                    own.push(part.clone());
+                }
+            }
+        }
+    }
+
     fn delete(&self, delete: ast::Delete) -> Result<Rewritten> {
         if !delete.order_by.is_empty() || delete.limit.is_some() || delete.returning.is_some() {
             return Err(Error::unsupported("DELETE takes no ORDER BY, LIMIT or RETURNING"));
@@ -299,7 +352,7 @@ impl Rewriter<'_> {
         let condition = match (&delete.using, &delete.selection) {
             (Some(using), _) => {
                 inner.from.extend(using.iter().cloned());
-                Condition::Joined
+                self.joined_where(delete.selection.as_ref())?
             }
             (None, Some(condition)) => self.rows_where(condition)?,
             (None, None) => Condition::All,
@@ -338,7 +391,7 @@ impl Rewriter<'_> {
         let condition = match (update.from, &update.selection) {
             (Some(ast::UpdateTableFromKind::AfterSet(tables)), _) => {
                 inner.from.extend(tables);
-                Condition::Joined
+                self.joined_where(update.selection.as_ref())?
             }
             (Some(_), _) => {
                 return Err(Error::unsupported("FROM stands after SET: UPDATE t SET … FROM s"));
@@ -346,7 +399,7 @@ impl Rewriter<'_> {
             (None, Some(condition)) => self.rows_where(condition)?,
             (None, None) => Condition::All,
         };
-        let once = matches!(condition, Condition::Joined);
+        let once = matches!(condition, Condition::Joined(_));
         let mut made = self.made(Kind::Update, rows, condition);
         made.once = once;
         made.in_place = in_place;
@@ -480,7 +533,7 @@ impl Rewriter<'_> {
         };
         let condition = match overwritten {
             Some(condition) => self.rows_where(condition)?,
-            None => Condition::Joined,
+            None => Condition::Joined(None),
         };
         let mut made = self.made(kind, *source, condition);
         if !insert.columns.is_empty() {

@@ -16,6 +16,8 @@ use datafusion::sql::sqlparser::ast::BinaryOperator;
 
 use crate::Error;
 
+const NAMES: [&str; 3] = ["checked_add", "checked_subtract", "checked_multiply"];
+
 /// Plans arithmetic of integers as calls of checked functions.
 #[derive(Debug)]
 pub(crate) struct CheckedMath;
@@ -32,10 +34,14 @@ impl ExprPlanner for CheckedMath {
             BinaryOperator::Multiply => '*',
             _ => return Ok(PlannerResult::Original(expr)),
         };
-        let is_integer = |expr: &Expr| match expr.get_type(schema) {
-            Ok(kind) => kind.is_signed_integer(),
-            Err(_) => false,
+        // DataFusion works out the type of a call from those of all that is in it, and their names.
+        let kind = |expr: &Expr| match expr {
+            Expr::ScalarFunction(call) if NAMES.contains(&call.func.name()) => {
+                Some(DataType::Int64)
+            }
+            expr => expr.get_type(schema).ok(),
         };
+        let is_integer = |expr: &Expr| kind(expr).is_some_and(|it| it.is_signed_integer());
         if !is_integer(&expr.left) || !is_integer(&expr.right) {
             return Ok(PlannerResult::Original(expr));
         }
@@ -43,8 +49,8 @@ impl ExprPlanner for CheckedMath {
             sign,
             signature: Signature::exact(vec![DataType::Int64; 2], Volatility::Immutable),
         });
-        let wide = |expr: Expr| match expr.get_type(schema) {
-            Ok(DataType::Int64) => expr,
+        let wide = |expr: Expr| match kind(&expr) {
+            Some(DataType::Int64) => expr,
             _ => cast(expr, DataType::Int64),
         };
         let arguments = vec![wide(expr.left), wide(expr.right)];
@@ -61,10 +67,11 @@ struct Checked {
 
 impl ScalarUDFImpl for Checked {
     fn name(&self) -> &str {
+        let [add, subtract, multiply] = NAMES;
         match self.sign {
-            '+' => "checked_add",
-            '-' => "checked_subtract",
-            _ => "checked_multiply",
+            '+' => add,
+            '-' => subtract,
+            _ => multiply,
         }
     }
 

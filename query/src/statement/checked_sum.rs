@@ -76,7 +76,10 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        sum_udaf().create_sliding_accumulator(arguments)
+        match is_ours(&arguments) {
+            true => Ok(Box::new(Sliding { sum: 0, count: 0 })),
+            false => sum_udaf().create_sliding_accumulator(arguments),
+        }
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -131,6 +134,56 @@ impl Accumulator for One {
 
     fn state(&mut self) -> Result<Vec<ScalarValue>> {
         Ok(vec![self.answer()?])
+    }
+
+    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
+        self.update_batch(states)
+    }
+}
+
+/// The sum of the rows of a frame that moves.
+#[derive(Debug)]
+struct Sliding {
+    sum: i128,
+    /// Rows in it that are not null.
+    count: usize,
+}
+
+impl Sliding {
+    fn of(values: &[ArrayRef]) -> (i128, usize) {
+        let Some(values) = values.first() else { return (0, 0) };
+        let values = values.as_primitive::<Int64Type>();
+        (values.iter().flatten().map(i128::from).sum(), values.len() - values.null_count())
+    }
+}
+
+impl Accumulator for Sliding {
+    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let (sum, count) = Self::of(values);
+        (self.sum, self.count) = (self.sum + sum, self.count + count);
+        Ok(())
+    }
+
+    fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
+        let (sum, count) = Self::of(values);
+        (self.sum, self.count) = (self.sum - sum, self.count - count);
+        Ok(())
+    }
+
+    fn supports_retract_batch(&self) -> bool {
+        true
+    }
+
+    fn evaluate(&mut self) -> Result<ScalarValue> {
+        One { sum: (self.count > 0).then_some(self.sum) }.answer()
+    }
+
+    fn size(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn state(&mut self) -> Result<Vec<ScalarValue>> {
+        Ok(vec![self.evaluate()?])
     }
 
     fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {

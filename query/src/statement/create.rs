@@ -165,6 +165,7 @@ pub(super) fn properties(parser: &mut Parser<'_>) -> Result<HashMap<String, Stri
                 return Err(Error::invalid(format!("expected a property's value, found {other}")));
             }
         };
+        refuse_senseless(&key, &value)?;
         out.insert(key, value);
         if !parser.consume_token(&Token::Comma) {
             break;
@@ -172,6 +173,25 @@ pub(super) fn properties(parser: &mut Parser<'_>) -> Result<HashMap<String, Stri
     }
     parser.expect_token(&Token::RParen).map_err(sql)?;
     Ok(out)
+}
+
+/// Refuses a value that would be taken for another, or for none.
+fn refuse_senseless(key: &str, value: &str) -> Result<()> {
+    let values: &[&str] = match key {
+        "write.delete.mode" | "write.update.mode" | "write.merge.mode" => {
+            &["copy-on-write", "merge-on-read"]
+        }
+        "write.delete.isolation-level"
+        | "write.update.isolation-level"
+        | "write.merge.isolation-level" => &["serializable", "snapshot"],
+        "write.format.default" => &["parquet"],
+        _ => return Ok(()),
+    };
+    match values.contains(&value) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!("property `{key}` cannot be `{value}`"))
+            .with_hint(format!("it is {}", values.join(" or ")))),
+    }
 }
 
 fn column(parser: &mut Parser<'_>) -> Result<NestedFieldRef> {

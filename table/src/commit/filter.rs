@@ -17,7 +17,7 @@ use crate::manifest::{DataFile, ManifestEntry};
 use crate::table::Table;
 use crate::{location, partition};
 
-/// What a change took out of a table, and the delete files it put in.
+/// What a change took out of a table, without metrics, and the delete files it put in.
 #[derive(Debug, Default)]
 pub(super) struct Gone {
     pub(super) data: Vec<DataFile>,
@@ -142,7 +142,7 @@ impl Without<'_> {
             if places.contains(&index) {
                 entry.status = ManifestStatus::Deleted;
                 entry.snapshot_id = Some(self.snapshot_id);
-                gone.push(entry.file.clone());
+                gone.push(entry.file.clone().without_metrics());
             }
             writer.add(&entry)?;
         }
