@@ -127,3 +127,113 @@ fn queries_stay_within_their_memory() {
     ]);
     assert_eq!(joined, "n\n1000000\n");
 }
+
+#[test]
+fn nothing_in_a_file_is_lost_without_a_word() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, name STRING, st STRUCT<x INT>, d DECIMAL(38, 10))");
+    // Names in another case, also inside, and numbers with more digits than a float has.
+    let json = lake.file(
+        "a.ndjson",
+        "\n{\"ID\": 5, \"Name\": \"x\", \"ST\": {\"X\": 1}, \"d\": 1234567890.0123456789}\n",
+    );
+    lake.ok(&["ingest", &json, "--into", "raw.t"]);
+    assert_eq!(
+        lake.rows("SELECT id, name, st['x'], CAST(d AS STRING) FROM raw.t"),
+        [[json!(5), json!("x"), json!(1), json!("1234567890.0123456789")]]
+    );
+    let fraction = lake.file("b.ndjson", "\n\n{\"id\": 1.7}\n");
+    let error = lake.fails(&["ingest", &fraction, "--into", "raw.t"], 1);
+    assert!(error.contains("line 3") && error.contains("1.7 is no whole number"), "{error}");
+    // A key that comes late, and one inside another.
+    let mut late: String = (0..9000).map(|it| format!("{{\"id\": {it}}}\n")).collect();
+    late.push_str("{\"id\": -1, \"extra\": \"precious\"}\n");
+    let late = lake.file("late.ndjson", &late);
+    let error = lake.fails(&["ingest", &late, "--into", "raw.t"], 1);
+    assert!(error.contains("`extra`"), "{error}");
+    lake.ok(&["ingest", &late, "--into", "raw.new"]);
+    assert_eq!(lake.value("SELECT extra FROM raw.new WHERE id = -1"), json!("precious"));
+    let inside = lake.file("inside.ndjson", "{\"id\": 6, \"st\": {\"x\": 1, \"zzz\": 2}}\n");
+    let error = lake.fails(&["ingest", &inside, "--into", "raw.t"], 1);
+    assert!(error.contains("`st.zzz`"), "{error}");
+    lake.ok(&["ingest", &inside, "--into", "raw.t", "--evolve"]);
+    assert_eq!(lake.value("SELECT st['zzz'] FROM raw.t WHERE id = 6"), json!(2));
+    for (name, text) in [
+        ("twice.csv", "id,id\n1,2\n"),
+        ("cases.csv", "id,ID\n1,2\n"),
+        ("cases.json", "[{\"a\": 1, \"A\": 2}]"),
+    ] {
+        let file = lake.file(name, text);
+        let error = lake.fails(&["ingest", &file, "--into", "raw.twice"], 1);
+        assert!(error.contains("cannot be told from"), "{error}");
+    }
+}
+
+#[test]
+fn json_may_be_written_for_people() {
+    let lake = Lake::new();
+    let text = "\u{feff}{\n  \"id\": 1,\n  \"tags\": [\n    \"a\"\n  ]\n}\n{\"id\": 2}\n{\n  \"id\": 3\n}\n";
+    let file = lake.file("a.json", text);
+    lake.ok(&["ingest", &file, "--into", "raw.j"]);
+    assert_eq!(lake.rows("SELECT id FROM raw.j ORDER BY id"), [[json!(1)], [json!(2)], [json!(3)]]);
+    // A record that was cut is one bad record, and the next is none.
+    let cut = lake.file("cut.ndjson", "{\"id\": 4\n{\"id\": 5}\n");
+    let error = lake.fails(&["ingest", &cut, "--into", "raw.j"], 1);
+    assert!(error.contains("cut.ndjson`, line 1: it is no JSON"), "{error}");
+    lake.ok(&["ingest", &cut, "--into", "raw.j", "--bad-records", "bad.ndjson"]);
+    assert_eq!(lake.value("SELECT count(*) FROM raw.j WHERE id = 5"), json!(1));
+    let empty = lake.file("empty.ndjson", "{\"v\": {}, \"id\": 1}\n");
+    let error = lake.fails(&["ingest", &empty, "--into", "raw.e"], 1);
+    assert!(error.contains("empty.ndjson") && error.contains("`v`"), "{error}");
+}
+
+#[test]
+fn bad_records_are_added_to_their_file() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT NOT NULL)");
+    let set_aside = |name: &str, text: &str| {
+        let file = lake.file(name, text);
+        lake.ok(&["ingest", &file, "--into", "raw.t", "--bad-records", "bad.ndjson"]);
+        std::fs::read_to_string(lake.folder().join("bad.ndjson")).unwrap().lines().count()
+    };
+    assert_eq!(set_aside("a.csv", "id\n1\nx\n"), 1);
+    assert_eq!(set_aside("b.csv", "id\n2\ny\n\"\"\n"), 3, "those of the first, too");
+    assert_eq!(set_aside("a.csv", "id\n1\nx\n"), 3, "nothing new");
+    assert_eq!(lake.rows("SELECT id FROM raw.t ORDER BY id"), [[json!(1)], [json!(2)]]);
+    // Neither does a job that fails leave any, nor is what is read written over.
+    let good = lake.file("c.csv", "id\nz\n");
+    let broken = lake.file("d.parquet", "not Parquet");
+    let args = ["ingest", &good, &broken, "--into", "raw.t", "--bad-records", "bad.ndjson"];
+    lake.fails(&args, 1);
+    let error = lake.fails(&["ingest", &good, "--into", "raw.t", "--bad-records", &good], 1);
+    assert!(error.contains("which is to be loaded"), "{error}");
+    assert_eq!(std::fs::read_to_string(&good).unwrap(), "id\nz\n");
+    let bad = std::fs::read_to_string(lake.folder().join("bad.ndjson")).unwrap();
+    assert_eq!(bad.lines().count(), 3);
+}
+
+#[test]
+fn a_file_in_two_spellings_is_one_file() {
+    let lake = Lake::new();
+    let file = lake.file("n.csv", "n\n1\n");
+    let other = lake.folder().join("warehouse/../n.csv").display().to_string();
+    std::fs::create_dir_all(lake.warehouse()).unwrap();
+    std::os::unix::fs::symlink(&file, lake.folder().join("link.csv")).unwrap();
+    let out = lake.ok(&["ingest", &file, &other, "link.csv", "n.csv", "--into", "raw.n"]);
+    assert!(out.starts_with("1 rows from 1 file"), "{out}");
+}
+
+#[test]
+fn compressed_bytes_are_known_without_a_name() {
+    let lake = Lake::new();
+    let data = std::fs::read(repository("demo/data/flights-2013-03.csv.gz")).unwrap();
+    let mut piped = lake
+        .command(&["ingest", "-", "--input-format", "csv", "--into", "raw.f"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    piped.stdin.take().unwrap().write_all(&data).unwrap();
+    assert!(piped.wait().unwrap().success());
+    assert_eq!(lake.value("SELECT count(*) FROM raw.f"), json!(4578));
+}

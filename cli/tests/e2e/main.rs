@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests fail by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a test reads a pipe beside waiting")]
 
+mod answers;
 mod bad_input;
 mod changes;
 mod crash;

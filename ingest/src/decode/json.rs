@@ -108,7 +108,10 @@ pub(super) fn batches(
             Ok((mut value, text)) if value.is_object() => match shape.fit(&mut value) {
                 // As it was written: a number may have more digits than a float has.
                 Ok(false) => chunk.push((line, text)),
-                Ok(true) => chunk.push((line, value.to_string())),
+                Ok(true) => match shape.renamed(&text) {
+                    Ok(renamed) => chunk.push((line, renamed)),
+                    Err(error) => bad.take(source, line, &error.to_string(), &text)?,
+                },
                 Err(why) => bad.take(source, line, &why, &text)?,
             },
             Ok((_, text)) => bad.take(source, line, "it is no JSON object", &text)?,

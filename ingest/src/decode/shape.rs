@@ -1,8 +1,9 @@
 //! JSON objects in the shape of a table's columns: names in the table's case, no number cut short.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::{DataType, Fields};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// What values of a type look like, as far as they have to be looked at.
@@ -103,6 +104,43 @@ fn rename(
     Ok(!others.is_empty())
 }
 
+impl Shape {
+    /// The text of a value that [`Self::fit`] changed, with the same names and its numbers as they were written.
+    pub(super) fn renamed(&self, text: &str) -> serde_json::Result<String> {
+        match self {
+            Self::Object { fields, folded } if text.starts_with('{') => {
+                let object: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+                let mut parts = Vec::with_capacity(object.len());
+                for (key, value) in object {
+                    let exact = fields.contains_key(&key);
+                    let name = folded.get(&key.to_lowercase()).filter(|_| !exact);
+                    let name = name.unwrap_or(&key);
+                    let value = match fields.get(name) {
+                        Some(shape) => shape.renamed(value.get())?,
+                        None => value.get().to_owned(),
+                    };
+                    parts.push(format!("{}:{value}", serde_json::to_string(name)?));
+                }
+                Ok(format!("{{{}}}", parts.join(",")))
+            }
+            Self::List(shape) if text.starts_with('[') => {
+                let values: Vec<&RawValue> = serde_json::from_str(text)?;
+                let values = values.into_iter().map(|it| shape.renamed(it.get()));
+                Ok(format!("[{}]", values.collect::<serde_json::Result<Vec<_>>>()?.join(",")))
+            }
+            Self::Map(shape) if text.starts_with('{') => {
+                let object: BTreeMap<String, &RawValue> = serde_json::from_str(text)?;
+                let parts = object.into_iter().map(|(key, value)| {
+                    let key = serde_json::to_string(&key)?;
+                    Ok(format!("{key}:{}", shape.renamed(value.get())?))
+                });
+                Ok(format!("{{{}}}", parts.collect::<serde_json::Result<Vec<_>>>()?.join(",")))
+            }
+            _ => Ok(text.to_owned()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use arrow::datatypes::Field;
@@ -122,6 +160,9 @@ mod tests {
         let mut value = json!({ "ID": 1, "l": [{ "x": 2 }], "more": 3 });
         assert_eq!(shape.fit(&mut value), Ok(true));
         assert_eq!(value, json!({ "id": 1, "l": [{ "X": 2 }], "more": 3 }));
+        let text = r#"{"ID": 1, "l": [{"x": 2.000000000000000000001}], "m": null}"#;
+        let wanted = r#"{"id":1,"l":[{"X":2.000000000000000000001}],"m":null}"#;
+        assert_eq!(shape.renamed(text).unwrap(), wanted);
         assert_eq!(shape.fit(&mut json!({ "id": 1.0 })), Ok(false));
         let error = shape.fit(&mut json!({ "l": [{ "X": 1.7 }] })).unwrap_err();
         assert_eq!(error, "`l`: `X`: 1.7 is no whole number");

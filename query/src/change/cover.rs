@@ -82,7 +82,8 @@ pub(super) async fn covered(
     condition: &Expr,
 ) -> Result<HashSet<String>> {
     let everything = *condition == lit(true);
-    if !everything && !(is_plain(condition) && is_of(condition, version)) {
+    let is_fit = is_plain(condition) && is_of(condition, version);
+    if !everything && !is_fit {
         return Ok(HashSet::new());
     }
     let schema = query_schema(table, version)?;

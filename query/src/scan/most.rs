@@ -73,8 +73,10 @@ fn most<T: Copy + Default>(values: &[T], mask: &BooleanBuffer, count: usize) -> 
         if let Some(slots) = out.get_mut(start..).and_then(<[T]>::first_chunk_mut::<64>) {
             let mut rest = word;
             for value in chunk {
-                // Never more than 63, which the compiler does not know.
-                slots[(next - start) % 64] = *value;
+                // It is never more than 63; said so, nothing has to be checked.
+                if let Some(slot) = slots.get_mut((next - start) % 64) {
+                    *slot = *value;
+                }
                 next += usize::from(rest & 1 == 1);
                 rest >>= 1;
             }

@@ -88,7 +88,8 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             let answers = results.into_iter().any(|it| is_float(it));
             let compared = it.when_then_expr.iter().map(|(when, _)| when);
             let compares = it.expr.iter().chain(compared).any(|it| is_float(it));
-            if !answers && !(compares && it.expr.is_some()) {
+            let compares = compares && it.expr.is_some();
+            if !answers && !compares {
                 return Transformed::no(Expr::Case(it));
             }
             let floats =

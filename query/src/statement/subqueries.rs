@@ -151,11 +151,7 @@ fn single(expr: Expr) -> Result<Transformed<Expr>> {
 }
 
 /// A column of the first row; if none is named, the first.
-fn first(
-    rows: &Arc<LogicalPlan>,
-    order: Vec<SortExpr>,
-    column: Option<Expr>,
-) -> Result<Expr> {
+fn first(rows: &Arc<LogicalPlan>, order: Vec<SortExpr>, column: Option<Expr>) -> Result<Expr> {
     let column = column.or_else(|| rows.schema().iter().next().map(Expr::from));
     let column = column.unwrap_or_else(|| lit(ScalarValue::Null));
     let rows = LogicalPlanBuilder::from(rows.as_ref().clone());

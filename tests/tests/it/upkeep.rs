@@ -5,6 +5,7 @@ mod beside;
 mod expire;
 mod faults;
 mod orphans;
+mod rewrites;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

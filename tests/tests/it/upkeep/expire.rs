@@ -125,6 +125,81 @@ async fn t61_snapshots_that_no_branch_leads_to_stay_while_they_are_young() {
     assert_eq!(lake.ids(&format!("raw.t FOR VERSION AS OF {}", made[4])).await.len(), 5);
 }
 
+#[tokio::test]
+async fn t61_appends_that_come_meanwhile_are_no_reason_to_begin_again() {
+    let (lake, made) = five_snapshots().await;
+    lake.meanwhile_run("INSERT INTO raw.t VALUES (6)");
+    lake.call(&expire("")).await;
+    assert!(lake.is_over());
+    let left = snapshots(&lake).await;
+    assert!(
+        left.contains(&lake.head().await) && left.is_disjoint(&made[..4].iter().copied().collect())
+    );
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn t61_a_tag_that_comes_meanwhile_holds_its_snapshot() {
+    let (lake, made) = five_snapshots().await;
+    let (other, tagged) = (lake.other(), made[1]);
+    lake.meanwhile(async move {
+        let sql = format!("ALTER TABLE raw.t CREATE TAG held AS OF VERSION {tagged}");
+        drop(other.run(&sql).await.unwrap());
+    });
+    lake.call(&expire("")).await;
+    assert!(lake.is_over());
+    assert!(snapshots(&lake).await.contains(&tagged));
+    assert_eq!(lake.ids("raw.t FOR VERSION AS OF 'held'").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn t64_files_that_a_copy_of_the_table_leads_to_stay() {
+    let (lake, _) = five_snapshots().await;
+    let location = lake.table().await.loaded().metadata_location.clone();
+    let copy = icefield_catalog::spec::TableIdent::from_strs(["raw", "restored"]).unwrap();
+    lake.tables.warehouse().catalog.register_table(&copy, &location).await.unwrap();
+    lake.call("CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))")
+        .await;
+    lake.call(&expire("")).await;
+    assert_eq!(snapshots(&lake).await.len(), 1);
+    assert_eq!(lake.ids("raw.restored").await, [1, 2, 3, 4, 5]);
+    assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test]
+async fn what_a_table_says_of_its_history_goes_before_what_its_namespace_says() {
+    let (lake, _) = five_snapshots_of(Env::real()).await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    lake.run(
+        "ALTER NAMESPACE raw SET PROPERTIES ('icefield.maintenance.snapshots.max-age-days' = \
+         '0', 'icefield.maintenance.longest-write-hours' = '0')",
+    )
+    .await;
+    let due = async || {
+        let looked = icefield_compaction::maintain::due(&lake.other(), &[]).await.unwrap();
+        let errors: Vec<_> =
+            looked.iter().flat_map(|it| &it.errors).map(|it| it.message.clone()).collect();
+        let actions = looked.iter().flat_map(|it| &it.actions);
+        (actions.filter(|it| it.procedure == "expire_snapshots").count(), errors)
+    };
+    assert_eq!(due().await, (1, Vec::new()));
+    lake.run(
+        "ALTER TABLE raw.t SET TBLPROPERTIES ('history.expire.max-snapshot-age-ms' = '315360000000')",
+    )
+    .await;
+    assert_eq!(due().await, (0, Vec::new()));
+    lake.run(
+        "ALTER TABLE raw.t SET TBLPROPERTIES ('history.expire.max-snapshot-age-ms' = '1', \
+         'icefield.maintenance.longest-write-hours' = '1')",
+    )
+    .await;
+    let (count, errors) = due().await;
+    assert!(count == 0 && errors[0].contains("a writer may be at work"), "{errors:?}");
+    lake.run("ALTER TABLE raw.t SET TBLPROPERTIES ('icefield.maintenance.orphan' = 'off')").await;
+    let (_, errors) = due().await;
+    assert!(errors[0].contains("no property `icefield.maintenance.orphan`"), "{errors:?}");
+}
+
 async fn back_to(lake: &Lake, snapshot_id: i64) {
     let reference =
         SnapshotReference::new(snapshot_id, SnapshotRetention::branch(None, None, None));

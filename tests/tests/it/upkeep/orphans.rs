@@ -35,20 +35,29 @@ async fn t66_orphans_go_wherever_they_lie_in_the_tables_folders() {
         "memory:///w/raw/t/metadata/x-m0.avro",
         "memory:///w/raw/t/metadata/00000-x.metadata.json",
         "memory:///w/raw/t/data/_hidden=1/x.parquet",
-        "memory:///w/raw/t/.part",
+        "memory:///w/raw/t/data/.x.parquet.tmp-7-1",
+        "memory:///w/raw/t/metadata/.icefield-clock-x",
         "memory:///w/elsewhere/g=1/x.parquet",
         "memory:///w/elsewhere/x-deletes.parquet",
     ];
     for path in surplus {
         put(&lake, path).await;
     }
-    // A neighbour whose name begins alike is no part of it.
-    put(&lake, "memory:///w/raw/t2/x.parquet").await;
+    // A neighbour whose name begins alike is no part of it, and what is hidden is not its own.
+    let others = [
+        "memory:///w/raw/t2/x.parquet",
+        "memory:///w/raw/t/data/_SUCCESS",
+        "memory:///w/raw/t/data/.staging/x.parquet",
+        "memory:///w/raw/t/_tmp/x.parquet",
+    ];
+    for path in others {
+        put(&lake, path).await;
+    }
     let shown = lake.rows(&orphans(", dry_run => true")).await;
     assert!(surplus.iter().all(|it| shown.contains(it)), "{shown}");
     lake.run(&orphans("")).await;
     let mut wanted = before;
-    wanted.insert("memory:///w/raw/t2/x.parquet".to_owned());
+    wanted.extend(others.map(str::to_owned));
     assert_eq!(all(&lake).await, wanted);
     assert_eq!(lake.ids("raw.t").await.len(), 20);
 }
@@ -191,6 +200,53 @@ async fn t66_metadata_of_a_table_that_nobody_knows_stops_the_work() {
     lake.tables.warehouse().catalog.register_table(&u, &location).await.unwrap();
     assert_eq!(lake.ids("raw.u").await, [2]);
     assert!(!all(&lake).await.contains("memory:///w/raw/t/data/x.parquet"));
+}
+
+#[tokio::test]
+async fn t66_metadata_of_a_later_version_may_lead_to_anything() {
+    let lake = five_files(2, "", "").await;
+    let newer = r#"{"format-version": 2, "table-uuid": "x", "schemas": [{"type": "decfloat"}]}"#;
+    let path = "memory:///w/raw/t/u/metadata/00000-x.metadata.json";
+    let storage = &lake.tables.warehouse().storage;
+    storage.write(path, Bytes::from_static(newer.as_bytes())).await.unwrap();
+    put(&lake, "memory:///w/raw/t/u/data/x.parquet").await;
+    let before = all(&lake).await;
+    let error = lake.refused(&orphans("")).await;
+    assert!(error.message.contains("is not Iceberg table metadata"), "{error}");
+    assert_eq!(all(&lake).await, before);
+}
+
+#[tokio::test]
+async fn t66_what_other_tables_lead_to_stays_wherever_they_lie_now() {
+    let path = "TBLPROPERTIES ('write.data.path' = 'memory:///w/p')";
+    let lake = Lake::new(&[
+        &format!("CREATE TABLE raw.t (id BIGINT) {path}"),
+        &format!("CREATE TABLE raw.u (id BIGINT) {path}"),
+        "INSERT INTO raw.t VALUES (1)",
+        "INSERT INTO raw.u VALUES (2)",
+        "ALTER TABLE raw.u UNSET TBLPROPERTIES ('write.data.path')",
+        "INSERT INTO raw.u VALUES (3)",
+    ])
+    .await;
+    put(&lake, "memory:///w/p/x.parquet").await;
+    lake.run(&orphans("")).await;
+    assert_eq!(lake.ids("raw.u").await, [2, 3]);
+    assert!(!all(&lake).await.contains("memory:///w/p/x.parquet"));
+}
+
+#[tokio::test]
+async fn t66_spellings_that_mean_the_same_change_no_path() {
+    let lake = five_files(2, "", "").await;
+    let orphan = "memory:///w/raw/t/data/x.parquet";
+    for equal in ["map('memory', 'memory1')", "map('memory1,memory2', 'memory')"] {
+        put(&lake, orphan).await;
+        let call =
+            orphans(&format!(", equal_schemes => {equal}, prefix_mismatch_mode => 'DELETE'"));
+        let shown = super::shown(&lake.session, &call).await;
+        assert!(shown.contains(orphan), "{shown}");
+        assert!(!all(&lake).await.contains(orphan));
+        assert_eq!(lake.ids("raw.t").await.len(), 20);
+    }
 }
 
 #[tokio::test(start_paused = true)]

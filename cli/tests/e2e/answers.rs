@@ -1,0 +1,254 @@
+//! Answers that are easily wrong: nulls, floats beside decimals, aggregates beside each other, subqueries
+//! wherever they stand.
+
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::lake::Lake;
+
+fn csv(lake: &Lake, sql: &str) -> String {
+    let text = lake.ok(&["sql", "--format", "csv", "-c", sql]);
+    text.lines().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn aggregates_beside_each_other_do_not_hide_rows() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.q (v STRING, k INT)");
+    // Too long for the metadata to know the greatest.
+    for (value, k) in [("g", 1), ("", 2), ("", 3), ("a", 4), ("h", 5), ("c", 6)] {
+        let value = match value {
+            "" => "NULL".to_owned(),
+            letter => format!("'{}'", letter.repeat(20)),
+        };
+        lake.exec(&format!("INSERT INTO raw.q VALUES ({value}, {k})"));
+    }
+    let both = "SELECT left(min(v), 1), left(max(v), 1) FROM raw.q";
+    let filtered = "SELECT max(k) FILTER (WHERE v < 'b'), min(k) FILTER (WHERE v > 'd') FROM raw.q";
+    for _ in 0..10 {
+        assert_eq!(csv(&lake, both), "a,h");
+        assert_eq!(csv(&lake, filtered), "4,1");
+    }
+}
+
+#[test]
+fn floats_beside_decimals_stay_floats() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.p (id INT, price DOUBLE)");
+    lake.exec("INSERT INTO raw.p VALUES (1, 1.5), (2, 2.5)");
+    for (sql, wanted) in [
+        ("SELECT sum(price * 1.2) FROM raw.p", "4.8"),
+        ("SELECT count(*) FILTER (WHERE price > 1.5) FROM raw.p", "1"),
+        ("SELECT price > 2.0, count(*) FROM raw.p GROUP BY 1 ORDER BY 1", "false,1 true,1"),
+        ("SELECT sum(price) FROM raw.p GROUP BY id HAVING sum(price) > 1.6", "2.5"),
+        ("SELECT rank() OVER (ORDER BY price * 1.5) FROM raw.p ORDER BY 1", "1 2"),
+        ("SELECT coalesce(1e-20, 0.0)", "1e-20"),
+        ("SELECT coalesce(CAST('NaN' AS DOUBLE), 0.0)", "NaN"),
+        ("SELECT CASE WHEN true THEN 1e300 ELSE 0.5 END", "1e300"),
+        ("SELECT 1e-20 = CAST(0 AS DECIMAL(10, 2))", "false"),
+        ("SELECT 1e-20 IN (0.0, 1.5)", "false"),
+        ("SELECT greatest(1e-20, 0.0)", "1e-20"),
+        ("SELECT x FROM (SELECT 1e-20 AS x UNION ALL SELECT 0.5) ORDER BY 1", "1e-20 0.5"),
+        ("SELECT count(*) FROM raw.p JOIN (SELECT 1.5 AS x) ON price = x", "1"),
+        ("SELECT power(2.5, 2), power(1.1, 10)", "6.25,2.5937424601000023"),
+    ] {
+        assert_eq!(csv(&lake, sql), wanted, "{sql}");
+    }
+    lake.exec("CREATE TABLE raw.made AS SELECT coalesce(price, 0.0) AS x FROM raw.p");
+    let kind = lake.rows("DESCRIBE raw.made");
+    assert_eq!(kind[0][1], json!("double"));
+    // Every row of the file is near zero, and none is zero.
+    lake.exec("CREATE TABLE raw.near AS SELECT 1e-20 AS x");
+    lake.exec("DELETE FROM raw.near WHERE x = 0.0");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.near"), json!(1));
+}
+
+#[test]
+fn a_sum_over_a_moving_frame_does_not_wrap() {
+    let lake = Lake::new();
+    let sum = "SELECT sum(x) OVER (ORDER BY x ROWS BETWEEN 1 PRECEDING AND CURRENT ROW) FROM \
+               (VALUES (9223372036854775807), (1), (NULL)) t(x) WHERE x IS NULL OR x ";
+    let error = lake.fails(&["sql", "-c", &format!("{sql} > 0", sql = sum)], 1);
+    assert!(error.contains("too large for bigint"), "{error}");
+    assert_eq!(csv(&lake, &format!("{sum} = 1")), "1 1");
+}
+
+#[test]
+fn lists_beside_each_other_leave_null_as_it_is() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.k AS SELECT * FROM (VALUES (1, NULL), (2, 6), (3, 2), (4, 9)) t(id, k)",
+    );
+    for (condition, wanted) in [
+        ("k NOT IN (6, 4) OR k NOT IN (2, -2)", "2 3 4"),
+        ("NOT (k IN (6, 4) AND k IN (2, -2))", "2 3 4"),
+        ("NOT ((k = 6 OR k = 4) AND (k = 2 OR k = -2))", "2 3 4"),
+        ("k NOT IN (NULL, 6, -2) AND k IN (NULL, 4, 2)", ""),
+        ("k IN (6, id) OR k = 2", "2 3"),
+        ("k IN (id) AND k IN (6)", ""),
+        ("(k IN (6) AND k NOT IN (6, 2)) IS NULL", "1"),
+    ] {
+        let found = csv(&lake, &format!("SELECT id FROM raw.k WHERE {condition} ORDER BY 1"));
+        assert_eq!(found, wanted, "{condition}");
+    }
+}
+
+/// Rows of `raw.t` and `raw.s`, which has a null.
+fn two_tables(lake: &Lake) {
+    lake.ok(&[
+        "sql",
+        "-c",
+        "DROP TABLE IF EXISTS raw.t; DROP TABLE IF EXISTS raw.s;
+         CREATE TABLE raw.t (id INT, v STRING, n INT, p STRING) PARTITIONED BY (p);
+         INSERT INTO raw.t VALUES (1,'a',10,'x'),(2,'b',20,'x'),(3,'c',30,'y'),(4,'d',40,NULL),
+             (NULL,'e',50,'z');
+         CREATE TABLE raw.s (id INT, v STRING, n INT, p STRING);
+         INSERT INTO raw.s VALUES (1,'S1',100,'x'),(3,'S3',300,'w'),(7,'S7',700,NULL),(NULL,'SN',0,'z')",
+    ]);
+}
+
+/// As other engines answer.
+#[test]
+fn subqueries_of_changes_see_nulls() {
+    let lake = Lake::new();
+    for (sql, left) in [
+        ("DELETE FROM raw.t WHERE id NOT IN (SELECT id FROM raw.s) OR n > 45", "a b c d"),
+        ("DELETE FROM raw.t WHERE n > 45 OR NOT (id IN (SELECT id FROM raw.s))", "a b c d"),
+        ("DELETE FROM raw.t WHERE NOT (id = 2 OR id IN (SELECT id FROM raw.s))", "a b c d e"),
+        ("DELETE FROM raw.t WHERE (id IN (SELECT id FROM raw.s)) IS FALSE", "a b c d e"),
+        ("DELETE FROM raw.t WHERE (id IN (SELECT id FROM raw.s)) IS NULL", "a c"),
+        (
+            "DELETE FROM raw.t WHERE (id NOT IN (SELECT id FROM raw.s WHERE id > 0)) IS NULL",
+            "a b c d",
+        ),
+        ("DELETE FROM raw.t WHERE coalesce(id IN (SELECT id FROM raw.s), true)", ""),
+        ("DELETE FROM raw.t WHERE id NOT IN (SELECT s.id FROM raw.s s WHERE s.p = t.p)", "a e"),
+        ("DELETE FROM raw.t WHERE n < (SELECT s.n FROM raw.s s WHERE s.id = t.id)", "b d e"),
+        ("DELETE FROM raw.t WHERE _pos = 0 AND _spec_id = 0 AND p = 'x'", "b c d e"),
+        (
+            "UPDATE raw.t SET v = CASE WHEN id IN (SELECT id FROM raw.s) THEN 'in' ELSE 'no' END",
+            "in in no no no",
+        ),
+        (
+            "UPDATE raw.t SET v = CASE WHEN EXISTS (SELECT 1 FROM raw.s s WHERE s.id = t.id) \
+             THEN 'in' ELSE 'no' END",
+            "in in no no no",
+        ),
+        ("UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.id = t.id)", "? ? ? S1 S3"),
+        (
+            "UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.p = t.p ORDER BY s.n LIMIT 1)",
+            "? ? S1 S1 SN",
+        ),
+        (
+            "MERGE INTO raw.t t USING raw.s s ON t.id = s.id \
+             WHEN MATCHED AND t.id IN (SELECT id FROM raw.s WHERE n > 200) THEN DELETE \
+             WHEN MATCHED THEN UPDATE SET v = 'm' \
+             WHEN NOT MATCHED AND NOT EXISTS (SELECT 1 FROM raw.t x WHERE x.p = s.p) THEN INSERT *",
+            "S7 b d e m",
+        ),
+    ] {
+        two_tables(&lake);
+        lake.exec(sql);
+        let rows = "SELECT string_agg(coalesce(v, '?'), ' ' ORDER BY coalesce(v, '?')) FROM raw.t";
+        assert_eq!(csv(&lake, rows).trim_matches('"'), left, "{sql}");
+    }
+    two_tables(&lake);
+    lake.exec("INSERT INTO raw.s VALUES (1, 'again', 1, 'x')");
+    let several = "UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.id = t.id)";
+    let error = lake.fails(&["sql", "-c", several], 1);
+    assert!(error.contains("gives several rows"), "{error}");
+}
+
+#[test]
+fn clauses_of_a_merge_change_only_what_they_name() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, price DOUBLE, qty BIGINT, l ARRAY<DOUBLE>)");
+    lake.exec(
+        "INSERT INTO raw.t VALUES (1, 1e-20, 9007199254740993, [1e-20]), \
+         (2, 0.12345678901234568, 9007199254740995, [NULL])",
+    );
+    lake.exec(
+        "MERGE INTO raw.t t USING (SELECT * FROM (VALUES (1), (2), (3)) v(id)) s ON t.id = s.id \
+         WHEN MATCHED AND t.id = 1 THEN UPDATE SET price = 2.0 \
+         WHEN MATCHED THEN UPDATE SET qty = t.qty * 1.5e0, l = [1, 2.5] \
+         WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1e-20, 9007199254740993, [1e-20])",
+    );
+    assert_eq!(
+        csv(&lake, "SELECT id, price, qty, l[1] FROM raw.t WHERE id <> 2 ORDER BY id"),
+        "1,2.0,9007199254740993,1e-20 3,1e-20,9007199254740993,1e-20"
+    );
+    assert_eq!(csv(&lake, "SELECT price FROM raw.t WHERE id = 2"), "0.12345678901234568");
+    let random = "MERGE INTO raw.t t USING raw.t s ON t.id = s.id \
+                  WHEN MATCHED AND random() < 0.5 THEN DELETE WHEN MATCHED THEN UPDATE SET qty = 1";
+    let error = lake
+        .fails(&["sql", "-c", &random.replace("USING raw.t", "USING (SELECT * FROM raw.t)")], 1);
+    assert!(error.contains("ask it once, in the source"), "{error}");
+}
+
+#[test]
+fn properties_that_make_no_sense_are_refused() {
+    let lake = Lake::new();
+    let sql = "CREATE TABLE raw.t (id INT) TBLPROPERTIES ('write.delete.mode' = 'foo')";
+    let error = lake.fails(&["sql", "-c", sql], 1);
+    assert!(error.contains("it is copy-on-write or merge-on-read"), "{error}");
+}
+
+#[test]
+fn every_change_says_what_it_inserted_updated_and_deleted() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT)");
+    for (sql, wanted) in [
+        ("INSERT INTO raw.t VALUES (1), (2), (3)", [3, 0, 0]),
+        ("UPDATE raw.t SET id = 9 WHERE id = 1", [0, 1, 0]),
+        ("DELETE FROM raw.t WHERE id = 2", [0, 0, 1]),
+        ("TRUNCATE raw.t", [0, 0, 2]),
+    ] {
+        let said = lake.ok(&["sql", "--format", "ndjson", "-c", sql]);
+        let said: serde_json::Value = serde_json::from_str(&said).unwrap();
+        let found = ["inserted", "updated", "deleted"].map(|it| said[it].as_i64().unwrap());
+        assert_eq!(found, wanted, "{sql}");
+        assert!(said["snapshot_id"].is_i64(), "{said}");
+    }
+}
+
+#[test]
+fn a_table_shows_values_that_are_wider_than_the_first_rows() {
+    let lake = Lake::new();
+    let out = lake.ok(&["sql", "-c", "SELECT value AS i FROM generate_series(1, 100000)"]);
+    assert!(out.contains("\n 100000\n"), "the last is cut");
+}
+
+#[test]
+fn statements_may_begin_with_a_comment_and_sums_may_be_long() {
+    let lake = Lake::new();
+    let out = lake.ok(&["sql", "--format", "csv", "-c", "-- one\nSELECT 1 AS a"]);
+    assert_eq!(out, "a\n1\n");
+    let sum: Vec<String> = (1..=100).map(|it| it.to_string()).collect();
+    assert_eq!(csv(&lake, &format!("SELECT {} AS a", sum.join(" + "))), "5050");
+}
+
+#[test]
+fn an_interrupt_ends_a_query_that_does_not_look_up() {
+    let lake = Lake::new();
+    lake.exec("SELECT 1");
+    let endless = "SELECT count(*) FROM generate_series(1, 300000) a(x), generate_series(1, 300000) b(y) \
+                   WHERE a.x * 7 % 11 = b.y * 13 % 17";
+    let mut child = lake
+        .command(&["sql", "-c", endless])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    let killed =
+        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status();
+    assert!(killed.unwrap().success());
+    let since = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        assert!(since.elapsed() < Duration::from_secs(60), "it goes on after an interrupt");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,106 @@
+//! What a rewrite takes on, and what becomes of the rest if a part of it cannot be done.
+
+use super::{Lake, five_files};
+
+fn rewrite(arguments: &str) -> String {
+    format!("CALL system.rewrite_data_files('raw.t'{arguments})")
+}
+
+/// Four partitions of three files each.
+async fn four_partitions() -> Lake {
+    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
+    for number in 0..3 {
+        let rows: Vec<String> = (0..4).map(|g| format!("({}, {g})", number * 4 + g)).collect();
+        lake.run(&format!("INSERT INTO raw.t VALUES {}", rows.join(", "))).await;
+    }
+    lake
+}
+
+async fn files(lake: &Lake) -> usize {
+    lake.other().files(&lake.table().await, None).await.unwrap().len()
+}
+
+#[tokio::test]
+async fn with_partial_progress_a_group_that_cannot_be_read_keeps_no_other_from_being_written() {
+    let lake = four_partitions().await;
+    let tasks = lake.other().files(&lake.table().await, None).await.unwrap();
+    let broken = tasks.iter().find(|it| it.file_path().unwrap().contains("g=2")).unwrap();
+    let path = broken.file_path().unwrap().to_owned();
+    lake.tables.warehouse().storage.delete(&path).await.unwrap();
+    let error = lake.refused(&rewrite(", options => map('min-input-files', '2')")).await;
+    assert!(error.to_string().contains("g=2"), "{error}");
+    assert_eq!(files(&lake).await, 12, "all or nothing");
+    let options = "map('min-input-files', '2', 'partial-progress.enabled', 'true')";
+    let done = lake.call(&rewrite(&format!(", options => {options}"))).await;
+    assert_eq!((done[0], done[1], done[3]), (9, 3, 3));
+    assert_eq!(files(&lake).await, 6);
+    let runs = lake.rows("SELECT result, outcome FROM system.maintenance_runs").await;
+    assert!(runs.contains("does not exist"), "{runs}");
+}
+
+#[tokio::test]
+async fn files_of_an_older_spec_become_no_more_than_they_were() {
+    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
+    for number in 0..3 {
+        let rows: Vec<String> = (0..8).map(|g| format!("({}, {g})", number * 8 + g)).collect();
+        lake.run(&format!("INSERT INTO raw.t VALUES {}", rows.join(", "))).await;
+    }
+    lake.run("ALTER TABLE raw.t REPLACE PARTITION FIELD g WITH bucket(4, id)").await;
+    let done = lake.call(&rewrite(", options => map('min-input-files', '2')")).await;
+    assert_eq!(done[0], 24);
+    assert!(files(&lake).await <= 4);
+    assert_eq!(lake.ids("raw.t").await, (0..24).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn as_many_files_are_rewritten_as_may_be() {
+    let lake = five_files(2, "", "").await;
+    let options = "map('min-input-files', '2', 'max-files-to-rewrite', '3')";
+    let done = lake.call(&rewrite(&format!(", options => {options}"))).await;
+    assert_eq!((done[0], done[1]), (3, 1));
+    assert_eq!(files(&lake).await, 3);
+}
+
+#[tokio::test]
+async fn an_order_that_is_asked_for_is_made_once() {
+    let lake = five_files(2, "", "").await;
+    for order in ["g, id DESC", "zorder(id, g)", "hilbert(g, id)", "id"] {
+        let call = rewrite(&format!(", sort_order => '{order}'"));
+        assert!(lake.call(&call).await[0] > 0, "{order}");
+        assert_eq!(lake.call(&call).await[0], 0, "{order}, again");
+    }
+    assert_eq!(lake.ids("raw.t").await.len(), 20);
+}
+
+#[tokio::test]
+async fn a_table_that_queries_filter_by_a_column_is_sorted_by_it() {
+    let lake = Lake::new(&[
+        "CREATE NAMESPACE curated",
+        "CREATE TABLE curated.t (id BIGINT, pad STRING) TBLPROPERTIES \
+         ('write.target-file-size-bytes' = '400000')",
+    ])
+    .await;
+    // Files of a good size, each with values of all.
+    for number in 0..6 {
+        lake.run(&format!(
+            "INSERT INTO curated.t SELECT (value * 7919) % 100000 AS id, \
+             md5(CAST(value * 10 + {number} AS STRING)) FROM generate_series(1, 12000)"
+        ))
+        .await;
+    }
+    let due = async || {
+        let looked = icefield_compaction::maintain::due(&lake.other(), &[]).await.unwrap();
+        let actions = looked.into_iter().flat_map(|it| it.actions);
+        actions.filter(|it| it.procedure == "rewrite_data_files").map(|it| it.score()).next()
+    };
+    assert_eq!(due().await, None, "nobody says what they should be sorted by");
+    let session = lake.other();
+    for id in 0..20 {
+        drop(
+            super::query(&session, &format!("SELECT count(pad) FROM curated.t WHERE id = {id}"))
+                .await,
+        );
+    }
+    session.note().await;
+    assert!(due().await.is_some_and(|it| it >= 1.0));
+}
