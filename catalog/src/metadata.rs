@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::spec::TableMetadata;
+use crate::spec::{FormatVersion, TableMetadata};
 use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
 
 /// Types of format version 3 that iceberg 0.10 cannot represent.
@@ -40,6 +40,9 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
     let plain = match serde_json::from_slice::<TableMetadata>(text) {
         Ok(metadata) if metadata.current_snapshot().is_some() && metadata.history().is_empty() => {
             return with_history(text, &metadata);
+        }
+        Ok(metadata) if metadata.format_version() == FormatVersion::V1 => {
+            return with_refs(text, metadata);
         }
         Ok(metadata) => return Ok(metadata),
         Err(error) => error,
@@ -69,6 +72,17 @@ fn with_history(text: &[u8], metadata: &TableMetadata) -> Result<TableMetadata> 
     }
     // A snapshot that says to be younger than the table's last change is for iceberg to judge.
     Ok(serde_json::from_value(value).unwrap_or_else(|_| metadata.clone()))
+}
+
+/// Branches and tags of a table of format version 1, of which iceberg 0.10 says that it has none.
+fn with_refs(text: &[u8], metadata: TableMetadata) -> Result<TableMetadata> {
+    let value: Value = serde_json::from_slice(text)?;
+    let Some(refs) = value.get("refs").and_then(Value::as_object) else { return Ok(metadata) };
+    let mut builder = metadata.into_builder(None);
+    for (name, reference) in refs {
+        builder = builder.set_ref(name, serde_json::from_value(reference.clone())?)?;
+    }
+    Ok(builder.build()?.metadata)
 }
 
 /// Writes `metadata` as the file that follows `previous`, and returns its location.

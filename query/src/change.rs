@@ -64,7 +64,7 @@ pub(crate) fn is_ours(statement: &Statement) -> bool {
 }
 
 pub(crate) fn is_ours_inner(statement: &ast::Statement) -> bool {
-    match statement {
+    match statement::bare(statement).0 {
         ast::Statement::Delete(_)
         | ast::Statement::Update(_)
         | ast::Statement::Merge(_)

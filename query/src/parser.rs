@@ -284,6 +284,16 @@ fn clause(tokens: &Tokens, place: usize) -> Option<(bool, usize)> {
         .then_some((is_version, at + 3))
 }
 
+/// Refuses what the planner would read over: a part of a table's rows.
+pub(crate) fn refuse_samples(tokens: &Tokens) -> Result<()> {
+    let is = |it: &&TokenWithSpan| matches!(&it.token, Token::Word(word) if word.keyword == Keyword::TABLESAMPLE);
+    match tokens.iter().find(is) {
+        None => Ok(()),
+        Some(_) => Err(Error::unsupported("TABLESAMPLE cannot be used")
+            .with_hint("WHERE random() < 0.1 takes about a tenth of the rows")),
+    }
+}
+
 /// Whether what was read so far ends with the name of a table: FROM, JOIN or a comma, then a name.
 fn after_table(out: &Tokens) -> bool {
     let mut rest = out.iter().rev().map(|it| &it.token);
@@ -296,7 +306,10 @@ fn after_table(out: &Tokens) -> bool {
             Some(Token::Period) => {}
             Some(Token::Comma) => return true,
             Some(Token::Word(word)) => {
-                return matches!(word.keyword, Keyword::FROM | Keyword::JOIN | Keyword::TABLE);
+                return matches!(
+                    word.keyword,
+                    Keyword::FROM | Keyword::JOIN | Keyword::TABLE | Keyword::USING
+                );
             }
             _ => return false,
         }

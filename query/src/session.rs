@@ -17,6 +17,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, SendableRecordBatchStream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
+use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use icefield_catalog::Storage;
 use icefield_table::{Table, Tables};
@@ -251,10 +252,11 @@ impl Session {
             }
             return statement::run(self, ours, text).await;
         }
+        parser::refuse_samples(&tokens)?;
         let (mut tokens, found) = parser::time_travel(change::stars(tokens))?;
         self.resolve_versions(&mut tokens, found).await?;
         let (tokens, overwritten) = parser::overwrite_where(tokens)?;
-        let statement = self.parse(tokens)?;
+        let statement = with_inside(self.parse(tokens)?);
         if change::is_ours(&statement) {
             return change::run(self, statement, text, overwritten).await;
         }
@@ -606,10 +608,29 @@ fn refuse(statement: &Statement) -> Result<()> {
     }
 }
 
+/// `WITH q AS (…) INSERT INTO t SELECT …` with what is said before it said before its query.
+fn with_inside(statement: Statement) -> Statement {
+    if let Statement::Statement(inner) = &statement
+        && let (ast::Statement::Insert(insert), Some(with)) = change::statement::bare(inner)
+        && !insert.overwrite
+        && insert.source.as_ref().is_some_and(|it| it.with.is_none())
+    {
+        let mut insert = insert.clone();
+        if let Some(source) = &mut insert.source {
+            source.with = Some(with.clone());
+        }
+        return Statement::Statement(Box::new(ast::Statement::Insert(insert)));
+    }
+    statement
+}
+
 /// Our rules see a statement before DataFusion has made its types agree.
 fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(statement::floats::Floats), Arc::new(statement::subqueries::Subqueries)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(statement::floats::Floats),
+        Arc::new(statement::dates::Dates),
+        Arc::new(statement::subqueries::Subqueries),
+    ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(statement::in_lists::InLists));
     rules.push(Arc::new(uuid::UuidCasts));
@@ -629,6 +650,8 @@ fn config(settings: &Settings) -> SessionConfig {
     // DataFusion 54 leaves out rows that another aggregate of the same statement needs: of several, one
     // that has seen no value yet says nothing, and FILTER clauses are not looked at.
     options.optimizer.enable_aggregate_dynamic_filter_pushdown = false;
+    // It loses columns of joins whose conditions look into structs.
+    options.optimizer.enable_leaf_expression_pushdown = false;
     options.execution.time_zone = Some("+00:00".to_owned());
     options.execution.parquet.pushdown_filters = false;
     // One core builds a table this large sooner than a few bring both sides of a join into parts.

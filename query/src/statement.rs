@@ -5,6 +5,7 @@ mod call;
 pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
+pub(crate) mod dates;
 pub(crate) mod floats;
 pub(crate) mod in_lists;
 mod show;

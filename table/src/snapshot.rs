@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use icefield_catalog::spec::{
-    MAIN_BRANCH, SchemaRef, SnapshotRef, SnapshotReference, SnapshotRetention, TableMetadata,
+    FormatVersion, MAIN_BRANCH, SchemaRef, SnapshotRef, SnapshotReference, SnapshotRetention,
+    TableMetadata,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -71,8 +72,15 @@ pub fn resolve(metadata: &TableMetadata, at: &At) -> Result<Version> {
 
 /// The branches and tags of a table, by name.
 pub fn refs(metadata: &TableMetadata) -> Result<BTreeMap<String, SnapshotReference>> {
-    // iceberg 0.10 keeps the map to itself but writes it.
-    let mut text = serde_json::to_value(metadata)?;
+    // iceberg 0.10 keeps the map to itself but writes it, unless the format version is 1.
+    let upgraded = match metadata.format_version() {
+        FormatVersion::V1 => {
+            let builder = metadata.clone().into_builder(None);
+            Some(builder.upgrade_format_version(FormatVersion::V2)?.build()?.metadata)
+        }
+        _ => None,
+    };
+    let mut text = serde_json::to_value(upgraded.as_ref().unwrap_or(metadata))?;
     let mut refs: BTreeMap<String, SnapshotReference> =
         match text.get_mut("refs").map(serde_json::Value::take) {
             Some(refs) => serde_json::from_value(refs)?,

@@ -28,13 +28,23 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
         return once(&session, &maintain.tables, is_json).await;
     }
     let mut interrupts = Interrupts::new()?;
+    let kind = tokio::signal::unix::SignalKind::terminate();
+    let mut ends = tokio::signal::unix::signal(kind)
+        .map_err(|error| Failure::new(format!("signals cannot be listened for: {error}")))?;
     loop {
         // One round that went wrong is told, and does not end the others.
-        if let Err(failure) = once(&session, &maintain.tables, is_json).await {
-            failure.show();
+        tokio::select! {
+            done = once(&session, &maintain.tables, is_json) => {
+                if let Err(failure) = done {
+                    failure.show();
+                }
+            }
+            // What it has not committed comes to nothing.
+            _ = ends.recv() => return Ok(()),
         }
         tokio::select! {
             () = interrupts.next() => return Ok(()),
+            _ = ends.recv() => return Ok(()),
             () = tokio::time::sleep(Duration::from_secs(maintain.every.max(1))) => {}
         }
     }

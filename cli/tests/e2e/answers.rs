@@ -252,3 +252,67 @@ fn an_interrupt_ends_a_query_that_does_not_look_up() {
         std::thread::sleep(Duration::from_millis(50));
     }
 }
+
+#[test]
+fn dates_are_compared_with_times_in_every_year() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.d (d DATE, ts TIMESTAMP)");
+    lake.exec("INSERT INTO raw.d VALUES (DATE '9999-12-31', TIMESTAMP '9999-12-31 00:00:00'), (DATE '1600-01-01', NULL)");
+    for (condition, wanted) in [
+        ("d > now()", "9999-12-31"),
+        ("ts = d", "9999-12-31"),
+        ("d = TIMESTAMP '9999-12-31'", "9999-12-31"),
+        ("d BETWEEN TIMESTAMP '1599-01-01' AND now()", "1600-01-01"),
+    ] {
+        assert_eq!(
+            csv(&lake, &format!("SELECT d FROM raw.d WHERE {condition}")),
+            wanted,
+            "{condition}"
+        );
+    }
+}
+
+#[test]
+fn changes_may_begin_with_with_and_read_the_past() {
+    let lake = Lake::new();
+    two_tables(&lake);
+    let ids = "SELECT string_agg(coalesce(CAST(id AS STRING), '?'), ' ' ORDER BY id) FROM raw.t";
+    lake.exec("WITH q AS (SELECT 2 AS id) DELETE FROM raw.t WHERE id IN (SELECT id FROM q)");
+    assert_eq!(csv(&lake, ids), "1 3 4 ?");
+    lake.exec(
+        "WITH q AS (SELECT 3 AS id, 'new' AS v) UPDATE raw.t SET v = q.v FROM q WHERE t.id = q.id",
+    );
+    lake.exec("WITH q AS (SELECT 8 AS id) INSERT INTO raw.t SELECT id, 'q', 1, 'x' FROM q");
+    lake.exec(
+        "WITH q AS (SELECT id, v, n, p FROM raw.s WHERE id = 7) MERGE INTO raw.t t USING q ON t.id = q.id \
+         WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+    );
+    assert_eq!(csv(&lake, "SELECT v FROM raw.t WHERE id IN (3, 7, 8) ORDER BY id"), "new S7 q");
+    let before = lake.value("SELECT snapshot_id FROM raw.s.snapshots LIMIT 1");
+    lake.exec("TRUNCATE raw.s");
+    lake.exec(&format!(
+        "MERGE INTO raw.t t USING raw.s FOR VERSION AS OF {before} s ON t.id = s.id \
+         WHEN MATCHED THEN UPDATE SET v = 'past'"
+    ));
+    assert_eq!(csv(&lake, "SELECT count(*) FROM raw.t WHERE v = 'past'"), "3");
+    let error = lake.fails(&["sql", "-c", "SELECT * FROM raw.t TABLESAMPLE (10)"], 1);
+    assert!(error.contains("TABLESAMPLE cannot be used"), "{error}");
+}
+
+#[test]
+fn a_merge_may_look_into_structs() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, k INT, st STRUCT<x INT>)");
+    lake.exec("INSERT INTO raw.t SELECT 1, 10, named_struct('x', 1) UNION ALL SELECT 2, 20, named_struct('x', 2)");
+    lake.exec("CREATE TABLE raw.s AS SELECT 5 AS id, 99 AS k, named_struct('x', 2) AS st");
+    lake.exec(
+        "MERGE INTO raw.t t USING raw.s s ON t.st.x = s.st.x \
+         WHEN MATCHED THEN UPDATE SET k = s.k WHEN NOT MATCHED THEN INSERT *",
+    );
+    assert_eq!(csv(&lake, "SELECT id, k FROM raw.t ORDER BY id"), "1,10 2,99");
+    lake.exec(
+        "MERGE INTO raw.t t USING (SELECT 7 AS id, named_struct('id', 3, 'v', 30) AS after) s \
+         ON t.id = s.after.id WHEN NOT MATCHED THEN INSERT (id, k) VALUES (s.after.id, s.after.v)",
+    );
+    assert_eq!(csv(&lake, "SELECT id, k FROM raw.t ORDER BY id"), "1,10 2,99 3,30");
+}

@@ -28,7 +28,10 @@ pub(crate) fn stars(tokens: Tokens) -> Tokens {
     let first = tokens
         .iter()
         .find(|it| !["EXPLAIN", "ANALYZE", "VERBOSE"].iter().any(|word| is(Some(*it), word)));
-    if !is(first, "MERGE") {
+    let mut pairs = tokens.iter().zip(tokens.iter().skip(1));
+    let is_later = is(first, "WITH")
+        && pairs.any(|(one, next)| is(Some(one), "MERGE") && is(Some(next), "INTO"));
+    if !is(first, "MERGE") && !is_later {
         return tokens;
     }
     let mut out: Tokens = Vec::with_capacity(tokens.len() + 8);

@@ -114,6 +114,39 @@ pub(crate) struct Rewritten {
     pub(crate) in_place: Option<InPlace>,
 }
 
+impl Rewritten {
+    /// Gives each query what the statement says before itself: `WITH q AS (…)`.
+    fn put_before(&mut self, with: &ast::With) {
+        let rows = match &mut self.condition {
+            Condition::Where(rows) | Condition::Joined(Some(rows)) => Some(rows.as_mut()),
+            _ => None,
+        };
+        let in_place = self.in_place.iter_mut().flat_map(|it| [&mut it.found, &mut it.copied]);
+        let all = in_place.chain(rows).chain(&mut self.deleted).chain([&mut self.rows]);
+        for statement in all {
+            if let Statement::Statement(inner) = statement
+                && let ast::Statement::Query(query) = inner.as_mut()
+                && query.with.is_none()
+            {
+                query.with = Some(with.clone());
+            }
+        }
+    }
+}
+
+/// A change without what is said before it: `WITH q AS (…)`.
+pub(crate) fn bare(statement: &ast::Statement) -> (&ast::Statement, Option<&ast::With>) {
+    if let ast::Statement::Query(query) = statement
+        && let ast::SetExpr::Insert(inner)
+        | ast::SetExpr::Update(inner)
+        | ast::SetExpr::Delete(inner)
+        | ast::SetExpr::Merge(inner) = query.body.as_ref()
+    {
+        return (inner, query.with.as_ref());
+    }
+    (statement, None)
+}
+
 /// An UPDATE as two queries: which rows it is about, and the files that have such rows as they become.
 #[derive(Debug)]
 pub(crate) struct InPlace {
@@ -136,7 +169,7 @@ pub(crate) struct TargetName {
 pub(crate) fn target(statement: &Statement) -> Result<TargetName> {
     use ast::Statement as Ast;
     let Statement::Statement(inner) = statement else { return Err(no_target()) };
-    let (name, alias) = match inner.as_ref() {
+    let (name, alias) = match bare(inner).0 {
         Ast::Delete(delete) => of_factor(&one(from(delete))?.relation)?,
         Ast::Update(update) => of_factor(&update.table.relation)?,
         Ast::Merge(merge) => of_factor(&merge.table)?,
@@ -237,7 +270,8 @@ impl Rewriter<'_> {
     ) -> Result<Rewritten> {
         use ast::Statement as Ast;
         let Statement::Statement(inner) = statement else { return Err(no_target()) };
-        let mut inner = inner.as_ref().clone();
+        let (inner, with) = bare(inner);
+        let (mut inner, with) = (inner.clone(), with.cloned());
         let mut seen = Seen { table: &self.table, alias: &self.alias, times: 0 };
         let _ = inner.visit(&mut seen);
         let times = seen.times;
@@ -249,7 +283,16 @@ impl Rewriter<'_> {
             Ast::Insert(insert) => self.overwrite(*Box::new(insert), overwritten)?,
             _ => return Err(no_target()),
         };
-        made.reads_itself = times > 1;
+        let asks = with.as_ref().is_some_and(|with| {
+            let mut with = with.clone();
+            let mut seen = Seen { table: &self.table, alias: &self.alias, times: 0 };
+            let _ = with.visit(&mut seen);
+            seen.times > 0
+        });
+        made.reads_itself = times > 1 || asks;
+        if let Some(with) = with {
+            made.put_before(&with);
+        }
         Ok(made)
     }
 
