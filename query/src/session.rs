@@ -13,11 +13,9 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{LogicalPlan, WriteOp};
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, SendableRecordBatchStream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
-use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use icefield_catalog::Storage;
 use icefield_table::{Table, Tables};
@@ -148,7 +146,7 @@ impl Session {
             .with_runtime_env(runtime)
             .with_catalog_list(Arc::new(catalogs))
             .with_type_planner(Arc::new(statement::types::Types))
-            .with_analyzer_rules(analyzer_rules())
+            .with_analyzer_rules(statement::analyzer_rules())
             .build();
         let mut context = SessionContext::new_with_state(state);
         SessionContext::register_udf(&context, uuid::function());
@@ -256,7 +254,7 @@ impl Session {
         let (mut tokens, found) = parser::time_travel(change::stars(tokens))?;
         self.resolve_versions(&mut tokens, found).await?;
         let (tokens, overwritten) = parser::overwrite_where(tokens)?;
-        let statement = with_inside(self.parse(tokens)?);
+        let statement = change::statement::with_inside(self.parse(tokens)?);
         if change::is_ours(&statement) {
             return change::run(self, statement, text, overwritten).await;
         }
@@ -606,35 +604,6 @@ fn refuse(statement: &Statement) -> Result<()> {
             .with_hint("icefield sql -c 'SELECT …' --format csv > file")),
         Statement::Reset(_) => Ok(()),
     }
-}
-
-/// `WITH q AS (…) INSERT INTO t SELECT …` with what is said before it said before its query.
-fn with_inside(statement: Statement) -> Statement {
-    if let Statement::Statement(inner) = &statement
-        && let (ast::Statement::Insert(insert), Some(with)) = change::statement::bare(inner)
-        && !insert.overwrite
-        && insert.source.as_ref().is_some_and(|it| it.with.is_none())
-    {
-        let mut insert = insert.clone();
-        if let Some(source) = &mut insert.source {
-            source.with = Some(with.clone());
-        }
-        return Statement::Statement(Box::new(ast::Statement::Insert(insert)));
-    }
-    statement
-}
-
-/// Our rules see a statement before DataFusion has made its types agree.
-fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
-        Arc::new(statement::floats::Floats),
-        Arc::new(statement::dates::Dates),
-        Arc::new(statement::subqueries::Subqueries),
-    ];
-    rules.extend(Analyzer::new().rules);
-    rules.push(Arc::new(statement::in_lists::InLists));
-    rules.push(Arc::new(uuid::UuidCasts));
-    rules
 }
 
 fn config(settings: &Settings) -> SessionConfig {

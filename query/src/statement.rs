@@ -14,7 +14,9 @@ pub(crate) mod types;
 pub(crate) mod uuid;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
+use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -210,4 +212,14 @@ fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
         parts.remove(0);
     }
     Ok(NamespaceIdent::from_strs(parts)?)
+}
+
+/// Our rules see a statement before DataFusion has made its types agree.
+pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
+        vec![Arc::new(floats::Floats), Arc::new(dates::Dates), Arc::new(subqueries::Subqueries)];
+    rules.extend(Analyzer::new().rules);
+    rules.push(Arc::new(in_lists::InLists));
+    rules.push(Arc::new(uuid::UuidCasts));
+    rules
 }

@@ -147,6 +147,22 @@ pub(crate) fn bare(statement: &ast::Statement) -> (&ast::Statement, Option<&ast:
     (statement, None)
 }
 
+/// `WITH q AS (…) INSERT INTO t SELECT …` with what is said before it said before its query.
+pub(crate) fn with_inside(statement: Statement) -> Statement {
+    if let Statement::Statement(inner) = &statement
+        && let (ast::Statement::Insert(insert), Some(with)) = bare(inner)
+        && !insert.overwrite
+        && insert.source.as_ref().is_some_and(|it| it.with.is_none())
+    {
+        let mut insert = insert.clone();
+        if let Some(source) = &mut insert.source {
+            source.with = Some(with.clone());
+        }
+        return Statement::Statement(Box::new(ast::Statement::Insert(insert)));
+    }
+    statement
+}
+
 /// An UPDATE as two queries: which rows it is about, and the files that have such rows as they become.
 #[derive(Debug)]
 pub(crate) struct InPlace {

@@ -77,7 +77,7 @@ async fn a_table_that_queries_filter_by_a_column_is_sorted_by_it() {
     let lake = Lake::new(&[
         "CREATE NAMESPACE curated",
         "CREATE TABLE curated.t (id BIGINT, pad STRING) TBLPROPERTIES \
-         ('write.target-file-size-bytes' = '400000')",
+         ('write.target-file-size-bytes' = '260000')",
     ])
     .await;
     // Files of a good size, each with values of all.
