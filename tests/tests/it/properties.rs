@@ -193,4 +193,39 @@ fn t86_buckets_are_those_of_the_specification() {
     assert_eq!(bucket(Datum::string("iceberg")), of(1_210_000_089));
     assert_eq!(bucket(Datum::date(17_486)), of(-653_330_422));
     assert_eq!(bucket(Datum::binary([0, 1, 2, 3])), of(-188_683_207));
+    assert_eq!(bucket(Datum::fixed([0, 1, 2, 3])), of(-188_683_207));
+    let decimal = Datum::decimal_from_str("14.20").unwrap();
+    assert_eq!(bucket(decimal), of(-500_754_589));
+    assert_eq!(bucket(Datum::time_from_hms_micro(22, 31, 8, 0).unwrap()), of(-662_762_989));
+    let timestamp = Datum::timestamp_from_str("2017-11-16T22:31:08").unwrap();
+    assert_eq!(bucket(timestamp), of(-2_047_944_441));
+    let zoned = Datum::timestamptz_from_str("2017-11-16T14:31:08-08:00").unwrap();
+    assert_eq!(bucket(zoned), of(-2_047_944_441));
+    let uuid = Datum::uuid_from_str("f79c3e09-677c-4bbd-a479-3f349cb785e7").unwrap();
+    assert_eq!(bucket(uuid), of(1_488_055_340));
+}
+
+#[test]
+fn t86_truncation_and_dates_are_those_of_the_specification() {
+    let apply = |transform: Transform, datum: Datum| {
+        let made = iceberg::transform::create_transform_function(&transform).unwrap();
+        made.transform_literal(&datum).unwrap().unwrap().to_string()
+    };
+    let ten = || Transform::Truncate(10);
+    for (number, wanted) in [(1, "0"), (-1, "-10"), (10, "10"), (-10, "-10"), (-11, "-20")] {
+        assert_eq!(apply(ten(), Datum::int(number)), wanted);
+        assert_eq!(apply(ten(), Datum::long(i64::from(number))), wanted);
+    }
+    let decimal = |text: &str| Datum::decimal_from_str(text).unwrap();
+    assert_eq!(apply(Transform::Truncate(50), decimal("10.65")), "10.50");
+    assert_eq!(apply(Transform::Truncate(50), decimal("-0.05")), "-0.50");
+    assert_eq!(apply(Transform::Truncate(3), Datum::string("iceberg")), "\"ice\"");
+    let date = || Datum::date_from_str("1969-12-31").unwrap();
+    for (transform, wanted) in
+        [(Transform::Year, "-1"), (Transform::Month, "-1"), (Transform::Day, "1969-12-31")]
+    {
+        assert_eq!(apply(transform, date()), wanted);
+    }
+    let hour = Datum::timestamp_from_str("1969-12-31T23:59:59.999999").unwrap();
+    assert_eq!(apply(Transform::Hour, hour), "-1");
 }

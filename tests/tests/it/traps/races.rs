@@ -215,3 +215,32 @@ async fn t46_what_conflicts_is_decided_by_what_each_did() {
         }
     }
 }
+
+/// Rows that come to a partition that a change is not about are no reason to do it again.
+#[tokio::test]
+async fn t45_what_a_join_asks_of_the_target_alone_is_what_it_reads() {
+    let create = "CREATE TABLE raw.t (id BIGINT, p TEXT, v TEXT) PARTITIONED BY (p) TBLPROPERTIES \
+                  ('write.merge.mode' = 'copy-on-write', 'write.update.mode' = 'copy-on-write')";
+    for (ours, wanted) in [
+        (
+            "MERGE INTO raw.t t USING (SELECT 1 AS id) s ON t.p = 'x' AND t.id = s.id \
+             WHEN MATCHED THEN UPDATE SET v = 'ours'",
+            "1,x,ours; 2,y,b; 3,y,c",
+        ),
+        (
+            "UPDATE raw.t SET v = 'ours' FROM (SELECT 1 AS id) s WHERE t.id = s.id AND t.p = 'x'",
+            "1,x,ours; 2,y,b; 3,y,c",
+        ),
+        ("INSERT OVERWRITE raw.t SELECT 4, 'x', 'ours'", "2,y,b; 3,y,c; 4,x,ours"),
+    ] {
+        let insert = "INSERT INTO raw.t VALUES (1, 'x', 'a'), (2, 'y', 'b')";
+        let lake = Lake::with(&[create, insert]).await;
+        lake.meanwhile("INSERT INTO raw.t VALUES (3, 'y', 'c')");
+        lake.run(ours).await;
+        assert_eq!(lake.rows("SELECT * FROM raw.t ORDER BY id").await, wanted, "{ours}");
+        // Two of the first insert, one of theirs, and one of ours: it was written once.
+        let stored = icefield_tests::reachable::stored(lake.session.tables(), "memory:///w").await;
+        let files = stored.iter().filter(|it| it.ends_with(".parquet")).count();
+        assert_eq!(files, 4, "{ours}");
+    }
+}
