@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
 /// The Apache Iceberg lakehouse in one binary.
@@ -95,6 +96,12 @@ pub(crate) enum Format {
     Markdown,
 }
 
+/// What is no result of a query is told in words and drawings, or as JSON.
+fn for_people_or_programs() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["table", "json", "ndjson"])
+        .try_map(|name| Format::from_str(&name, true))
+}
+
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Ingest {
     /// Files, patterns in quotes, URLs; `-` is standard input
@@ -116,7 +123,7 @@ pub(crate) struct Ingest {
     #[arg(long, value_name = "FORMAT")]
     pub(crate) input_format: Option<String>,
     /// How the result is written
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
 }
 
@@ -125,7 +132,7 @@ pub(crate) struct History {
     /// The table, such as raw.flights
     pub(crate) table: String,
     /// How it is written
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
 }
 
@@ -149,7 +156,7 @@ pub(crate) struct Compact {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// How the result is written
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
 }
 
@@ -167,7 +174,7 @@ pub(crate) struct Maintain {
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) every: u64,
     /// How the result is written
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
 }
 
@@ -176,7 +183,7 @@ pub(crate) struct Health {
     /// The table; all if none is named
     pub(crate) table: Option<String>,
     /// How it is written
-    #[arg(long, value_enum)]
+    #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
 }
 

@@ -316,3 +316,12 @@ fn a_merge_may_look_into_structs() {
     );
     assert_eq!(csv(&lake, "SELECT id, k FROM raw.t ORDER BY id"), "1,10 2,99 3,30");
 }
+
+#[test]
+fn formats_that_a_command_does_not_write_are_refused() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT)");
+    let error = lake.fails(&["history", "raw.t", "--format", "csv"], 2);
+    assert!(error.contains("json") && error.contains("ndjson"), "{error}");
+    assert_eq!(lake.ok(&["history", "raw.t", "--format", "json"]).trim(), "[]");
+}
