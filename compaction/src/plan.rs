@@ -53,6 +53,8 @@ pub struct Sizes {
     pub min_input_files: usize,
     /// Bytes of a group at most.
     pub max_group: u64,
+    /// Files of a group at most.
+    pub max_group_files: usize,
     /// Delete files that make a data file worth it.
     pub delete_files: usize,
     /// Share of deleted rows that makes a data file worth it.
@@ -122,6 +124,8 @@ impl Sizes {
             max,
             min_input_files: count(options.positive("min-input-files")?, 5),
             max_group: options.positive("max-file-group-size-bytes")?.unwrap_or(100 << 30),
+            max_group_files: count(options.positive("max-file-group-input-files")?, usize::MAX)
+                .min(GROUP_FILES_MAX),
             delete_files: count(options.positive("delete-file-threshold")?, usize::MAX),
             delete_ratio,
             fold_equality: options.take("fold-equality-deletes")?.unwrap_or(false),
@@ -188,7 +192,7 @@ pub fn plan(files: &[Candidate], sizes: &Sizes, sorts: bool) -> Vec<Group> {
     }
     let mut groups = Vec::new();
     for places in by_partition.into_values() {
-        for (places, bytes) in bins(files, places, sizes.max_group) {
+        for (places, bytes) in bins(files, places, sizes) {
             let chosen: Vec<&Candidate> = places.iter().filter_map(|it| files.get(*it)).collect();
             let rows: u64 = chosen.iter().map(|it| it.rows).sum();
             let gone: u64 = chosen.iter().map(|it| it.deleted_rows).sum();
@@ -202,13 +206,15 @@ pub fn plan(files: &[Candidate], sizes: &Sizes, sorts: bool) -> Vec<Group> {
     groups
 }
 
-/// Neighbours, each bin of at most `most` bytes where that is possible.
-fn bins(files: &[Candidate], places: Vec<usize>, most: u64) -> Vec<(Vec<usize>, u64)> {
+/// Neighbours, each bin of at most so many bytes where that is possible.
+fn bins(files: &[Candidate], places: Vec<usize>, sizes: &Sizes) -> Vec<(Vec<usize>, u64)> {
     let mut bins: Vec<(Vec<usize>, u64)> = Vec::new();
     for place in places {
         let bytes = files.get(place).map_or(0, |it| it.bytes);
         match bins.last_mut() {
-            Some((bin, sum)) if *sum + bytes <= most && bin.len() < GROUP_FILES_MAX => {
+            Some((bin, sum))
+                if *sum + bytes <= sizes.max_group && bin.len() < sizes.max_group_files =>
+            {
                 *sum += bytes;
                 bin.push(place);
             }
@@ -229,6 +235,7 @@ mod tests {
             max: 180,
             min_input_files: 3,
             max_group: 1000,
+            max_group_files: 100,
             delete_files: usize::MAX,
             delete_ratio: 0.3,
             fold_equality: false,
@@ -314,5 +321,7 @@ mod tests {
         let groups = plan(&files, &sizes(), false);
         assert!(groups.iter().all(|it| it.bytes <= 1000));
         assert_eq!(groups.iter().map(|it| it.files.len()).sum::<usize>(), 40);
+        let groups = plan(&files, &Sizes { max_group_files: 4, ..sizes() }, false);
+        assert_eq!(groups.len(), 10);
     }
 }

@@ -9,8 +9,8 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, TableAlias, TableFactor, Value,
-    VisitMut, VisitorMut,
+    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor,
+    Value, VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
 
@@ -390,6 +390,17 @@ impl Columns<'_> {
 
 impl VisitorMut for Columns<'_> {
     type Break = ();
+
+    fn pre_visit_statement(&mut self, statement: &mut Statement) -> ControlFlow<()> {
+        if let Statement::Insert(insert) = statement {
+            for name in &mut insert.columns {
+                if let [ObjectNamePart::Identifier(ident)] = name.0.as_mut_slice() {
+                    self.fold(ident);
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
         match expr {

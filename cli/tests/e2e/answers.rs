@@ -325,3 +325,11 @@ fn formats_that_a_command_does_not_write_are_refused() {
     assert!(error.contains("json") && error.contains("ndjson"), "{error}");
     assert_eq!(lake.ok(&["history", "raw.t", "--format", "json"]).trim(), "[]");
 }
+
+#[test]
+fn an_insert_names_columns_in_any_case() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (\"Name\" STRING, id INT)");
+    lake.exec("INSERT INTO raw.t (ID, NAME) VALUES (1, 'a')");
+    assert_eq!(csv(&lake, "SELECT name, id FROM raw.t"), "a,1");
+}

@@ -237,3 +237,14 @@ fn compressed_bytes_are_known_without_a_name() {
     assert!(piped.wait().unwrap().success());
     assert_eq!(lake.value("SELECT count(*) FROM raw.f"), json!(4578));
 }
+
+#[test]
+fn times_with_an_offset_are_moments() {
+    let lake = Lake::new();
+    let file = lake.file("a.csv", "at,local\n2026-01-01T12:00:00+02:00,2026-01-01T12:00:00\n,\n");
+    lake.ok(&["ingest", &file, "--into", "raw.t"]);
+    let kinds = lake.rows("DESCRIBE raw.t");
+    assert_eq!((&kinds[0][1], &kinds[1][1]), (&json!("timestamptz"), &json!("timestamp")));
+    let at = "SELECT at = TIMESTAMPTZ '2026-01-01 10:00:00+00:00' FROM raw.t WHERE at IS NOT NULL";
+    assert_eq!(lake.rows(at), [[json!(true)]]);
+}

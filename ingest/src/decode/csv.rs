@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
 use arrow::compute::{CastOptions, cast_with_options, filter};
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use icefield_query::{Error, Result};
 
 use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find};
@@ -23,12 +23,49 @@ pub(super) fn schema(source: &Source) -> Result<Schema> {
     let (schema, _) = format
         .infer_schema(source.open()?, Some(SAMPLE_RECORDS))
         .map_err(|error| source.unreadable(&Error::from(error)))?;
-    let fields = schema.fields().iter().map(|field| {
+    let zoned = zoned(source, &schema)?;
+    let fields = schema.fields().iter().zip(zoned).map(|(field, zoned)| {
         let field = Field::clone(field);
         let name = field.name().trim().trim_start_matches('\u{feff}').to_owned();
-        field.with_name(name)
+        let kind = match field.data_type() {
+            DataType::Timestamp(..) if zoned => {
+                DataType::Timestamp(TimeUnit::Microsecond, Some("+00:00".into()))
+            }
+            kind => kind.clone(),
+        };
+        field.with_name(name).with_data_type(kind)
     });
     Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// Records that are looked at for how times are written.
+const TIMES_LOOKED_AT: usize = 1000;
+
+/// Which columns have times with an offset from UTC: all that were looked at, and at least one.
+fn zoned(source: &Source, schema: &Schema) -> Result<Vec<bool>> {
+    let is_time = |it: &DataType| matches!(it, DataType::Timestamp(..));
+    let mut found: Vec<Option<bool>> = vec![None; schema.fields().len()];
+    if schema.fields().iter().any(|it| is_time(it.data_type())) {
+        let mut reader = csv::ReaderBuilder::new()
+            .delimiter(delimiter(source))
+            .flexible(true)
+            .from_reader(source.open()?);
+        for record in reader.records().take(TIMES_LOOKED_AT).filter_map(std::result::Result::ok) {
+            for ((text, found), field) in record.iter().zip(&mut found).zip(schema.fields()) {
+                if is_time(field.data_type()) && !text.is_empty() {
+                    *found = Some(found.unwrap_or(true) && has_offset(text));
+                }
+            }
+        }
+    }
+    Ok(found.into_iter().map(|it| it == Some(true)).collect())
+}
+
+/// Whether a time ends with `Z`, `+02`, `+0200` or `+02:00`.
+fn has_offset(text: &str) -> bool {
+    let text = text.trim();
+    let Some((_, time)) = text.split_once(['T', ' ', 't']) else { return false };
+    time.ends_with(['Z', 'z']) || time.contains(['+', '-'])
 }
 
 pub(super) fn batches(
