@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use crate::spec::{FormatVersion, TableMetadata};
+use crate::spec::{FormatVersion, MAIN_BRANCH, SnapshotReference, TableMetadata};
 use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
 
 /// Types of format version 3 that iceberg 0.10 cannot represent.
@@ -77,12 +77,25 @@ fn with_history(text: &[u8], metadata: &TableMetadata) -> Result<TableMetadata> 
 /// Branches and tags of a table of format version 1, of which iceberg 0.10 says that it has none.
 fn with_refs(text: &[u8], metadata: TableMetadata) -> Result<TableMetadata> {
     let value: Value = serde_json::from_slice(text)?;
-    let Some(refs) = value.get("refs").and_then(Value::as_object) else { return Ok(metadata) };
-    let mut builder = metadata.into_builder(None);
-    for (name, reference) in refs {
-        builder = builder.set_ref(name, serde_json::from_value(reference.clone())?)?;
+    let refs = value.get("refs").and_then(Value::as_object);
+    let others: Vec<(&String, SnapshotReference)> = refs
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| *name != MAIN_BRANCH)
+        .filter_map(|(name, it)| Some((name, serde_json::from_value(it.clone()).ok()?)))
+        .filter(|(_, it): &(_, SnapshotReference)| {
+            metadata.snapshot_by_id(it.snapshot_id).is_some()
+        })
+        .collect();
+    if others.is_empty() {
+        return Ok(metadata);
     }
-    Ok(builder.build()?.metadata)
+    let mut builder = metadata.clone().into_builder(None);
+    for (name, reference) in others {
+        builder = builder.set_ref(name, reference)?;
+    }
+    // What cannot be built anew can be read all the same.
+    Ok(builder.build().map_or(metadata, |it| it.metadata))
 }
 
 /// Writes `metadata` as the file that follows `previous`, and returns its location.

@@ -275,14 +275,16 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
     let list = |it: &str| reachable::normal(it);
     let mut stay = manifests.of(table, &kept, |path| sets.keep(&list(path))).await?;
     let mut old = Vec::new();
-    let mut sharing = Vec::new();
     if !expired.is_empty() {
         let unread = |path: &str| {
             let kind = Kind::ManifestList;
             sets.candidate(Candidate { path: list(path), kind, bytes: 0 })
         };
         old = manifests.of(table, &expired, unread).await?;
-        sharing = neighbours::sharing(session, table).await?;
+        // What they lead to is read before the commit, too.
+        for other in neighbours::sharing(session, table).await? {
+            neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
+        }
     }
     let updates = updates(metadata, request, &gone, &kept, &stay);
     if updates.is_empty() {
@@ -327,9 +329,6 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
             sets.keep(&reachable::normal(&line.path))?;
         }
         reachable::files(table, &stay, |path, _, _| sets.keep(&reachable::normal(path))).await?;
-    }
-    for other in neighbours::refreshed(sharing).await? {
-        neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
     }
     let remover = Remover {
         session,

@@ -67,25 +67,13 @@ pub(crate) fn overlaps(table: &Table, folders: &[String]) -> bool {
 ///
 /// # Errors
 ///
-/// As for [`all`]. One that cannot be read is not among them: nothing leads from it to any file.
+/// As for [`all`]. One whose metadata cannot be read is not among them, since it would keep all tables from
+/// being looked after.
 pub(crate) async fn sharing(session: &Session, table: &Table) -> Result<Vec<Table>> {
     let own = folders(table);
     let uuid = table.metadata().uuid();
     let others = all(session, table).await?.into_iter().filter_map(std::result::Result::ok);
     Ok(others.filter(|it| it.metadata().uuid() == uuid || overlaps(it, &own)).collect())
-}
-
-/// Tables as they stand now; one that was dropped meanwhile, as it stood.
-pub(crate) async fn refreshed(tables: Vec<Table>) -> Result<Vec<Table>> {
-    let mut now = Vec::with_capacity(tables.len());
-    for table in tables {
-        now.push(match table.refresh().await {
-            Ok(table) => table,
-            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => table,
-            Err(error) => return Err(error.into()),
-        });
-    }
-    Ok(now)
 }
 
 /// Tells all that a table's snapshots, and its metadata, lead to.

@@ -77,14 +77,18 @@ pub struct Group {
 }
 
 impl Group {
-    /// Leaves out all but the first `most` files.
-    pub(crate) fn cut(&mut self, most: usize, files: &[Candidate], sizes: &Sizes) {
+    /// Leaves out all but the first `most` files, and those too if they are not worth it then.
+    pub(crate) fn cut(&mut self, most: usize, files: &[Candidate], sizes: &Sizes, sorts: bool) {
         if self.files.len() <= most {
             return;
         }
         self.files.truncate(most);
         self.bytes = self.files.iter().filter_map(|it| files.get(*it)).map(|it| it.bytes).sum();
         self.outputs = sizes.outputs(self.bytes);
+        let chosen: Vec<&Candidate> = self.files.iter().filter_map(|it| files.get(*it)).collect();
+        if !sizes.is_worth_it(&chosen, self.bytes, self.outputs, sorts) {
+            self.files.clear();
+        }
     }
 }
 
@@ -311,8 +315,10 @@ mod tests {
     fn a_group_is_cut_to_the_files_that_are_left() {
         let files: Vec<_> = (0..10).map(|_| file(60, "a")).collect();
         let mut groups = plan(&files, &sizes(), false);
-        groups[0].cut(4, &files, &sizes());
+        groups[0].cut(4, &files, &sizes(), false);
         assert_eq!(groups, [Group { files: vec![0, 1, 2, 3], bytes: 240, outputs: 3 }]);
+        groups[0].cut(1, &files, &sizes(), false);
+        assert!(groups[0].files.is_empty(), "one would come out as it went in");
     }
 
     #[test]

@@ -282,7 +282,7 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
         loose.extend(listed);
     }
     let table = table.refresh().await?;
-    let mut keeper = Keeper { request, sets: &mut sets, folders: &folders };
+    let mut keeper = Keeper { request, sets: &mut sets, folders: &folders, may_mismatch: true };
     keeper.table(&table).await?;
     // What others lead to is looked for only if there is anything that they might: it may be much.
     let mut sets = left(sets)?;
@@ -291,11 +291,17 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
         for other in neighbours::all(session, &table).await? {
             others.push(other?);
         }
-        let mut keeper = Keeper { request, sets: &mut sets, folders: &folders };
+        let mut keeper = Keeper { request, sets: &mut sets, folders: &folders, may_mismatch: true };
         foreign(session, &table, &others, &loose, &mut keeper).await?;
         if !keeper.sets.is_empty() {
             for other in &others {
-                keeper.table(other).await?;
+                keeper.may_mismatch = neighbours::overlaps(other, &folders);
+                keeper.table(other).await.map_err(|error| {
+                    let message =
+                        format!("`{}` cannot be read, and may have files in common", other.name());
+                    Error::new(error.kind, format!("{message}: {}", error.message))
+                        .with_hint("mend it, or drop it from the catalog")
+                })?;
             }
         }
     }

@@ -280,7 +280,7 @@ async fn planned(session: &Session, table: &Table, request: &Request) -> Result<
     if let Some(most) = request.max_files {
         let mut left = most;
         for group in &mut groups {
-            group.cut(left, &candidates, &request.sizes);
+            group.cut(left, &candidates, &request.sizes, sorts);
             left -= group.files.len();
         }
         groups.retain(|it| !it.files.is_empty());

@@ -35,22 +35,36 @@ pub fn schema(source: &Source) -> Result<Schema> {
         return Err(source.unreadable(&"it has no columns"));
     }
     refuse_twice(source, schema.fields(), "column")?;
-    refuse_empty(source, schema.fields())?;
     Ok(schema)
 }
 
-/// Columns are found by name in any case, so that no two may have one.
+/// Refuses a column that no table can be given.
+pub(crate) fn refuse_unfit(source: &Source, field: &Field) -> Result<()> {
+    if let DataType::Struct(inner) = field.data_type() {
+        refuse_inside(source, inner, field.name())?;
+    }
+    refuse_empty(source, &Fields::from(vec![field.clone()]))
+}
+
+fn refuse_inside(source: &Source, fields: &Fields, of: &str) -> Result<()> {
+    refuse_twice(source, fields, &format!("field of `{of}`"))?;
+    for field in fields {
+        if let DataType::Struct(inner) = field.data_type() {
+            refuse_inside(source, inner, field.name())?;
+        }
+    }
+    Ok(())
+}
+
+/// Columns are found by name in any case, so that no two may have one. (Those without a name are surplus commas.)
 fn refuse_twice(source: &Source, fields: &Fields, what: &str) -> Result<()> {
     let mut seen: HashMap<String, &str> = HashMap::new();
-    for field in fields {
+    for field in fields.iter().filter(|it| !it.name().is_empty()) {
         if let Some(before) = seen.insert(field.name().to_lowercase(), field.name()) {
             return Err(source.unreadable(&format!(
                 "{what} `{}` cannot be told from {what} `{before}`",
                 field.name()
             )));
-        }
-        if let DataType::Struct(inner) = field.data_type() {
-            refuse_twice(source, inner, &format!("field of `{}`", field.name()))?;
         }
     }
     Ok(())
@@ -177,7 +191,8 @@ impl BadRecords {
         let Some(file) = &self.file else { return Ok(()) };
         let kept = file.lock().unwrap_or_else(PoisonError::into_inner);
         let path = std::fs::canonicalize(&kept.path).unwrap_or_else(|_| kept.path.clone());
-        match sources.iter().find(|it| Path::new(&it.name) == path) {
+        let is_it = |it: &&Source| std::fs::canonicalize(&it.name).is_ok_and(|it| it == path);
+        match sources.iter().find(is_it) {
             None => Ok(()),
             Some(source) => Err(Error::invalid(format!(
                 "bad records cannot go to `{}`, which is to be loaded",

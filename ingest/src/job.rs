@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
 use datafusion::common::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
@@ -247,11 +247,21 @@ fn merged(schemas: &[(Source, ArrowSchema)]) -> Result<Vec<NestedFieldRef>> {
     let mut columns: Vec<Field> = Vec::new();
     for (source, schema) in schemas {
         for field in schema.fields() {
+            decode::refuse_unfit(source, field)?;
             let name = field.name();
             match columns.iter_mut().find(|it| it.name().eq_ignore_ascii_case(name)) {
                 None => columns.push(Field::clone(field)),
                 Some(known) => {
-                    let kind = wider(known.data_type(), field.data_type()).ok_or_else(|| {
+                    let (a, b) = (known.data_type(), field.data_type());
+                    let times = |it: &DataType| matches!(it, DataType::Timestamp(..));
+                    let kind = match source.format {
+                        // As if they were in one file.
+                        Format::Csv | Format::Tsv if times(a) && times(b) && a != b => {
+                            Some(DataType::Timestamp(TimeUnit::Microsecond, None))
+                        }
+                        _ => wider(a, b),
+                    };
+                    let kind = kind.ok_or_else(|| {
                         source.unreadable(&format!(
                             "column `{name}` is {} in it and {} in a file before",
                             field.data_type(),
@@ -293,11 +303,11 @@ fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
         (DataType::Timestamp(_, zone), DataType::Timestamp(_, other))
             if zone.is_some() == other.is_some() =>
         {
-            Some(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, zone.clone()))
+            Some(DataType::Timestamp(TimeUnit::Microsecond, zone.clone()))
         }
         (DataType::Timestamp(_, None), DataType::Date32)
         | (DataType::Date32, DataType::Timestamp(_, None)) => {
-            Some(DataType::Timestamp(arrow::datatypes::TimeUnit::Microsecond, None))
+            Some(DataType::Timestamp(TimeUnit::Microsecond, None))
         }
         _ => None,
     }
@@ -328,12 +338,14 @@ fn evolution(table: &Table, schemas: &[(Source, ArrowSchema)], allowed: bool) ->
                             return Err(lacks(source, &path, table));
                         }
                         names.push(path);
+                        decode::refuse_unfit(source, &new)?;
                         changes.push(add(parent, &new)?);
                     }
                 }
                 None if names.iter().any(|it| it.eq_ignore_ascii_case(field.name())) => {}
                 None if allowed => {
                     names.push(field.name().clone());
+                    decode::refuse_unfit(source, field)?;
                     changes.push(add(String::new(), field)?);
                 }
                 None => return Err(lacks(source, field.name(), table)),
@@ -373,6 +385,8 @@ fn inside(path: &str, ours: &Type, theirs: &Field) -> Vec<(String, Field)> {
                     ours.fields().iter().find(|it| it.name.eq_ignore_ascii_case(field.name()))
                 });
                 match known {
+                    // Always null: nothing of it is lost.
+                    None if field.data_type().is_null() => {}
                     None => new.push((path.to_owned(), Field::clone(field))),
                     Some(it) => {
                         new.extend(inside(&format!("{path}.{}", it.name), &it.field_type, field));

@@ -1,5 +1,6 @@
 //! Which files are meant, what they are, and what tells them apart.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
@@ -126,6 +127,7 @@ pub async fn find(
     storage: &Storage,
 ) -> Result<Vec<Source>> {
     let mut sources: Vec<Source> = Vec::new();
+    let mut seen: HashSet<PathBuf> = HashSet::new();
     for pattern in patterns {
         let found = if pattern == "-" {
             vec![from_stdin(format)?]
@@ -136,7 +138,10 @@ pub async fn find(
             from_disk(pattern, format)?
         };
         for source in found {
-            if source.name == "-" || !sources.iter().any(|it| it.name == source.name) {
+            // All spellings of a path are one file.
+            let place = std::fs::canonicalize(&source.name);
+            let place = place.unwrap_or_else(|_| PathBuf::from(&source.name));
+            if source.name == "-" || seen.insert(place) {
                 sources.push(source);
             }
         }
@@ -158,8 +163,7 @@ fn from_disk(pattern: &str, format: Option<Format>) -> Result<Vec<Source>> {
             .with_hint("give files, or a pattern in quotes: 'folder/*.parquet'"));
     }
     let read = paths.into_iter().map(|path| {
-        // All spellings of a path are one file.
-        let name = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let name = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
         let name = name.to_string_lossy().into_owned();
         let (format, compression) = kind(&name, format)?;
         let unreadable =

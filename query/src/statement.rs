@@ -16,6 +16,10 @@ pub(crate) mod uuid;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use datafusion::common::Result as DataFusionResult;
+use datafusion::common::tree_node::Transformed;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -222,4 +226,20 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(in_lists::InLists));
     rules.push(Arc::new(uuid::UuidCasts));
     rules
+}
+
+/// A plan with its expressions rewritten, under the names that they had. The sets of a GROUP BY are left as they
+/// are: what refers to them does so by their names.
+fn rewritten(
+    plan: LogicalPlan,
+    mut rewrite: impl FnMut(Expr) -> DataFusionResult<Transformed<Expr>>,
+) -> DataFusionResult<Transformed<LogicalPlan>> {
+    let names = NamePreserver::new(&plan);
+    plan.map_expressions(|expr| {
+        if matches!(expr, Expr::GroupingSet(_)) {
+            return Ok(Transformed::no(expr));
+        }
+        let name = names.save(&expr);
+        Ok(rewrite(expr)?.update_data(|it| name.restore(it)))
+    })
 }

@@ -333,3 +333,33 @@ fn an_insert_names_columns_in_any_case() {
     lake.exec("INSERT INTO raw.t (ID, NAME) VALUES (1, 'a')");
     assert_eq!(csv(&lake, "SELECT name, id FROM raw.t"), "a,1");
 }
+
+#[test]
+fn rewritten_expressions_keep_their_meaning_and_names() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, f FLOAT, m DECIMAL(10, 2), d DOUBLE, s STRING)");
+    lake.exec("INSERT INTO raw.t VALUES (1, 1.5, 1.50, 1.5, 'a'), (4, 0.1, 0.10, 0.1, 'b')");
+    lake.exec("CREATE TABLE raw.u AS SELECT 1 AS k, 2.25e0 AS v");
+    for (sql, wanted) in [
+        ("SELECT id FROM raw.t WHERE m = f ORDER BY id", "1 4"),
+        ("SELECT id FROM raw.t WHERE f = 0.1 OR f IN (1.5)", "1 4"),
+        ("SELECT a.id FROM raw.t a JOIN raw.t b ON a.f = b.m ORDER BY 1", "1 4"),
+        ("SELECT count(*) FROM (SELECT f FROM raw.t UNION SELECT m FROM raw.t)", "2"),
+        ("SELECT count(*) FROM raw.t GROUP BY ROLLUP(s, coalesce(d, 0.0)) ORDER BY 1", "1 1 1 1 2"),
+        ("SELECT count(*) FROM raw.t GROUP BY ROLLUP(s, id IN (1, NULL)) ORDER BY 1", "1 1 1 1 2"),
+        (
+            "SELECT (SELECT count(*) FROM raw.u WHERE u.k = t.id LIMIT 1) FROM raw.t ORDER BY id",
+            "1 0",
+        ),
+        (
+            "SELECT EXISTS (SELECT max(v) FROM raw.u WHERE u.k = t.id) FROM raw.t ORDER BY id",
+            "true true",
+        ),
+        (
+            "SELECT 0 IN (SELECT count(*) FROM raw.u WHERE u.k = t.id) FROM raw.t ORDER BY id",
+            "false true",
+        ),
+    ] {
+        assert_eq!(csv(&lake, sql), wanted, "{sql}");
+    }
+}

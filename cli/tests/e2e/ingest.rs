@@ -248,3 +248,31 @@ fn times_with_an_offset_are_moments() {
     let at = "SELECT at = TIMESTAMPTZ '2026-01-01 10:00:00+00:00' FROM raw.t WHERE at IS NOT NULL";
     assert_eq!(lake.rows(at), [[json!(true)]]);
 }
+
+#[test]
+fn what_fits_a_table_is_loaded_however_it_is_spelled() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, m MAP<STRING, BIGINT>, s STRUCT<x BIGINT>, t STRING)");
+    let file = lake.file(
+        "a.ndjson",
+        "{\"id\": 1, \"m\": {}, \"s\": {}}\n{\"id\": 2, \"m\": {\"a\": 1, \"A\": 2}, \"t\": \"\u{fffd}\"}\n",
+    );
+    lake.ok(&["ingest", &file, "--into", "raw.t"]);
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(2));
+    assert_eq!(lake.value("SELECT t FROM raw.t WHERE id = 2"), json!("\u{fffd}"));
+    let broken = lake.folder().join("broken.ndjson");
+    std::fs::write(&broken, b"{\"id\": 3,\n \"t\": \"caf\xe9\"\n}\n{\"id\": 4}\n").unwrap();
+    let broken = broken.display().to_string();
+    let error = lake.fails(&["ingest", &broken, "--into", "raw.t"], 1);
+    assert!(error.contains("broken.ndjson`, line 1"), "{error}");
+    let commas = lake.file("commas.csv", "id,t,,\n5,x,,\n");
+    lake.ok(&["ingest", &commas, "--into", "raw.commas"]);
+    let odd = lake.file("odd.ndjson", "{\"id\": 6, \"s\": {\"x\": 1}}\n{\"id\": 7, \"s\": 5}\n");
+    lake.ok(&["ingest", &odd, "--into", "raw.t", "--bad-records", "bad.ndjson"]);
+    assert_eq!(lake.rows("SELECT id FROM raw.t WHERE id > 5"), [[json!(6)]]);
+    // A link is a name of its own, whatever it leads to.
+    std::fs::rename(&file, lake.folder().join("blob")).unwrap();
+    std::os::unix::fs::symlink("blob", &file).unwrap();
+    let out = lake.ok(&["ingest", &file, "--into", "raw.t"]);
+    assert!(out.starts_with("nothing new"), "{out}");
+}

@@ -18,6 +18,9 @@ pub(super) struct Keeper<'a> {
     pub(super) sets: &'a mut SortedOut,
     /// The folders that are looked through.
     pub(super) folders: &'a [String],
+    /// Whether what is kept may be named with another scheme or bucket than it lies in: not so for tables that lie
+    /// elsewhere.
+    pub(super) may_mismatch: bool,
 }
 
 /// Scheme and bucket, and the path below.
@@ -32,6 +35,9 @@ impl Keeper<'_> {
     fn keep(&mut self, path: &str) -> Result<()> {
         let spellings = self.request.spellings(path);
         spellings.iter().try_for_each(|it| self.sets.keep(it))?;
+        if !self.may_mismatch {
+            return Ok(());
+        }
         let Some((root, below)) = spellings.first().map(|it| split(it)) else { return Ok(()) };
         for folder in self.folders {
             let (listed, inside) = split(folder);

@@ -1,6 +1,6 @@
 //! JSON: an array of objects, or objects one after the other (NDJSON), read one record at a time.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
@@ -15,74 +15,88 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::shape::Shape;
-use super::{BATCH_ROWS, BadRecords, conform};
+use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, conform};
 use crate::source::Source;
 
 pub(super) fn schema(source: &Source) -> Result<Schema> {
+    let mut columns = Columns { all: Schema::empty(), records: 0 };
     let mut sample: Vec<Value> = Vec::new();
-    let mut merged: Option<Schema> = None;
     // All of the file is looked at: a key may come late.
     records(source, &mut |_, record| {
         if let Ok((value, _)) = record {
             sample.push(value);
         }
         if sample.len() >= BATCH_ROWS {
-            merge(source, &mut merged, &mut sample)?;
+            columns.add(std::mem::take(&mut sample));
         }
         Ok(true)
     })?;
-    merge(source, &mut merged, &mut sample)?;
-    Ok(merged.unwrap_or_else(Schema::empty))
+    columns.add(sample);
+    Ok(columns.all)
 }
 
-/// Infers the columns of some records, which are taken, and adds them to those of others.
-fn merge(source: &Source, merged: &mut Option<Schema>, sample: &mut Vec<Value>) -> Result<()> {
-    if sample.is_empty() {
-        return Ok(());
+/// What is known of the columns of records.
+struct Columns {
+    all: Schema,
+    records: usize,
+}
+
+impl Columns {
+    /// Adds the columns of some records. One that does not go with the others adds none; it is found again, and
+    /// told, when it is decoded.
+    fn add(&mut self, sample: Vec<Value>) {
+        // Types are those of the first records; after them there may be new columns.
+        let widens = self.records < SAMPLE_RECORDS;
+        self.records += sample.len();
+        let infer = |it: Vec<Value>| {
+            infer_json_schema_from_iterator(it.into_iter().map(Ok::<_, ArrowError>)).ok()
+        };
+        let both = |a: &Schema, b: &Schema| both_fields(a.fields(), b.fields(), widens);
+        if let Some(together) = infer(sample.clone()).and_then(|it| both(&self.all, &it)) {
+            self.all = Schema::new(together);
+            return;
+        }
+        for one in sample {
+            if let Some(together) = infer(vec![one]).and_then(|it| both(&self.all, &it)) {
+                self.all = Schema::new(together);
+            }
+        }
     }
-    let values = sample.drain(..).map(Ok::<_, ArrowError>);
-    let schema = infer_json_schema_from_iterator(values);
-    let schema = schema.map_err(|error| source.unreadable(&Error::from(error)))?;
-    *merged = Some(match merged.take() {
-        None => schema,
-        Some(before) => Schema::new(both_fields(source, before.fields(), schema.fields())?),
-    });
-    Ok(())
 }
 
-fn both_fields(source: &Source, a: &Fields, b: &Fields) -> Result<Fields> {
+fn both_fields(a: &Fields, b: &Fields, widens: bool) -> Option<Fields> {
     let mut all: Vec<FieldRef> = a.iter().cloned().collect();
+    let places: HashMap<&str, usize> =
+        a.iter().enumerate().map(|(place, it)| (it.name().as_str(), place)).collect();
     for field in b {
-        match all.iter_mut().find(|it| it.name() == field.name()) {
+        let known = places.get(field.name().as_str()).and_then(|it| all.get_mut(*it));
+        match known {
             None => all.push(Arc::clone(field)),
             Some(known) => {
-                let kind = both(source, known.name(), known.data_type(), field.data_type())?;
+                let kind = both(known.data_type(), field.data_type(), widens)?;
                 *known = Arc::new(Field::clone(known).with_data_type(kind));
             }
         }
     }
-    Ok(all.into())
+    Some(all.into())
 }
 
 /// A type for the values of both, as Arrow infers it from values of one batch.
-fn both(source: &Source, name: &str, a: &DataType, b: &DataType) -> Result<DataType> {
+fn both(a: &DataType, b: &DataType, widens: bool) -> Option<DataType> {
     use DataType::{Float64, Int64, List, Null, Struct, Utf8};
-    Ok(match (a, b) {
+    Some(match (a, b) {
         (a, b) if a == b => a.clone(),
         (Null, other) | (other, Null) => other.clone(),
-        (Int64, Float64) | (Float64, Int64) => Float64,
-        (Struct(a), Struct(b)) => Struct(both_fields(source, a, b)?),
-        (Struct(_), _) | (_, Struct(_)) => {
-            return Err(
-                source.unreadable(&format!("column `{name}` is an object in some records only"))
-            );
-        }
+        (Struct(a), Struct(b)) => Struct(both_fields(a, b, widens)?),
+        (Struct(_), _) | (_, Struct(_)) => return None,
         (List(a), List(b)) => {
-            let kind = both(source, name, a.data_type(), b.data_type())?;
+            let kind = both(a.data_type(), b.data_type(), widens)?;
             List(Field::clone(a).with_data_type(kind).into())
         }
+        (known, _) if !widens => known.clone(),
+        (Int64, Float64) | (Float64, Int64) => Float64,
         (List(element), scalar) | (scalar, List(element)) => {
-            let kind = both(source, name, element.data_type(), scalar)?;
+            let kind = both(element.data_type(), scalar, widens)?;
             List(Field::clone(element).with_data_type(kind).into())
         }
         _ => Utf8,
@@ -227,11 +241,17 @@ struct Lines<'a, R> {
     /// The number of the next line that is given out.
     line: u64,
     /// Lines that were read to see whether a record goes on in them.
-    read: VecDeque<String>,
+    read: VecDeque<Line>,
+}
+
+/// A line as text, as far as it is UTF-8.
+struct Line {
+    text: String,
+    is_text: bool,
 }
 
 impl<R: BufRead> Lines<'_, R> {
-    fn next(&mut self) -> Result<Option<String>> {
+    fn next(&mut self) -> Result<Option<Line>> {
         if let Some(line) = self.read.pop_front() {
             return Ok(Some(line));
         }
@@ -240,15 +260,21 @@ impl<R: BufRead> Lines<'_, R> {
         match read.map_err(|error| self.source.unreadable(&error))? {
             0 => Ok(None),
             // What is not UTF-8 is no JSON either, and told so with its line.
-            _ => Ok(Some(String::from_utf8_lossy(&line).into_owned())),
+            _ => Ok(Some(match String::from_utf8(line) {
+                Ok(text) => Line { text, is_text: true },
+                Err(error) => {
+                    let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+                    Line { text, is_text: false }
+                }
+            })),
         }
     }
 
     fn records(mut self, take: &mut Take<'_>) -> Result<()> {
-        while let Some(text) = self.next()? {
+        while let Some(Line { text, is_text }) = self.next()? {
             let (line, mut lines) = (self.line, 1);
             let mut record = text.trim().to_owned();
-            if record.contains(char::REPLACEMENT_CHARACTER) {
+            if !is_text {
                 let why = "it is not UTF-8".to_owned();
                 self.line += 1;
                 if !take(line, Err((why, record)))? {
@@ -291,8 +317,13 @@ impl<R: BufRead> Lines<'_, R> {
         let found = loop {
             let Some(line) = self.next()? else { break None };
             record.push('\n');
-            record.push_str(line.trim_end());
+            record.push_str(line.text.trim_end());
+            // What begins where records begin is one of its own.
+            let goes_on = line.is_text && !line.text.starts_with('{');
             ahead.push_back(line);
+            if !goes_on {
+                break None;
+            }
             // Most lines end no object.
             if !record.ends_with('}') {
                 if record.len() > RECORD_BYTES_MAX {

@@ -7,7 +7,6 @@ use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::logical_plan::{Projection, Union};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, cast};
 use datafusion::optimizer::AnalyzerRule;
@@ -36,11 +35,8 @@ impl AnalyzerRule for Floats {
             if let LogicalPlan::TableScan(scan) = &plan {
                 schema.merge(&scan.projected_schema);
             }
-            let names = NamePreserver::new(&plan);
-            let done = plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let done = expr.transform_up(|it| Ok(in_expression(it, &schema)))?;
-                Ok(done.update_data(|it| name.restore(it)))
+            let done = super::rewritten(plan, |expr| {
+                expr.transform_up(|it| Ok(in_expression(it, &schema)))
             })?;
             let done = done.transform_data(|plan| between_inputs(plan, &schema))?;
             match done.transformed {
@@ -57,57 +53,80 @@ pub(crate) fn beside(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     expr.transform_up(|it| Ok(in_expression(it, schema))).data()
 }
 
-fn is_float(expr: &Expr, schema: &DFSchema) -> bool {
-    expr.get_type(schema).is_ok_and(|kind| kind.is_floating())
+/// The type that decimals take beside these: that of the floats among them, if there are any.
+fn kind<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Option<DataType> {
+    let kinds = exprs.into_iter().filter_map(|it| it.get_type(schema).ok());
+    kinds.filter(DataType::is_floating).reduce(|a, b| match (a, b) {
+        (DataType::Float64, _) | (_, DataType::Float64) => DataType::Float64,
+        (a, _) => a,
+    })
 }
 
 fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let is_float = |it: &Expr| is_float(it, schema);
-    let float = |it: Expr| float(it, schema);
+    let float = |it: Expr, kind: &DataType| float(it, kind, schema);
     match expr {
-        Expr::BinaryExpr(mut it) if is_float(&it.right) || is_float(&it.left) => {
-            *it.left = float(*it.left);
-            *it.right = float(*it.right);
+        Expr::BinaryExpr(mut it) => {
+            let Some(kind) = kind([it.left.as_ref(), it.right.as_ref()], schema) else {
+                return Transformed::no(Expr::BinaryExpr(it));
+            };
+            // What is computed of a literal has its digits.
+            let is_computed = it.op.is_numerical_operators();
+            let of = |it: &Expr| match it {
+                Expr::Literal(..) if is_computed => DataType::Float64,
+                _ => kind.clone(),
+            };
+            let (left, right) = (of(&it.left), of(&it.right));
+            *it.left = float(*it.left, &left);
+            *it.right = float(*it.right, &right);
             Transformed::yes(Expr::BinaryExpr(it))
         }
-        Expr::Between(mut it)
-            if [&it.expr, &it.low, &it.high].into_iter().any(|it| is_float(it)) =>
-        {
-            *it.expr = float(*it.expr);
-            *it.low = float(*it.low);
-            *it.high = float(*it.high);
+        Expr::Between(mut it) => {
+            let parts = [it.expr.as_ref(), it.low.as_ref(), it.high.as_ref()];
+            let Some(kind) = kind(parts, schema) else {
+                return Transformed::no(Expr::Between(it));
+            };
+            *it.expr = float(*it.expr, &kind);
+            *it.low = float(*it.low, &kind);
+            *it.high = float(*it.high, &kind);
             Transformed::yes(Expr::Between(it))
         }
-        Expr::InList(mut it) if is_float(&it.expr) || it.list.iter().any(is_float) => {
-            *it.expr = float(*it.expr);
-            it.list = it.list.into_iter().map(float).collect();
+        Expr::InList(mut it) => {
+            let Some(kind) = kind(it.list.iter().chain([it.expr.as_ref()]), schema) else {
+                return Transformed::no(Expr::InList(it));
+            };
+            *it.expr = float(*it.expr, &kind);
+            it.list = it.list.into_iter().map(|it| float(it, &kind)).collect();
             Transformed::yes(Expr::InList(it))
         }
         Expr::Case(mut it) => {
             let results = it.when_then_expr.iter().map(|(_, then)| then).chain(&it.else_expr);
-            let answers = results.into_iter().any(|it| is_float(it));
+            let answers = kind(results.map(AsRef::as_ref), schema);
             let compared = it.when_then_expr.iter().map(|(when, _)| when);
-            let compares = it.expr.iter().chain(compared).any(|it| is_float(it));
-            let compares = compares && it.expr.is_some();
-            if !answers && !compares {
+            let compared = it.expr.iter().chain(compared).map(AsRef::as_ref);
+            let compares = kind(compared, schema).filter(|_| it.expr.is_some());
+            if answers.is_none() && compares.is_none() {
                 return Transformed::no(Expr::Case(it));
             }
-            let floats =
-                |it: Box<Expr>, wanted: bool| if wanted { Box::new(float(*it)) } else { it };
-            it.expr = it.expr.map(|it| floats(it, compares));
+            let floats = |it: Box<Expr>, kind: &Option<DataType>| match kind {
+                Some(kind) => Box::new(float(*it, kind)),
+                None => it,
+            };
+            it.expr = it.expr.map(|it| floats(it, &compares));
             let pairs = it.when_then_expr.into_iter();
-            let pairs = pairs.map(|(when, then)| (floats(when, compares), floats(then, answers)));
+            let pairs = pairs.map(|(when, then)| (floats(when, &compares), floats(then, &answers)));
             it.when_then_expr = pairs.collect();
-            it.else_expr = it.else_expr.map(|it| floats(it, answers));
+            it.else_expr = it.else_expr.map(|it| floats(it, &answers));
             Transformed::yes(Expr::Case(it))
         }
         Expr::ScalarFunction(mut it) => {
             let name = it.func.name();
-            let is_one_type = OF_ONE_TYPE.contains(&name) && it.args.iter().any(is_float);
-            if !is_one_type && !OF_FLOATS.contains(&name) {
-                return Transformed::no(Expr::ScalarFunction(it));
-            }
-            it.args = it.args.into_iter().map(float).collect();
+            let kind = match OF_FLOATS.contains(&name) {
+                true => Some(DataType::Float64),
+                false if OF_ONE_TYPE.contains(&name) => kind(&it.args, schema),
+                false => None,
+            };
+            let Some(kind) = kind else { return Transformed::no(Expr::ScalarFunction(it)) };
+            it.args = it.args.into_iter().map(|it| float(it, &kind)).collect();
             Transformed::yes(Expr::ScalarFunction(it))
         }
         other => Transformed::no(other),
@@ -120,35 +139,42 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
         LogicalPlan::Join(mut join) => {
             let mut is_changed = false;
             for (left, right) in &mut join.on {
-                if is_float(left, schema) != is_float(right, schema) {
-                    *left = float(std::mem::take(left), schema);
-                    *right = float(std::mem::take(right), schema);
+                if let Some(kind) = kind([&*left, &*right], schema) {
+                    *left = float(std::mem::take(left), &kind, schema);
+                    *right = float(std::mem::take(right), &kind, schema);
                     is_changed = true;
                 }
             }
             Ok(Transformed::new_transformed(LogicalPlan::Join(join), is_changed))
         }
         LogicalPlan::Union(Union { inputs, schema }) => {
-            let kind = |input: &Arc<LogicalPlan>, place: usize| {
-                input.schema().fields().get(place).map(|it| it.data_type().clone())
-            };
-            let is_mixed = |place: usize| {
-                let any = |is: fn(&DataType) -> bool| {
-                    inputs.iter().any(|it| kind(it, place).is_some_and(|it| is(&it)))
+            let kinds = |place: usize| {
+                let field = move |it: &Arc<LogicalPlan>| {
+                    it.schema().fields().get(place).map(|it| it.data_type().clone())
                 };
-                any(DataType::is_floating) && any(DataType::is_decimal)
+                inputs.iter().filter_map(field).collect::<Vec<_>>()
             };
-            let mixed: Vec<bool> = (0..schema.fields().len()).map(is_mixed).collect();
-            if !mixed.contains(&true) {
+            let mixed = |place: usize| {
+                let kinds = kinds(place);
+                let has_decimal = kinds.iter().any(DataType::is_decimal);
+                let float = kinds.into_iter().filter(DataType::is_floating);
+                float.max_by_key(DataType::primitive_width).filter(|_| has_decimal)
+            };
+            let mixed: Vec<Option<DataType>> = (0..schema.fields().len()).map(mixed).collect();
+            if mixed.iter().all(Option::is_none) {
                 return Ok(Transformed::no(LogicalPlan::Union(Union { inputs, schema })));
             }
             let inputs = inputs.into_iter().map(|input| {
                 let fields = input.schema().columns().into_iter().zip(&mixed);
                 let columns = fields.map(|(column, mixed)| {
                     let (relation, name) = (column.relation.clone(), column.name.clone());
-                    match (mixed, float(Expr::Column(column.clone()), input.schema())) {
-                        (true, cast @ Expr::Cast(_)) => cast.alias_qualified(relation, name),
-                        _ => Expr::Column(column),
+                    let made = match mixed {
+                        Some(kind) => float(Expr::Column(column), kind, input.schema()),
+                        None => Expr::Column(column),
+                    };
+                    match made {
+                        cast @ Expr::Cast(_) => cast.alias_qualified(relation, name),
+                        column => column,
                     }
                 });
                 let columns = columns.collect();
@@ -161,29 +187,28 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
     }
 }
 
-/// A decimal as the float it is nearest to; anything else as it is.
-fn float(expr: Expr, schema: &DFSchema) -> Expr {
+/// A decimal as the float of this type that it is nearest to; anything else as it is.
+fn float(expr: Expr, kind: &DataType, schema: &DFSchema) -> Expr {
     match &expr {
         Expr::Literal(value @ (ScalarValue::Decimal128(..) | ScalarValue::Decimal256(..)), _) => {
-            match decimal_text(value) {
-                Some(Ok(number)) => Expr::Literal(ScalarValue::Float64(Some(number)), None),
-                _ => cast(expr, DataType::Float64),
+            match literal(value, kind) {
+                Some(float) => Expr::Literal(float, None),
+                None => cast(expr, kind.clone()),
             }
         }
         Expr::Negative(inner) if matches!(inner.as_ref(), Expr::Literal(..)) => {
-            Expr::Negative(Box::new(float(inner.as_ref().clone(), schema)))
+            Expr::Negative(Box::new(float(inner.as_ref().clone(), kind, schema)))
         }
-        _ if expr.get_type(schema).is_ok_and(|kind| kind.is_decimal()) => {
-            cast(expr, DataType::Float64)
-        }
+        _ if expr.get_type(schema).is_ok_and(|it| it.is_decimal()) => cast(expr, kind.clone()),
         _ => expr,
     }
 }
 
-fn decimal_text(
-    value: &ScalarValue,
-) -> Option<std::result::Result<f64, std::num::ParseFloatError>> {
+fn literal(value: &ScalarValue, kind: &DataType) -> Option<ScalarValue> {
     let array = value.to_array().ok()?;
     let text = datafusion::arrow::util::display::array_value_to_string(&array, 0).ok()?;
-    Some(text.parse())
+    Some(match kind {
+        DataType::Float32 => ScalarValue::Float32(Some(text.parse().ok()?)),
+        _ => ScalarValue::Float64(Some(text.parse().ok()?)),
+    })
 }

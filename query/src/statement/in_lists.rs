@@ -8,7 +8,6 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::expr::InList;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, and, lit, or};
 use datafusion::optimizer::AnalyzerRule;
 
@@ -22,14 +21,7 @@ impl AnalyzerRule for InLists {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(joined(expr)?.update_data(|it| name.restore(it)))
-            })
-        })
-        .data()
+        plan.transform_up_with_subqueries(|plan| super::rewritten(plan, joined)).data()
     }
 }
 

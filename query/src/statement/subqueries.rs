@@ -23,7 +23,6 @@ use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, Tr
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{count, first_value};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, FetchType, Filter, LogicalPlan, LogicalPlanBuilder,
@@ -81,11 +80,12 @@ fn values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
     for input in plan.inputs() {
         schema.merge(input.schema());
     }
-    let names = NamePreserver::new(&plan);
-    let done = plan.map_expressions(|expr| {
-        let name = names.save(&expr);
-        let done = expr.transform_up(|it| match it {
+    let done = super::rewritten(plan, |expr| {
+        expr.transform_up(|it| match it {
             Expr::InSubquery(it) => Ok(Transformed::yes(counted(it, &schema)?)),
+            Expr::Exists(it) if has_one_row(&it.subquery.subquery) => {
+                Ok(Transformed::yes(lit(!it.negated)))
+            }
             Expr::Exists(it) => {
                 let count = count_of(&it.subquery.subquery, None)?;
                 let none = lit(0_i64);
@@ -93,8 +93,7 @@ fn values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
                 Ok(Transformed::yes(exists))
             }
             other => single(other),
-        })?;
-        Ok(done.update_data(|it| name.restore(it)))
+        })
     })?;
     done.map_data(LogicalPlan::recompute_schema)
 }
@@ -109,7 +108,28 @@ fn count_of(plan: &Arc<LogicalPlan>, condition: Option<Expr>) -> Result<Expr> {
     Ok(scalar_subquery(Arc::new(count)))
 }
 
+/// `IN` with a query that always has one row.
+fn equal(it: InSubquery) -> Expr {
+    let InSubquery { expr, subquery, negated } = it;
+    let value = Expr::ScalarSubquery(subquery);
+    if negated { (*expr).not_eq(value) } else { (*expr).eq(value) }
+}
+
+/// Whether a query aggregates all its rows into one, of which it leaves none out.
+fn has_one_row(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Aggregate(it) => it.group_expr.is_empty(),
+        LogicalPlan::Projection(it) => has_one_row(&it.input),
+        LogicalPlan::SubqueryAlias(it) => has_one_row(&it.input),
+        LogicalPlan::Sort(it) => has_one_row(&it.input),
+        _ => false,
+    }
+}
+
 fn counted(it: InSubquery, schema: &DFSchema) -> Result<Expr> {
+    if has_one_row(&it.subquery.subquery) {
+        return Ok(equal(it));
+    }
     let rows = &it.subquery.subquery;
     let Some((qualifier, field)) = rows.schema().iter().next() else {
         return Ok(Expr::InSubquery(it));
@@ -139,6 +159,17 @@ fn single(expr: Expr) -> Result<Transformed<Expr>> {
     let Expr::ScalarSubquery(it) = &expr else { return Ok(Transformed::no(expr)) };
     if it.outer_ref_columns.is_empty() {
         return Ok(Transformed::no(expr));
+    }
+    if let LogicalPlan::Limit(limit) = it.subquery.as_ref()
+        && first_of(&it.subquery).is_some()
+        && has_one_row(&limit.input)
+    {
+        let rows = match limit.input.as_ref() {
+            LogicalPlan::Sort(sort) => Arc::clone(&sort.input),
+            _ => Arc::clone(&limit.input),
+        };
+        let one = Subquery { subquery: rows, ..it.clone() };
+        return Ok(Transformed::yes(Expr::ScalarSubquery(one)));
     }
     if let Some((rows, order, column)) = first_of(&it.subquery) {
         return Ok(Transformed::yes(first(rows, order, column)?));
@@ -260,6 +291,9 @@ fn nested(condition: Expr, schema: &DFSchema) -> Result<Expr> {
 }
 
 fn three_valued(it: InSubquery, schema: &DFSchema) -> Result<Expr> {
+    if has_one_row(&it.subquery.subquery) && !it.subquery.outer_ref_columns.is_empty() {
+        return Ok(equal(it));
+    }
     let negated = it.negated;
     let asked = Expr::InSubquery(InSubquery { negated: false, ..it.clone() });
     let InSubquery { expr, subquery, .. } = it;
