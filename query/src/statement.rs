@@ -16,8 +16,8 @@ pub(crate) mod uuid;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use datafusion::common::Result as DataFusionResult;
 use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DFSchema, Result as DataFusionResult};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::{Analyzer, AnalyzerRule};
@@ -226,6 +226,18 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.push(Arc::new(in_lists::InLists));
     rules.push(Arc::new(uuid::UuidCasts));
     rules
+}
+
+/// The columns that the expressions of a plan's node are about.
+fn columns_of(plan: &LogicalPlan) -> DFSchema {
+    let mut schema = DFSchema::empty();
+    for input in plan.inputs() {
+        schema.merge(input.schema());
+    }
+    if let LogicalPlan::TableScan(scan) = plan {
+        schema.merge(&scan.projected_schema);
+    }
+    schema
 }
 
 /// A plan with its expressions rewritten, under the names that they had. The sets of a GROUP BY are left as they

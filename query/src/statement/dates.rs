@@ -19,13 +19,7 @@ impl AnalyzerRule for Dates {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| {
-            let mut schema = DFSchema::empty();
-            for input in plan.inputs() {
-                schema.merge(input.schema());
-            }
-            if let LogicalPlan::TableScan(scan) = &plan {
-                schema.merge(&scan.projected_schema);
-            }
+            let schema = super::columns_of(&plan);
             super::rewritten(plan, |expr| beside(expr, &schema))
         })
         .data()

@@ -28,13 +28,7 @@ impl AnalyzerRule for Floats {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up_with_subqueries(|plan| {
-            let mut schema = DFSchema::empty();
-            for input in plan.inputs() {
-                schema.merge(input.schema());
-            }
-            if let LogicalPlan::TableScan(scan) = &plan {
-                schema.merge(&scan.projected_schema);
-            }
+            let schema = super::columns_of(&plan);
             let done = super::rewritten(plan, |expr| {
                 expr.transform_up(|it| Ok(in_expression(it, &schema)))
             })?;

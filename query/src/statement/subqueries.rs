@@ -76,10 +76,7 @@ fn filter(filter: Filter) -> Result<LogicalPlan> {
 
 /// The same for expressions that are no conditions.
 fn values(plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
-    let mut schema = DFSchema::empty();
-    for input in plan.inputs() {
-        schema.merge(input.schema());
-    }
+    let schema = super::columns_of(&plan);
     let done = super::rewritten(plan, |expr| {
         expr.transform_up(|it| match it {
             Expr::InSubquery(it) => Ok(Transformed::yes(counted(it, &schema)?)),

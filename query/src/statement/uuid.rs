@@ -108,10 +108,7 @@ impl AnalyzerRule for UuidCasts {
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
         plan.transform_up(|plan| {
-            let mut schema = DFSchema::empty();
-            for input in plan.inputs() {
-                schema.merge(input.schema());
-            }
+            let schema = super::columns_of(&plan);
             plan.map_expressions(|expr| expr.transform_up(|expr| rewrite(expr, &schema)))
         })
         .data()
