@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use clap::{
+    Arg, ArgAction, ArgMatches, Args as ClapArgs, Command as ClapCommand, FromArgMatches, Parser,
+    Subcommand, ValueEnum, value_parser,
+};
 
 /// The Apache Iceberg lakehouse in one binary.
 ///
@@ -70,15 +73,70 @@ pub(crate) enum Command {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Sql {
-    /// A statement to run; may be repeated
-    #[arg(short, long = "command", value_name = "SQL", allow_hyphen_values = true)]
-    pub(crate) command: Vec<String>,
-    /// A file of statements to run; `-` is standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) texts: Texts,
     /// How results are written
     #[arg(long, value_enum, env = "ICEFIELD_FORMAT")]
     pub(crate) format: Option<Format>,
+}
+
+/// What there is to run, in the order it is given in.
+#[derive(Debug)]
+pub(crate) struct Texts(pub(crate) Vec<Text>);
+
+/// Statements to run.
+#[derive(Debug)]
+pub(crate) enum Text {
+    Command(String),
+    File(PathBuf),
+}
+
+impl ClapArgs for Texts {
+    fn augment_args(command: ClapCommand) -> ClapCommand {
+        let statement = Arg::new("command")
+            .short('c')
+            .long("command")
+            .value_name("SQL")
+            .allow_hyphen_values(true)
+            .action(ArgAction::Append)
+            .help("A statement to run; may be repeated, also beside -f, and is run in its turn");
+        let file = Arg::new("file")
+            .short('f')
+            .long("file")
+            .value_name("FILE")
+            .value_parser(value_parser!(PathBuf))
+            .action(ArgAction::Append)
+            .help("A file of statements to run; `-` is standard input");
+        command.arg(statement).arg(file)
+    }
+
+    fn augment_args_for_update(command: ClapCommand) -> ClapCommand {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Texts {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        fn found<'a, T: Clone + Send + Sync + 'static>(
+            matches: &'a ArgMatches,
+            name: &str,
+            text: fn(T) -> Text,
+        ) -> impl Iterator<Item = (usize, Text)> + 'a {
+            let places = matches.indices_of(name).into_iter().flatten();
+            let values = matches.get_many::<T>(name).into_iter().flatten().cloned();
+            places.zip(values.map(text))
+        }
+        let mut all: Vec<_> = found(matches, "command", Text::Command)
+            .chain(found(matches, "file", Text::File))
+            .collect();
+        all.sort_by_key(|(place, _)| *place);
+        Ok(Self(all.into_iter().map(|(_, text)| text).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 /// How results are written.

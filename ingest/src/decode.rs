@@ -113,8 +113,8 @@ pub fn batches(
     match source.format {
         Format::Csv | Format::Tsv => csv::batches(source, wanted, bad, take),
         Format::Json => json::batches(source, wanted, bad, take),
-        Format::Parquet => files::parquet_batches(source, wanted, take),
-        Format::Avro => files::avro_batches(source, wanted, take),
+        Format::Parquet => files::parquet_batches(source, wanted, bad, take),
+        Format::Avro => files::avro_batches(source, wanted, bad, take),
     }
 }
 
@@ -212,10 +212,15 @@ impl BadRecords {
         }
     }
 
-    /// Takes a bad record, or refuses it with an error.
+    /// Takes a bad record, or refuses it with an error. Its place is its line, or its number in files
+    /// that have no lines.
     pub(crate) fn take(&self, source: &Source, line: u64, why: &str, record: &str) -> Result<()> {
         let Some(file) = &self.file else {
-            return Err(Error::invalid(format!("`{}`, line {line}: {why}", source.name))
+            let place = match source.format {
+                Format::Csv | Format::Tsv | Format::Json => "line",
+                Format::Parquet | Format::Avro => "record",
+            };
+            return Err(Error::invalid(format!("`{}`, {place} {line}: {why}", source.name))
                 .with_hint("mend it, or set such records aside with --bad-records FILE"));
         };
         let mut kept = file.lock().unwrap_or_else(PoisonError::into_inner);

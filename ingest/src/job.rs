@@ -97,11 +97,7 @@ enum Target {
 pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
     let storage = Arc::clone(&session.tables().warehouse().storage);
     let found = source::find(&job.inputs, job.format, &storage).await?;
-    let table = match session.table(&job.into).await {
-        Ok(table) => Some(table),
-        Err(error) if error.kind == ErrorKind::NotFound => None,
-        Err(error) => return Err(error),
-    };
+    let table = known(session, &job.into).await?;
     let (files, skipped) = match &table {
         Some(table) => unloaded(table, found).await?,
         None => (found, Vec::new()),
@@ -225,9 +221,23 @@ async fn load(
     Ok(Some(loaded))
 }
 
+/// The table of a name, as it is written or in lower case.
+async fn known(session: &Session, name: &str) -> Result<Option<Table>> {
+    for name in [name, &name.to_lowercase()] {
+        match session.table(name).await {
+            Ok(table) => return Ok(Some(table)),
+            Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 fn ident(name: &str) -> Result<icefield_catalog::spec::TableIdent> {
     let name = name.strip_prefix("lake.").unwrap_or(name);
-    let parts: Vec<&str> = name.split('.').collect();
+    // As SQL takes names that are not quoted.
+    let folded = name.to_lowercase();
+    let parts: Vec<&str> = folded.split('.').collect();
     if parts.len() < 2 || parts.iter().any(|it| it.is_empty()) {
         return Err(Error::invalid(format!("`{name}` names no table in a namespace"))
             .with_hint(format!("write --into raw.{name}")));

@@ -151,6 +151,9 @@ impl Session {
         let mut context = SessionContext::new_with_state(state);
         SessionContext::register_udf(&context, uuid::function());
         SessionContext::register_udf(&context, statement::subqueries::one_row());
+        for function in statement::far_times::functions() {
+            SessionContext::register_udf(&context, function);
+        }
         context.register_udaf(statement::checked_sum::function());
         context.register_expr_planner(Arc::new(statement::checked_math::CheckedMath))?;
         context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
@@ -378,7 +381,7 @@ impl Session {
         }
         let said = Arc::new(self.context_of(text));
         let state = self.state_with(&said, text).await?;
-        let plan = self.plan(&state, statement).await?;
+        let plan = statement::insert::plan(self, &state, statement).await?;
         datafusion::execution::context::SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_statements(false)

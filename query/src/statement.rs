@@ -6,8 +6,10 @@ pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
 pub(crate) mod dates;
+pub(crate) mod far_times;
 pub(crate) mod floats;
 pub(crate) mod in_lists;
+pub(crate) mod insert;
 mod show;
 pub(crate) mod subqueries;
 pub(crate) mod types;
@@ -220,8 +222,12 @@ fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
 
 /// Our rules see a statement before DataFusion has made its types agree.
 pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> =
-        vec![Arc::new(floats::Floats), Arc::new(dates::Dates), Arc::new(subqueries::Subqueries)];
+    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
+        Arc::new(floats::Floats),
+        Arc::new(dates::Dates),
+        Arc::new(subqueries::Subqueries),
+        Arc::new(uuid::UuidCasts),
+    ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(in_lists::InLists));
     rules.push(Arc::new(uuid::UuidCasts));

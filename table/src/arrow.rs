@@ -66,6 +66,16 @@ fn fields(of: &[Arc<NestedField>], ids: bool) -> Fields {
     of.iter().map(|it| field(it, &it.name, ids)).collect()
 }
 
+/// A field within a column. Queries take any for one that may be null, since what they make of one
+/// may be; files are checked against the schema when they are written.
+fn inner_field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
+    let made = field(of, name, ids);
+    match ids {
+        true => made,
+        false => Arc::new(Field::clone(&made).with_nullable(true)),
+    }
+}
+
 fn field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
     let mut metadata = HashMap::new();
     if ids {
@@ -81,8 +91,11 @@ fn field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
 pub fn data_type(kind: &Type, ids: bool) -> DataType {
     match kind {
         Type::Primitive(kind) => primitive_type(kind),
-        Type::Struct(of) => DataType::Struct(fields(of.fields(), ids)),
-        Type::List(of) => DataType::List(field(&of.element_field, "element", ids)),
+        Type::Struct(of) => {
+            let fields = of.fields().iter().map(|it| inner_field(it, &it.name, ids));
+            DataType::Struct(fields.collect())
+        }
+        Type::List(of) => DataType::List(inner_field(&of.element_field, "element", ids)),
         Type::Map(of) => {
             // DataFusion looks keys up as plain text.
             let key = field(&of.key_field, "key", ids);
@@ -90,7 +103,7 @@ pub fn data_type(kind: &Type, ids: bool) -> DataType {
                 DataType::Utf8View => Arc::new(Field::clone(&key).with_data_type(DataType::Utf8)),
                 _ => key,
             };
-            let pair = [key, field(&of.value_field, "value", ids)];
+            let pair = [key, inner_field(&of.value_field, "value", ids)];
             let entries = DataType::Struct(Fields::from_iter(pair));
             DataType::Map(Arc::new(Field::new("key_value", entries, false)), false)
         }

@@ -16,7 +16,7 @@ use icefield_catalog::spec::{
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use crate::commit::Evolution;
-use crate::table::refuse_newer_types;
+use crate::table::{refuse_depth, refuse_newer_types};
 
 /// One change of columns.
 #[derive(Debug, Clone)]
@@ -58,6 +58,35 @@ pub enum ColumnChange {
     },
 }
 
+/// A dotted path as the schema spells it: as it is, or else that of the only column that has it in
+/// another case.
+pub fn exact_path(schema: &Schema, path: &str) -> String {
+    if schema.field_by_name(path).is_some() {
+        return path.to_owned();
+    }
+    let names = (1..=schema.highest_field_id()).filter_map(|id| schema.name_by_field_id(id));
+    let mut alike = names.filter(|it| it.eq_ignore_ascii_case(path));
+    match (alike.next(), alike.next()) {
+        (Some(only), None) => only.to_owned(),
+        _ => path.to_owned(),
+    }
+}
+
+impl ColumnChange {
+    /// The change with its path as the schema spells it, as [`exact_path`] says.
+    pub fn exact(mut self, schema: &Schema) -> Self {
+        let (Self::Add { parent: path, .. }
+        | Self::Rename { path, .. }
+        | Self::Drop { path }
+        | Self::Widen { path, .. }
+        | Self::DropNotNull { path }) = &mut self;
+        if !path.is_empty() {
+            *path = exact_path(schema, path);
+        }
+        self
+    }
+}
+
 /// The updates that make column changes, in order.
 ///
 /// # Errors
@@ -79,6 +108,7 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
         return Ok(Evolution::default());
     }
     refuse_newer_types(&schema, metadata.format_version())?;
+    refuse_depth(&schema)?;
     let mut updates =
         vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
     updates.extend(moved_properties(metadata, changes));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use icefield_catalog::spec::{
     FormatVersion, PrimitiveType, Schema, SortOrder, TableIdent, TableMetadata,
-    TableMetadataBuilder, UnboundPartitionSpec,
+    TableMetadataBuilder, Type, UnboundPartitionSpec,
 };
 use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
@@ -121,6 +121,7 @@ impl Tables {
         };
         let (schema, spec) = (new.schema, new.spec);
         refuse_newer_types(&schema, version)?;
+        refuse_depth(&schema)?;
         let builder =
             TableMetadataBuilder::new(schema, spec, new.order, location, version, properties)?
                 .assign_uuid(self.0.warehouse.env.uuid());
@@ -287,6 +288,33 @@ impl Table {
 
     pub(crate) fn keep_list(&self, path: &str, lines: Vec<ManifestFile>) {
         self.tables.0.cache.keep_list(path, &Arc::new(lines));
+    }
+}
+
+/// How many structs, lists and maps may lie within each other. Readers of JSON, ours among them, stop
+/// at 128 brackets, of which each takes up to three in a table's metadata.
+const DEPTH_MAX: usize = 32;
+
+/// Refuses a schema that could not be read again.
+pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {
+    fn depth(kind: &Type) -> usize {
+        match kind {
+            Type::Primitive(_) => 0,
+            Type::Struct(of) => {
+                1 + of.fields().iter().map(|it| depth(&it.field_type)).max().unwrap_or(0)
+            }
+            Type::List(of) => 1 + depth(&of.element_field.field_type),
+            Type::Map(of) => {
+                1 + depth(&of.key_field.field_type).max(depth(&of.value_field.field_type))
+            }
+        }
+    }
+    match schema.as_struct().fields().iter().find(|it| depth(&it.field_type) > DEPTH_MAX) {
+        None => Ok(()),
+        Some(field) => Err(Error::new(
+            ErrorKind::DataInvalid,
+            format!("column `{}` has more than {DEPTH_MAX} types within each other", field.name),
+        )),
     }
 }
 

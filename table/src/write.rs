@@ -21,9 +21,10 @@ mod split;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef};
-use icefield_catalog::spec::{PartitionSpec, Schema, TableMetadata};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::buffer::NullBuffer;
+use arrow::datatypes::{ArrowNativeType, DataType, Field, Schema as ArrowSchema, SchemaRef};
+use icefield_catalog::spec::{NestedField, PartitionSpec, Schema, TableMetadata, Type};
 use icefield_catalog::{Env, Error, ErrorKind, Result, Storage};
 
 use crate::manifest::DataFile;
@@ -304,13 +305,44 @@ impl TableWriter {
 
     fn refuse_nulls(&self, batch: &RecordBatch) -> Result<()> {
         let fields = self.context.schema.as_struct().fields();
-        let columns = fields.iter().zip(batch.columns());
-        match columns.into_iter().find(|(field, array)| field.required && array.null_count() > 0) {
+        let mut columns = fields.iter().zip(batch.columns());
+        match columns.find_map(|(field, array)| null_in(field, array, None)) {
             None => Ok(()),
-            Some((field, _)) => Err(Error::new(
+            Some(path) => Err(Error::new(
                 ErrorKind::DataInvalid,
-                format!("column `{}` is NOT NULL, and a row has null in it", field.name),
+                format!("column `{path}` is NOT NULL, and a row has null in it"),
             )),
         }
     }
+}
+
+/// The path of a field, this or one in it, that has a null where it must not; the nulls of what it is in
+/// do not count.
+fn null_in(field: &NestedField, array: &ArrayRef, outer: Option<&NullBuffer>) -> Option<String> {
+    let nulls = array.nulls().filter(|it| it.null_count() > 0);
+    let is_masked = |nulls| outer.is_some_and(|outer| outer.contains(nulls));
+    if field.required && nulls.is_some_and(|nulls| !is_masked(nulls)) {
+        return Some(field.name.clone());
+    }
+    let inner = match field.field_type.as_ref() {
+        Type::Primitive(_) => None,
+        Type::Struct(of) => {
+            let array = array.as_struct_opt()?;
+            let mut fields = of.fields().iter().zip(array.columns());
+            // A struct that is not there has no fields, also if what it is in is not there.
+            let outer = NullBuffer::union(array.nulls(), outer);
+            fields.find_map(|(field, array)| null_in(field, array, outer.as_ref()))
+        }
+        Type::List(of) => {
+            let array = array.as_list_opt::<i32>()?;
+            let (first, last) = (*array.offsets().first()?, *array.offsets().last()?);
+            let (first, length) = (first.as_usize(), (last - first).as_usize());
+            null_in(&of.element_field, &array.values().slice(first, length), None)
+        }
+        Type::Map(of) => {
+            let array = array.as_map_opt()?;
+            null_in(&of.value_field, array.values(), None)
+        }
+    };
+    inner.map(|path| format!("{}.{path}", field.name))
 }

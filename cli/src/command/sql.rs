@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use icefield_query::{Answer, Rows, Session, is_complete, split};
 
-use crate::args::{Format, Options, Sql};
+use crate::args::{Format, Options, Sql, Text, Texts};
 use crate::print::{self, Printer};
 use crate::report::Failure;
 use crate::{config, shell};
@@ -20,17 +20,14 @@ use crate::{config, shell};
 pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
     let session = Arc::new(config::open(options).await?);
     let stdin_is_terminal = std::io::stdin().is_terminal();
-    if sql.command.is_empty() && sql.file.is_empty() && stdin_is_terminal {
+    let Texts(texts) = sql.texts;
+    if texts.is_empty() && stdin_is_terminal {
         return shell::run(session, sql.format.unwrap_or(Format::Table)).await;
-    }
-    let mut texts = sql.command;
-    for file in &sql.file {
-        texts.push(read(file)?);
     }
     let format = sql.format.unwrap_or(Format::Table);
     let done = match texts.is_empty() {
         true => run_piped(&session, format).await,
-        false => run_texts(&session, &texts, format).await,
+        false => run_texts(&session, texts, format).await,
     };
     session.note().await;
     done
@@ -38,11 +35,16 @@ pub(crate) async fn run(options: &Options, sql: Sql) -> Result<(), Failure> {
 
 async fn run_texts(
     session: &Arc<Session>,
-    texts: &[String],
+    texts: Vec<Text>,
     format: Format,
 ) -> Result<(), Failure> {
-    for text in texts {
-        run_text(session, text, format).await?;
+    // All files are read first: that one is not there should be known before anything is done.
+    let texts = texts.into_iter().map(|text| match text {
+        Text::Command(text) => Ok(text),
+        Text::File(file) => read(&file),
+    });
+    for text in texts.collect::<Result<Vec<_>, Failure>>()? {
+        run_text(session, &text, format).await?;
     }
     Ok(())
 }

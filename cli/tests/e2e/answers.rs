@@ -76,6 +76,91 @@ fn a_sum_over_a_moving_frame_does_not_wrap() {
 }
 
 #[test]
+fn sums_of_decimals_do_not_wrap() {
+    let lake = Lake::new();
+    let rows = "(VALUES (CAST('90000000000000000000000000000000000000' AS DECIMAL(38, 0)), 1), \
+                (CAST('90000000000000000000000000000000000000' AS DECIMAL(38, 0)), 2)) t(x, k)";
+    for sum in
+        ["sum(x) FROM", "sum(x), count(k) FROM", "sum(x) OVER (ORDER BY k) FROM", "sum(x + 0) FROM"]
+    {
+        let error = lake.fails(&["sql", "-c", &format!("SELECT {sum} {rows}")], 1);
+        assert!(error.contains("more than the 38 digits"), "{sum}: {error}");
+    }
+    let error =
+        lake.fails(&["sql", "-c", &format!("SELECT k % 1, sum(x) FROM {rows} GROUP BY 1")], 1);
+    assert!(error.contains("more than the 38 digits"), "{error}");
+    let same = "sum(x) OVER (ORDER BY k ROWS BETWEEN CURRENT ROW AND CURRENT ROW) = x";
+    assert_eq!(csv(&lake, &format!("SELECT {same} FROM {rows}")), "true true");
+    assert_eq!(
+        csv(&lake, &format!("SELECT k, sum(x) = max(x) FROM {rows} GROUP BY k ORDER BY 1")),
+        "1,true 2,true"
+    );
+}
+
+#[test]
+fn times_of_any_year_are_put_into_bins() {
+    let lake = Lake::new();
+    for (sql, wanted) in [
+        ("SELECT date_trunc('month', TIMESTAMP '9999-12-31 10:00:00')", "9999-12-01 00:00:00"),
+        ("SELECT date_trunc('week', DATE '3000-01-05')", "2999-12-30 00:00:00"),
+        ("SELECT date_trunc('quarter', TIMESTAMP '0001-05-05 01:02:03')", "0001-04-01 00:00:00"),
+        ("SELECT date_trunc('year', TIMESTAMPTZ '0500-06-01 00:00:00Z')", "0500-01-01 00:00:00Z"),
+        (
+            "SELECT date_trunc('millisecond', TIMESTAMP '1969-12-31 23:59:59.999900')",
+            "1969-12-31 23:59:59.999",
+        ),
+        ("SELECT date_trunc('day', NULL) IS NULL", "true"),
+        (
+            "SELECT date_trunc('month', t) FROM (VALUES (TIMESTAMP '2026-11-26 01:00:00'), (NULL), (TIMESTAMP '2500-02-28 01:00:00')) v(t)",
+            "2026-11-01 00:00:00  2500-02-01 00:00:00",
+        ),
+        (
+            "SELECT date_bin(INTERVAL '1 hour', TIMESTAMP '9999-12-31 10:30:00')",
+            "9999-12-31 10:00:00",
+        ),
+        (
+            "SELECT date_bin(INTERVAL '1 month', TIMESTAMP '9999-12-31 10:30:00')",
+            "9999-12-01 00:00:00",
+        ),
+        (
+            "SELECT date_bin(INTERVAL '15 minutes', TIMESTAMP '0001-01-01 00:31:00', TIMESTAMP '0001-01-01 00:05:00')",
+            "0001-01-01 00:20:00",
+        ),
+        (
+            "SELECT date_bin(INTERVAL '3 months', TIMESTAMP '1900-02-10 00:00:00', TIMESTAMP '2000-01-15 00:00:00')",
+            "1900-01-15 00:00:00",
+        ),
+        ("SELECT date_bin(INTERVAL '1 day', DATE '2026-11-26')", "2026-11-26 00:00:00"),
+        (
+            "SELECT date_bin(INTERVAL '1 hour', TIMESTAMPTZ '2026-11-26 10:02:00Z', '2026-01-01 00:03:00')",
+            "2026-11-26 09:03:00Z",
+        ),
+        ("SELECT date_bin(INTERVAL '1 hour', CAST(NULL AS TIMESTAMP)) IS NULL", "true"),
+    ] {
+        assert_eq!(csv(&lake, sql), wanted, "{sql}");
+    }
+    let error = lake.fails(&["sql", "-c", "SELECT date_bin(INTERVAL '0 hours', now())"], 1);
+    assert!(error.contains("not positive"), "{error}");
+}
+
+#[test]
+fn fields_that_are_never_null_are_null_where_their_struct_is() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.s (id INT, s STRUCT<a INT NOT NULL, t STRUCT<b INT NOT NULL> NOT NULL>)",
+    );
+    lake.exec(
+        "INSERT INTO raw.s VALUES (1, named_struct('a', 0, 't', named_struct('b', 7))), (2, NULL)",
+    );
+    assert_eq!(csv(&lake, "SELECT id, s.a, s['t']['b'] FROM raw.s ORDER BY 1"), "1,0,7 2,,");
+    assert_eq!(csv(&lake, "SELECT count(s.a), sum(s['t']['b']) FROM raw.s"), "1,7");
+    assert_eq!(csv(&lake, "SELECT id FROM raw.s WHERE s.a = 0"), "1");
+    assert_eq!(csv(&lake, "SELECT id FROM raw.s WHERE s['t']['b'] IS NULL"), "2");
+    lake.exec("UPDATE raw.s SET id = id + 1 WHERE s.a IS NULL");
+    assert_eq!(csv(&lake, "SELECT id FROM raw.s ORDER BY 1"), "1 3");
+}
+
+#[test]
 fn lists_beside_each_other_leave_null_as_it_is() {
     let lake = Lake::new();
     lake.exec(

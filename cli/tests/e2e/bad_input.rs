@@ -53,6 +53,29 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
 }
 
 #[test]
+fn fields_that_are_not_null_are_checked_at_every_depth() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.n (s STRUCT<a INT NOT NULL, b INT>, l ARRAY<STRUCT<x INT NOT NULL>>)",
+    );
+    lake.exec("INSERT INTO raw.n VALUES (named_struct('a', 1, 'b', NULL), [named_struct('x', 1)]), (NULL, NULL)");
+    for (sql, wanted) in [
+        ("INSERT INTO raw.n (s) VALUES (named_struct('a', NULL, 'b', 1))", "`s.a` is NOT NULL"),
+        ("INSERT INTO raw.n (l) VALUES ([named_struct('x', NULL)])", "`l.element.x` is NOT NULL"),
+        ("UPDATE raw.n SET s = named_struct('a', NULL, 'b', 1)", "`s.a` is NOT NULL"),
+    ] {
+        let error = lake.fails(&["sql", "-c", sql], 1);
+        assert!(error.contains(wanted), "{sql}: {error}");
+    }
+    let json = lake.file("n.json", "{\"s\": {\"b\": 1}}\n");
+    let error = lake.fails(&["ingest", &json, "--into", "raw.n"], 1);
+    assert!(error.contains("`s.a` is NOT NULL"), "{error}");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.n"), json!(2));
+    let made = lake.rows("SHOW CREATE TABLE raw.n");
+    assert!(made[0][0].as_str().unwrap().contains("struct<a: int NOT NULL, b: int>"), "{made:?}");
+}
+
+#[test]
 fn times_far_away_are_right() {
     let lake = Lake::new();
     assert_eq!(lake.value("SELECT timestamp '9999-12-31'"), json!("9999-12-31T00:00:00"));

@@ -69,6 +69,79 @@ fn bad_records_are_named_or_set_aside() {
 }
 
 #[test]
+fn a_quote_that_does_not_end_takes_no_lines_with_it() {
+    let lake = Lake::new();
+    let open = lake.file("open.csv", "id,name\n1,a\n2,\"b\n3,c\n");
+    let error = lake.fails(&["ingest", &open, "--into", "raw.q"], 1);
+    assert!(error.contains("open.csv`, line 3: a quote begins"), "{error}");
+    lake.ok(&["ingest", &open, "--into", "raw.q", "--bad-records", "bad.ndjson"]);
+    let bad = std::fs::read_to_string(lake.folder().join("bad.ndjson")).unwrap();
+    assert!(bad.contains("2,b\\n3,c"), "nothing of it is lost: {bad}");
+    // Quotes that do end, with lines and quotes in them, also without an end of line.
+    let closed = lake.file("closed.csv", "id,name\n4,\"d\nd\"\n5,\"e\"\"\ne\"");
+    lake.ok(&["ingest", &closed, "--into", "raw.q"]);
+    let inch = lake.file("inch.csv", "id,name\n6,5\" pipe");
+    lake.ok(&["ingest", &inch, "--into", "raw.q"]);
+    let rows = lake.rows("SELECT id, name FROM raw.q ORDER BY id");
+    let wanted = [(1, "a"), (4, "d\nd"), (5, "e\"\ne"), (6, "5\" pipe")];
+    assert_eq!(rows, wanted.map(|(id, name)| vec![json!(id), json!(name)]));
+}
+
+#[test]
+fn records_of_files_with_columns_are_set_aside_too() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.wide AS SELECT id * CAST(3000000 AS BIGINT) AS id, \
+         CASE WHEN id <> 300 THEN named_struct('a', id) END AS s FROM generate_series(1, 1000) g(id)",
+    );
+    let found = lake.rows("SELECT file_path FROM raw.wide.files");
+    let file = found[0][0].as_str().unwrap().strip_prefix("file://").unwrap().to_owned();
+    lake.exec("CREATE TABLE raw.narrow (id INT, s STRUCT<a BIGINT> NOT NULL)");
+    let error = lake.fails(&["ingest", &file, "--into", "raw.narrow"], 1);
+    assert!(error.contains(".parquet`, record 300: column"), "{error}");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.narrow"), json!(0));
+    lake.ok(&["ingest", &file, "--into", "raw.narrow", "--bad-records", "bad.ndjson"]);
+    assert_eq!(lake.value("SELECT count(*) FROM raw.narrow"), json!(714));
+    let bad = std::fs::read_to_string(lake.folder().join("bad.ndjson")).unwrap();
+    assert_eq!(bad.lines().count(), 286);
+    let last: serde_json::Value = serde_json::from_str(bad.lines().last().unwrap()).unwrap();
+    assert_eq!(last["line"], json!(1000));
+    assert!(last["record"].as_str().unwrap().contains("3000000000"), "{last}");
+}
+
+#[test]
+fn names_are_found_in_any_case() {
+    let lake = Lake::new();
+    let csv = lake.file("in.csv", "Id,Name\n1,a\n");
+    lake.ok(&["ingest", &csv, "--into", "RAW.Upper"]);
+    let more = lake.file("more.csv", "id,NAME\n2,b\n");
+    lake.ok(&["ingest", &more, "--into", "raw.UPPER"]);
+    for change in [
+        "RENAME COLUMN id TO key",
+        "ADD PARTITION FIELD bucket(4, NAME)",
+        "WRITE ORDERED BY name",
+        "ALTER COLUMN KEY TYPE BIGINT",
+        "DROP PARTITION FIELD bucket(4, name)",
+        "ADD COLUMN more INT",
+        "DROP COLUMN MORE",
+    ] {
+        lake.exec(&format!("ALTER TABLE raw.upper {change}"));
+    }
+    lake.exec("CREATE TABLE raw.made PARTITIONED BY (name) AS SELECT * FROM raw.upper");
+    assert_eq!(lake.rows("SELECT key, name FROM raw.made ORDER BY 1").len(), 2);
+}
+
+#[test]
+fn nesting_that_no_reader_follows_is_refused() {
+    let lake = Lake::new();
+    let deep = |depth: usize| format!("{}1{}\n", "{\"a\":".repeat(depth), "}".repeat(depth));
+    let error = lake.fails(&["ingest", &lake.file("a.json", &deep(40)), "--into", "raw.deep"], 1);
+    assert!(error.contains("more than 32 types within each other"), "{error}");
+    lake.ok(&["ingest", &lake.file("b.json", &deep(32)), "--into", "raw.deep"]);
+    assert_eq!(lake.rows("SELECT * FROM raw.deep").len(), 1);
+}
+
+#[test]
 fn json_in_all_its_forms_and_from_a_pipe() {
     let lake = Lake::new();
     let lines = "{\"id\": 1, \"tags\": [\"a\"], \"at\": {\"x\": 1.5}}\n{\"id\": 2}\n";

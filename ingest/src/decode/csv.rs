@@ -1,5 +1,6 @@
 //! CSV and TSV: records as text, then whole columns as their types.
 
+use std::io::{BufReader, Read};
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
@@ -77,7 +78,7 @@ pub(super) fn batches(
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter(source))
         .flexible(true)
-        .from_reader(source.open()?);
+        .from_reader(Watched { inner: source.open()?, has_ended: false });
     let header = reader.headers().map_err(|error| source.unreadable(&error))?;
     let names = header.iter().map(|it| it.trim().trim_start_matches('\u{feff}'));
     let fields: Vec<_> = names.map(|it| Field::new(it, DataType::Utf8, true)).collect();
@@ -95,7 +96,9 @@ pub(super) fn batches(
         };
         if more {
             let line = record.position().map_or(0, csv::Position::line);
-            if record.len() == columns.count {
+            let start = record.position().map_or(0, csv::Position::byte);
+            let is_open = reader.get_ref().has_ended && ends_open(source, start)?;
+            if record.len() == columns.count && !is_open {
                 chunk.push(&record, line);
             } else {
                 // What is wrong earlier is told first.
@@ -104,7 +107,10 @@ pub(super) fn batches(
                 {
                     return Ok(());
                 }
-                let why = format!("it has {} fields, not {}", record.len(), columns.count);
+                let why = match is_open {
+                    true => "a quote begins in it that does not end".to_owned(),
+                    false => format!("it has {} fields, not {}", record.len(), columns.count),
+                };
                 bad.take(source, line, &why, &text(&record))?;
             }
         }
@@ -118,6 +124,41 @@ pub(super) fn batches(
             return Ok(());
         }
     }
+}
+
+/// A reader that knows whether its end was seen. Only a last record without an end of line needs to
+/// see it.
+struct Watched<R> {
+    inner: R,
+    has_ended: bool,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.has_ended |= read == 0 && !buffer.is_empty();
+        Ok(read)
+    }
+}
+
+/// Whether a quote is open where the file ends, of which the last record starts at a byte. It would
+/// take all lines that are left into one field.
+fn ends_open(source: &Source, start: u64) -> Result<bool> {
+    let unreadable = |error: std::io::Error| source.unreadable(&error);
+    let mut reader = source.open()?;
+    std::io::copy(&mut (&mut reader).take(start), &mut std::io::sink()).map_err(unreadable)?;
+    let (mut is_quoted, mut begins) = (false, true);
+    for byte in BufReader::new(reader).bytes() {
+        match byte.map_err(unreadable)? {
+            // Two of them within quotes are one that is meant, and this leaves them and enters again.
+            b'"' if is_quoted => (is_quoted, begins) = (false, true),
+            b'"' if begins => (is_quoted, begins) = (true, false),
+            byte => {
+                begins = !is_quoted && (byte == delimiter(source) || matches!(byte, b'\n' | b'\r'));
+            }
+        }
+    }
+    Ok(is_quoted)
 }
 
 fn why(error: &csv::Error) -> String {

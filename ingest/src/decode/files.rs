@@ -10,7 +10,7 @@ use icefield_query::{Error, Result};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use super::{BATCH_ROWS, conform, find};
+use super::{BATCH_ROWS, BadRecords, conform, find};
 use crate::source::Source;
 
 type Take<'a> = &'a mut dyn FnMut(RecordBatch) -> bool;
@@ -21,7 +21,12 @@ pub(super) fn parquet_schema(source: &Source) -> Result<Schema> {
     Ok(builder.schema().as_ref().clone())
 }
 
-pub(super) fn parquet_batches(source: &Source, wanted: &SchemaRef, take: Take<'_>) -> Result<()> {
+pub(super) fn parquet_batches(
+    source: &Source,
+    wanted: &SchemaRef,
+    bad: &BadRecords,
+    take: Take<'_>,
+) -> Result<()> {
     let builder = ParquetRecordBatchReaderBuilder::try_new(source.file()?)
         .map_err(|error| source.unreadable(&error))?;
     let places = wanted.fields().iter().filter_map(|it| find(builder.schema(), it.name()));
@@ -31,7 +36,7 @@ pub(super) fn parquet_batches(source: &Source, wanted: &SchemaRef, take: Take<'_
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(|error| source.unreadable(&error))?;
-    pass_on(source, reader, wanted, take)
+    pass_on(source, reader, wanted, bad, take)
 }
 
 pub(super) fn avro_schema(source: &Source) -> Result<Schema> {
@@ -40,14 +45,19 @@ pub(super) fn avro_schema(source: &Source) -> Result<Schema> {
     Ok(reader.schema().as_ref().clone())
 }
 
-pub(super) fn avro_batches(source: &Source, wanted: &SchemaRef, take: Take<'_>) -> Result<()> {
+pub(super) fn avro_batches(
+    source: &Source,
+    wanted: &SchemaRef,
+    bad: &BadRecords,
+    take: Take<'_>,
+) -> Result<()> {
     let reader = AvroBuilder::new()
         .with_batch_size(BATCH_ROWS)
         .build(BufReader::new(source.file()?))
         .map_err(|error| source.unreadable(&Error::from(error)))?;
     let (mut rows, mut heard) = (0, true);
-    pass_on(source, reader, wanted, &mut |batch| {
-        rows += batch.num_rows() as u64;
+    let counted = reader.inspect(|it| rows += it.as_ref().map_or(0, |it| it.num_rows() as u64));
+    pass_on(source, counted, wanted, bad, &mut |batch| {
         heard = take(batch);
         heard
     })?;
@@ -120,14 +130,61 @@ fn pass_on(
     source: &Source,
     batches: impl Iterator<Item = std::result::Result<RecordBatch, ArrowError>>,
     wanted: &SchemaRef,
+    bad: &BadRecords,
     take: Take<'_>,
 ) -> Result<()> {
+    let mut before = 0;
     for batch in batches {
         let batch = batch.map_err(|error| source.unreadable(&Error::from(error)))?;
-        let batch = conform(&batch, wanted).map_err(|error| source.unreadable(&error))?;
-        if !take(batch) {
-            return Ok(());
+        let mut fitting = Vec::new();
+        fit(source, &batch, before, wanted, bad, &mut fitting)?;
+        before += batch.num_rows() as u64;
+        for batch in fitting {
+            if !take(batch) {
+                return Ok(());
+            }
         }
     }
     Ok(())
+}
+
+/// Puts records into the columns of `wanted`; those that do not fit are found by halves. `before` of
+/// the file's records come before these.
+fn fit(
+    source: &Source,
+    batch: &RecordBatch,
+    before: u64,
+    wanted: &SchemaRef,
+    bad: &BadRecords,
+    fitting: &mut Vec<RecordBatch>,
+) -> Result<()> {
+    let error = match conform(batch, wanted) {
+        Ok(batch) => {
+            fitting.push(batch);
+            return Ok(());
+        }
+        Err(error) => error,
+    };
+    let rows = batch.num_rows();
+    if rows == 0 {
+        // Not of a record, but of a column.
+        return Err(source.unreadable(&error));
+    }
+    if rows == 1 {
+        conform(&batch.slice(0, 0), wanted).map_err(|error| source.unreadable(&error))?;
+        return bad.take(source, before + 1, &error.to_string(), &text(batch)?);
+    }
+    let half = rows / 2;
+    fit(source, &batch.slice(0, half), before, wanted, bad, fitting)?;
+    let rest = batch.slice(half, rows - half);
+    fit(source, &rest, before + half as u64, wanted, bad, fitting)
+}
+
+/// A record as JSON.
+fn text(record: &RecordBatch) -> Result<String> {
+    let mut text = Vec::new();
+    let mut writer = arrow::json::LineDelimitedWriter::new(&mut text);
+    writer.write(record)?;
+    writer.finish()?;
+    Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
 }

@@ -18,7 +18,7 @@ use icefield_table::snapshot::Version;
 
 use crate::Result;
 use crate::scan::{columns, query_schema, sieve};
-use crate::statement::{dates, floats, in_lists};
+use crate::statement::{dates, floats, in_lists, uuid};
 
 /// The condition of a plan's one Filter over one table, with its columns unqualified. `None` if it
 /// has a subquery, or if there is more than a Filter.
@@ -235,6 +235,7 @@ pub(super) fn simplified(expr: Expr, schema: &arrow::datatypes::SchemaRef) -> Re
     let context = SimplifyContext::builder().with_schema(Arc::clone(&columns)).build();
     let simplifier = ExprSimplifier::new(context);
     let expr = dates::beside(floats::beside(expr, &columns)?, &columns)?.data;
+    let expr = uuid::beside(expr, &columns)?.data;
     let typed = simplifier.coerce(expr, &columns)?;
     Ok(simplifier.simplify(in_lists::joined(typed)?.data)?)
 }

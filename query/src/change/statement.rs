@@ -613,7 +613,7 @@ impl Rewriter<'_> {
     }
 }
 
-fn is_default(value: &Expr) -> bool {
+pub(crate) fn is_default(value: &Expr) -> bool {
     matches!(value, Expr::Identifier(it)
         if it.quote_style.is_none() && it.value.eq_ignore_ascii_case("default"))
 }
@@ -660,7 +660,7 @@ pub(super) fn named(expr: Expr, name: &str) -> SelectItem {
 }
 
 /// Parses a query of ours.
-pub(super) fn parse(text: &str) -> Result<Query> {
+pub(crate) fn parse(text: &str) -> Result<Query> {
     let dialect = Sql::default();
     let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
     Ok(*parser.parse_query().map_err(sql)?)
@@ -690,6 +690,6 @@ pub(super) fn select(query: &mut Query) -> Result<&mut ast::Select> {
     }
 }
 
-pub(super) fn query(query: Query) -> Statement {
+pub(crate) fn query(query: Query) -> Statement {
     Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
 }

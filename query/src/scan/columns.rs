@@ -9,7 +9,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayData, ArrayRef, RecordBatch, make_array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
@@ -457,30 +458,32 @@ fn same_shape(a: &DataType, b: &DataType) -> bool {
 }
 
 /// The same values under a type that differs only in what fields carry.
-fn relabel(array: &arrow::array::ArrayRef, to: &DataType) -> Result<arrow::array::ArrayRef> {
+fn relabel(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
     if array.data_type() == to {
         return Ok(Arc::clone(array));
     }
-    let data = array.to_data().into_builder().data_type(to.clone());
-    let data = relabel_children(data, array, to)?;
-    Ok(arrow::array::make_array(data.build()?))
+    Ok(make_array(relabelled(array, to, None)?))
 }
 
-fn relabel_children(
-    data: arrow::array::ArrayDataBuilder,
-    array: &arrow::array::ArrayRef,
-    to: &DataType,
-) -> Result<arrow::array::ArrayDataBuilder> {
-    let children = array.to_data();
-    let wanted: Vec<&DataType> = match to {
-        DataType::Struct(fields) => fields.iter().map(|it| it.data_type()).collect(),
-        DataType::List(field) | DataType::Map(field, _) => vec![field.data_type()],
-        _ => return Ok(data),
+/// The same, also null where `outer` is: fields that are never null have any value where their struct
+/// is null, and who asks for such a field alone is to find a null.
+fn relabelled(array: &ArrayRef, to: &DataType, outer: Option<&NullBuffer>) -> Result<ArrayData> {
+    let data = array.to_data();
+    let nulls = NullBuffer::union(array.nulls(), outer);
+    let children: Vec<ArrayRef> = data.child_data().iter().cloned().map(make_array).collect();
+    let children: Vec<ArrayData> = match to {
+        DataType::Struct(fields) => {
+            let inner = nulls.as_ref().filter(|it| it.null_count() > 0);
+            let children = children.iter().zip(fields).map(|(child, field)| {
+                relabelled(child, field.data_type(), inner.filter(|_| field.is_nullable()))
+            });
+            children.collect::<Result<_>>()?
+        }
+        DataType::List(field) | DataType::Map(field, _) => children
+            .iter()
+            .map(|child| relabelled(child, field.data_type(), None))
+            .collect::<Result<_>>()?,
+        _ => data.child_data().to_vec(),
     };
-    let mut relabelled = Vec::new();
-    for (child, kind) in children.child_data().iter().zip(wanted) {
-        let child = arrow::array::make_array(child.clone());
-        relabelled.push(relabel(&child, kind)?.to_data());
-    }
-    Ok(data.child_data(relabelled))
+    Ok(data.into_builder().data_type(to.clone()).nulls(nulls).child_data(children).build()?)
 }

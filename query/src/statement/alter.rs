@@ -180,8 +180,8 @@ fn layout(parser: &mut Parser<'_>) -> Result<Option<Alteration>> {
 fn added_field(parser: &mut Parser<'_>) -> Result<PartitionChange> {
     let (column, transform) = create::transformed(parser)?;
     let name = match parser.parse_keyword(Keyword::AS) {
-        true => folded(&parser.parse_identifier().map_err(sql)?),
-        false => create::partition_name(&column, &transform),
+        true => Some(folded(&parser.parse_identifier().map_err(sql)?)),
+        false => None,
     };
     Ok(PartitionChange::Add { column, transform, name })
 }
@@ -289,7 +289,12 @@ pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration
     let table = session.table(&parts(name).join(".")).await?;
     match change {
         Alteration::Columns(changes) => {
-            commit::evolve(&table, |table| evolve::columns(table.metadata(), &changes)).await?;
+            let work = |table: &icefield_table::Table| {
+                let schema = table.metadata().current_schema();
+                let exact = changes.iter().cloned().map(|it| it.exact(schema));
+                evolve::columns(table.metadata(), &exact.collect::<Vec<_>>())
+            };
+            commit::evolve(&table, work).await?;
         }
         Alteration::Properties { set, remove } => {
             commit::evolve(&table, |_| evolve::properties(set.clone(), remove.clone())).await?;

@@ -1,9 +1,15 @@
-//! `sum` of integers that fails where DataFusion's would wrap around and give a wrong number.
+//! `sum` that fails where DataFusion's would wrap around and give a wrong number.
 //!
-//! Everything but the sum of `bigint` is DataFusion's own.
+//! The sums of `bigint` and of decimals whose sum takes all 38 digits are ours; everything else is
+//! DataFusion's own.
 
-use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int64Array};
-use arrow::datatypes::{DataType, FieldRef, Int64Type};
+use std::marker::PhantomData;
+
+use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray, BooleanArray, PrimitiveArray};
+use arrow::datatypes::{
+    ArrowNativeTypeOp, DECIMAL128_MAX_PRECISION, DataType, Decimal128Type, FieldRef, Int64Type,
+    i256,
+};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::functions_aggregate::sum::sum_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
@@ -22,9 +28,21 @@ pub(crate) fn function() -> AggregateUDF {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct CheckedSum;
 
-/// Whether it is ours to sum.
-fn is_ours(arguments: &AccumulatorArgs<'_>) -> bool {
-    !arguments.is_distinct && *arguments.return_field.data_type() == DataType::Int64
+/// Whose work a sum is.
+enum Ours {
+    Integers,
+    Decimals,
+}
+
+impl Ours {
+    fn of(arguments: &AccumulatorArgs<'_>) -> Option<Self> {
+        match arguments.return_field.data_type() {
+            _ if arguments.is_distinct => None,
+            DataType::Int64 => Some(Self::Integers),
+            DataType::Decimal128(DECIMAL128_MAX_PRECISION, _) => Some(Self::Decimals),
+            _ => None,
+        }
+    }
 }
 
 impl AggregateUDFImpl for CheckedSum {
@@ -52,10 +70,12 @@ impl AggregateUDFImpl for CheckedSum {
     }
 
     fn accumulator(&self, arguments: AccumulatorArgs<'_>) -> Result<Box<dyn Accumulator>> {
-        match is_ours(&arguments) {
-            true => Ok(Box::new(One { sum: None })),
-            false => sum_udaf().accumulator(arguments),
-        }
+        let kind = arguments.return_field.data_type().clone();
+        Ok(match Ours::of(&arguments) {
+            Some(Ours::Integers) => Box::new(One::<Int64Type>::new(kind)),
+            Some(Ours::Decimals) => Box::new(One::<Decimal128Type>::new(kind)),
+            None => sum_udaf().accumulator(arguments)?,
+        })
     }
 
     fn groups_accumulator_supported(&self, arguments: AccumulatorArgs<'_>) -> bool {
@@ -66,20 +86,24 @@ impl AggregateUDFImpl for CheckedSum {
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn GroupsAccumulator>> {
-        match is_ours(&arguments) {
-            true => Ok(Box::new(Groups::default())),
-            false => sum_udaf().create_groups_accumulator(arguments),
-        }
+        let kind = arguments.return_field.data_type().clone();
+        Ok(match Ours::of(&arguments) {
+            Some(Ours::Integers) => Box::new(Groups::<Int64Type>::new(kind)),
+            Some(Ours::Decimals) => Box::new(Groups::<Decimal128Type>::new(kind)),
+            None => sum_udaf().create_groups_accumulator(arguments)?,
+        })
     }
 
     fn create_sliding_accumulator(
         &self,
         arguments: AccumulatorArgs<'_>,
     ) -> Result<Box<dyn Accumulator>> {
-        match is_ours(&arguments) {
-            true => Ok(Box::new(Sliding { sum: 0, count: 0 })),
-            false => sum_udaf().create_sliding_accumulator(arguments),
-        }
+        let kind = arguments.return_field.data_type().clone();
+        Ok(match Ours::of(&arguments) {
+            Some(Ours::Integers) => Box::new(One::<Int64Type>::new(kind)),
+            Some(Ours::Decimals) => Box::new(One::<Decimal128Type>::new(kind)),
+            None => sum_udaf().create_sliding_accumulator(arguments)?,
+        })
     }
 
     fn reverse_expr(&self) -> ReversedUDAF {
@@ -91,82 +115,88 @@ impl AggregateUDFImpl for CheckedSum {
     }
 }
 
-fn overflow() -> Error {
-    Error::invalid("a sum is too large for bigint")
-        .with_hint("sum(CAST(x AS DECIMAL(38, 0))) has room for it")
+fn overflow(kind: &DataType) -> Error {
+    match kind {
+        DataType::Int64 => Error::invalid("a sum is too large for bigint")
+            .with_hint("sum(CAST(x AS DECIMAL(38, 0))) has room for it"),
+        _ => Error::invalid("a sum has more than the 38 digits of a decimal")
+            .with_hint("sum(CAST(x AS DOUBLE)) has room for it, and 15 digits"),
+    }
 }
 
-/// The sum of all rows. Kept wider than its answer, so that only the answer can be too large.
+/// Sums as an array of a type.
+fn finished<T: ArrowPrimitiveType>(
+    sums: impl Iterator<Item = Option<T::Native>>,
+    kind: &DataType,
+) -> Result<ArrayRef> {
+    let array: PrimitiveArray<T> = sums.collect();
+    let array: ArrayRef = std::sync::Arc::new(array.with_data_type(kind.clone()));
+    if let Some(decimals) = array.as_primitive_opt::<Decimal128Type>() {
+        let fits = decimals.validate_decimal_precision(DECIMAL128_MAX_PRECISION);
+        fits.map_err(|_| overflow(kind))?;
+    }
+    Ok(array)
+}
+
+/// The sum of all rows, or of those of a frame that moves. Kept wider than its answer, so that
+/// only the answer can be too large.
 #[derive(Debug)]
-struct One {
-    sum: Option<i128>,
-}
-
-impl One {
-    fn answer(&self) -> Result<ScalarValue> {
-        let sum = self.sum.map(i64::try_from).transpose().map_err(|_| overflow())?;
-        Ok(ScalarValue::Int64(sum))
-    }
-}
-
-impl Accumulator for One {
-    fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let Some(values) = values.first() else { return Ok(()) };
-        let values = values.as_primitive::<Int64Type>();
-        if values.null_count() < values.len() {
-            let sum: i128 = if values.null_count() == 0 {
-                values.values().iter().map(|it| i128::from(*it)).sum()
-            } else {
-                values.iter().flatten().map(i128::from).sum()
-            };
-            *self.sum.get_or_insert(0) += sum;
-        }
-        Ok(())
-    }
-
-    fn evaluate(&mut self) -> Result<ScalarValue> {
-        self.answer()
-    }
-
-    fn size(&self) -> usize {
-        size_of::<Self>()
-    }
-
-    fn state(&mut self) -> Result<Vec<ScalarValue>> {
-        Ok(vec![self.answer()?])
-    }
-
-    fn merge_batch(&mut self, states: &[ArrayRef]) -> Result<()> {
-        self.update_batch(states)
-    }
-}
-
-/// The sum of the rows of a frame that moves.
-#[derive(Debug)]
-struct Sliding {
-    sum: i128,
+struct One<T> {
+    sum: i256,
     /// Rows in it that are not null.
     count: usize,
+    kind: DataType,
+    of: PhantomData<fn() -> T>,
 }
 
-impl Sliding {
-    fn of(values: &[ArrayRef]) -> (i128, usize) {
-        let Some(values) = values.first() else { return (0, 0) };
-        let values = values.as_primitive::<Int64Type>();
-        (values.iter().flatten().map(i128::from).sum(), values.len() - values.null_count())
+impl<T: ArrowPrimitiveType> One<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
+    fn new(kind: DataType) -> Self {
+        Self { sum: i256::ZERO, count: 0, kind, of: PhantomData }
+    }
+
+    /// The sum of some rows, and how many of them are not null.
+    fn of(values: &[ArrayRef]) -> (i256, usize) {
+        let Some(values) = values.first() else { return (i256::ZERO, 0) };
+        let values = values.as_primitive::<T>();
+        let (mut sum, mut is_over) = (0_i128, false);
+        let mut add = |value: T::Native| {
+            let (more, over) = sum.overflowing_add(value.into());
+            (sum, is_over) = (more, is_over | over);
+        };
+        match values.null_count() {
+            0 => values.values().iter().copied().for_each(&mut add),
+            _ => values.iter().flatten().for_each(&mut add),
+        }
+        let sum = match is_over {
+            false => i256::from_i128(sum),
+            true => {
+                let wide = values.iter().flatten().map(|it| i256::from_i128(it.into()));
+                wide.fold(i256::ZERO, i256::wrapping_add)
+            }
+        };
+        (sum, values.len() - values.null_count())
     }
 }
 
-impl Accumulator for Sliding {
+impl<T: ArrowPrimitiveType + std::fmt::Debug> Accumulator for One<T>
+where
+    T::Native: Into<i128> + TryFrom<i128>,
+{
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let (sum, count) = Self::of(values);
-        (self.sum, self.count) = (self.sum + sum, self.count + count);
+        // There are not as many rows as would overflow this.
+        self.sum = self.sum.wrapping_add(sum);
+        self.count += count;
         Ok(())
     }
 
     fn retract_batch(&mut self, values: &[ArrayRef]) -> Result<()> {
         let (sum, count) = Self::of(values);
-        (self.sum, self.count) = (self.sum - sum, self.count - count);
+        self.sum = self.sum.wrapping_sub(sum);
+        self.count -= count;
         Ok(())
     }
 
@@ -175,7 +205,10 @@ impl Accumulator for Sliding {
     }
 
     fn evaluate(&mut self) -> Result<ScalarValue> {
-        One { sum: (self.count > 0).then_some(self.sum) }.answer()
+        let sum = self.sum.to_i128().and_then(|it| T::Native::try_from(it).ok());
+        let sum = sum.ok_or_else(|| overflow(&self.kind))?;
+        let sum = (self.count > 0).then_some(sum);
+        ScalarValue::try_from_array(&finished::<T>(std::iter::once(sum), &self.kind)?, 0)
     }
 
     fn size(&self) -> usize {
@@ -192,13 +225,20 @@ impl Accumulator for Sliding {
 }
 
 /// The sum of each group.
-#[derive(Debug, Default)]
-struct Groups {
-    sums: Vec<i64>,
+#[derive(Debug)]
+struct Groups<T: ArrowPrimitiveType> {
+    sums: Vec<T::Native>,
     seen: Vec<bool>,
+    kind: DataType,
 }
 
-impl GroupsAccumulator for Groups {
+impl<T: ArrowPrimitiveType> Groups<T> {
+    fn new(kind: DataType) -> Self {
+        Self { sums: Vec::new(), seen: Vec::new(), kind }
+    }
+}
+
+impl<T: ArrowPrimitiveType> GroupsAccumulator for Groups<T> {
     fn update_batch(
         &mut self,
         values: &[ArrayRef],
@@ -206,11 +246,11 @@ impl GroupsAccumulator for Groups {
         filter: Option<&BooleanArray>,
         total: usize,
     ) -> Result<()> {
-        self.sums.resize(total, 0);
+        self.sums.resize(total, T::Native::ZERO);
         self.seen.resize(total, false);
         let Some(values) = values.first() else { return Ok(()) };
-        let values = values.as_primitive::<Int64Type>();
-        let nulls = values.nulls();
+        let values = values.as_primitive::<T>();
+        let nulls = values.nulls().filter(|it| it.null_count() > 0);
         for (row, (value, group)) in values.values().iter().zip(groups).enumerate() {
             let counts = nulls.is_none_or(|it| it.is_valid(row))
                 && filter.is_none_or(|it| it.is_valid(row) && it.value(row));
@@ -221,7 +261,7 @@ impl GroupsAccumulator for Groups {
             else {
                 continue;
             };
-            *sum = sum.checked_add(*value).ok_or_else(overflow)?;
+            *sum = sum.add_checked(*value).map_err(|_| overflow(&self.kind))?;
             *seen = true;
         }
         Ok(())
@@ -230,9 +270,8 @@ impl GroupsAccumulator for Groups {
     fn evaluate(&mut self, emit: EmitTo) -> Result<ArrayRef> {
         let sums = emit.take_needed(&mut self.sums);
         let seen = emit.take_needed(&mut self.seen);
-        let array: Int64Array =
-            sums.into_iter().zip(seen).map(|(sum, seen)| seen.then_some(sum)).collect();
-        Ok(std::sync::Arc::new(array))
+        let sums = sums.into_iter().zip(seen).map(|(sum, seen)| seen.then_some(sum));
+        finished::<T>(sums, &self.kind)
     }
 
     fn state(&mut self, emit: EmitTo) -> Result<Vec<ArrayRef>> {
@@ -250,6 +289,6 @@ impl GroupsAccumulator for Groups {
     }
 
     fn size(&self) -> usize {
-        self.sums.capacity() * size_of::<i64>() + self.seen.capacity()
+        self.sums.capacity() * size_of::<T::Native>() + self.seen.capacity()
     }
 }

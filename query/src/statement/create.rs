@@ -14,7 +14,8 @@ use icefield_catalog::spec::{
     SortOrder, StructType, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use icefield_table::NewTable;
-use icefield_table::evolve::{ColumnChange, fresh_ids};
+use icefield_table::evolve::layout::field_name;
+use icefield_table::evolve::{ColumnChange, exact_path, fresh_ids};
 
 use super::{sql, word};
 use crate::insert::{Purpose, insert_plan};
@@ -238,8 +239,6 @@ pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<ColumnChange> {
 
 /// A type, with what is inside of it. Ids in it are provisional.
 pub(super) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
-    let optional =
-        |name: &str, kind: Type| NestedFieldRef::new(NestedField::optional(0, name, kind));
     let mut kind = if word(parser, "ARRAY") || word(parser, "LIST") {
         parser.expect_token(&Token::Lt).map_err(sql)?;
         let element = column_type(parser)?;
@@ -260,7 +259,12 @@ pub(super) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
         loop {
             let name = folded(&parser.parse_identifier().map_err(sql)?);
             let _ = parser.consume_token(&Token::Colon);
-            fields.push(optional(&name, column_type(parser)?));
+            let mut field = NestedField::optional(0, name, column_type(parser)?);
+            field.required = parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]);
+            if parser.parse_keyword(Keyword::COMMENT) {
+                field.doc = Some(parser.parse_literal_string().map_err(sql)?);
+            }
+            fields.push(NestedFieldRef::new(field));
             if !parser.consume_token(&Token::Comma) {
                 break;
             }
@@ -413,12 +417,13 @@ fn new_table(create: &CreateTable, columns: Vec<NestedFieldRef>) -> Result<NewTa
     let source = |name: &str| column_id(&schema, name);
     let mut spec = UnboundPartitionSpec::builder();
     for (column, transform) in &create.partition {
+        let column = &exact_path(&schema, column);
         let id = source(column)?;
         refuse_misfit(&schema, id, column, transform)?;
         spec = spec.add_partition_fields([UnboundPartitionField {
             source_id: id,
             field_id: None,
-            name: partition_name(column, transform),
+            name: field_name(column, transform),
             transform: *transform,
         }])?;
     }
@@ -450,7 +455,7 @@ fn column_id(schema: &Schema, name: &str) -> Result<i32> {
 pub(super) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder> {
     let mut order = SortOrder::builder();
     for it in orders {
-        let source_id = column_id(schema, &it.column)?;
+        let source_id = column_id(schema, &exact_path(schema, &it.column))?;
         refuse_misfit(schema, source_id, &it.column, &it.transform)?;
         order.with_sort_field(SortField {
             source_id,
@@ -470,18 +475,5 @@ fn refuse_misfit(schema: &Schema, id: i32, column: &str, transform: &Transform) 
             "column `{column}` is {}, which {transform} does not work on",
             field.field_type
         ))),
-    }
-}
-
-/// As Spark and PyIceberg name partition fields.
-pub(super) fn partition_name(column: &str, transform: &Transform) -> String {
-    match transform {
-        Transform::Bucket(_) => format!("{column}_bucket"),
-        Transform::Truncate(_) => format!("{column}_trunc"),
-        Transform::Year => format!("{column}_year"),
-        Transform::Month => format!("{column}_month"),
-        Transform::Day => format!("{column}_day"),
-        Transform::Hour => format!("{column}_hour"),
-        _ => column.to_owned(),
     }
 }

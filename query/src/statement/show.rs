@@ -7,7 +7,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use icefield_catalog::spec::{NullOrder, SortDirection, Transform, Type};
+use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform, Type};
 use icefield_table::Table;
 
 use super::{sql, word};
@@ -135,14 +135,8 @@ fn columns(table: &Table) -> Result<RecordBatch> {
 /// A type as CREATE TABLE reads it.
 fn sql_type(kind: &Type) -> String {
     match kind {
-        Type::Primitive(kind) => match kind.to_string().as_str() {
-            "long" => "bigint".to_owned(),
-            "fixed" => kind.to_string(),
-            other => match other.strip_prefix("fixed(") {
-                Some(_) => other.to_owned(),
-                None => other.to_owned(),
-            },
-        },
+        Type::Primitive(PrimitiveType::Long) => "bigint".to_owned(),
+        Type::Primitive(kind) => kind.to_string(),
         Type::List(of) => format!("array<{}>", sql_type(&of.element_field.field_type)),
         Type::Map(of) => format!(
             "map<{}, {}>",
@@ -150,9 +144,10 @@ fn sql_type(kind: &Type) -> String {
             sql_type(&of.value_field.field_type)
         ),
         Type::Struct(of) => {
-            let fields = of.fields().iter();
-            let fields =
-                fields.map(|it| format!("{}: {}", name(&it.name), sql_type(&it.field_type)));
+            let fields = of.fields().iter().map(|it| {
+                let required = if it.required { " NOT NULL" } else { "" };
+                format!("{}: {}{required}", name(&it.name), sql_type(&it.field_type))
+            });
             format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
         }
     }

@@ -97,7 +97,7 @@ fn call(text: Expr) -> Expr {
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(function()), vec![text]))
 }
 
-/// Casts of text to UUID become calls.
+/// Casts of text to UUID become calls, and so do texts in lists and ranges that a UUID is looked for in.
 #[derive(Debug)]
 pub(crate) struct UuidCasts;
 
@@ -107,12 +107,17 @@ impl AnalyzerRule for UuidCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up(|plan| {
+        plan.transform_up_with_subqueries(|plan| {
             let schema = super::columns_of(&plan);
-            plan.map_expressions(|expr| expr.transform_up(|expr| rewrite(expr, &schema)))
+            super::rewritten(plan, |expr| beside(expr, &schema))
         })
         .data()
     }
+}
+
+/// An expression over columns of `schema` in which texts beside UUIDs are UUIDs.
+pub(crate) fn beside(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
+    expr.transform_up(|expr| rewrite(expr, schema))
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
@@ -122,7 +127,24 @@ fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {
         {
             Ok(Transformed::yes(call(*expr)))
         }
+        Expr::InList(mut it) if it.expr.get_type(schema).is_ok_and(|it| it == UUID) => {
+            it.list = it.list.into_iter().map(|it| as_uuid(it, schema)).collect();
+            Ok(Transformed::yes(Expr::InList(it)))
+        }
+        Expr::Between(mut it) if it.expr.get_type(schema).is_ok_and(|it| it == UUID) => {
+            it.low = Box::new(as_uuid(*it.low, schema));
+            it.high = Box::new(as_uuid(*it.high, schema));
+            Ok(Transformed::yes(Expr::Between(it)))
+        }
         other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The UUID that a text is; what is none stays.
+fn as_uuid(expr: Expr, schema: &DFSchema) -> Expr {
+    match expr.get_type(schema) {
+        Ok(kind) if is_text(&kind) => call(expr),
+        _ => expr,
     }
 }
 

@@ -7,6 +7,7 @@ use icefield_catalog::spec::{
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
+use super::exact_path;
 use crate::commit::Evolution;
 
 /// A partition field as people name it.
@@ -32,8 +33,8 @@ pub enum PartitionChange {
         column: String,
         /// What is made of its values.
         transform: Transform,
-        /// The field's name.
-        name: String,
+        /// The field's name; if `None`, as Spark and PyIceberg name it.
+        name: Option<String>,
     },
     /// A field that new files are not partitioned by.
     Drop(PartitionField),
@@ -65,14 +66,15 @@ pub fn partition(metadata: &TableMetadata, changes: &[PartitionChange]) -> Resul
                 fields.remove(place);
             }
             PartitionChange::Add { column, transform, name } => {
+                let column = &exact_path(metadata.current_schema(), column);
                 let source_id = source(metadata, column)?;
-                refuse_clash(metadata, &fields, (column, source_id), transform, name)?;
+                let name = name.clone().unwrap_or_else(|| field_name(column, transform));
+                refuse_clash(metadata, &fields, (column, source_id), transform, &name)?;
                 let field_id = known_id(metadata, source_id, transform).unwrap_or_else(|| {
                     last_id += 1;
                     last_id
                 });
-                let (name, transform) = (name.clone(), *transform);
-                let field_id = Some(field_id);
+                let (field_id, transform) = (Some(field_id), *transform);
                 fields.push(UnboundPartitionField { source_id, field_id, name, transform });
             }
         }
@@ -97,7 +99,8 @@ fn known_id(metadata: &TableMetadata, source_id: i32, transform: &Transform) -> 
 }
 
 fn source(metadata: &TableMetadata, column: &str) -> Result<i32> {
-    let field = metadata.current_schema().field_by_name(column);
+    let schema = metadata.current_schema();
+    let field = schema.field_by_name(&exact_path(schema, column));
     field.map(|it| it.id).ok_or_else(|| invalid(format!("there is no column `{column}`")))
 }
 
@@ -107,7 +110,10 @@ fn place(
     wanted: &PartitionField,
 ) -> Result<usize> {
     let found = match wanted {
-        PartitionField::Named(name) => fields.iter().position(|it| it.name == *name),
+        PartitionField::Named(name) => {
+            let exact = fields.iter().position(|it| it.name == *name);
+            exact.or_else(|| fields.iter().position(|it| it.name.eq_ignore_ascii_case(name)))
+        }
         PartitionField::Of { column, transform } => {
             let source_id = source(metadata, column)?;
             let fits = |it: &UnboundPartitionField| {
@@ -125,6 +131,19 @@ fn place(
         let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         invalid(format!("there is no partition field `{shown}`; there are {there}"))
     })
+}
+
+/// How Spark and PyIceberg name the partition field of a column.
+pub fn field_name(column: &str, transform: &Transform) -> String {
+    match transform {
+        Transform::Bucket(_) => format!("{column}_bucket"),
+        Transform::Truncate(_) => format!("{column}_trunc"),
+        Transform::Year => format!("{column}_year"),
+        Transform::Month => format!("{column}_month"),
+        Transform::Day => format!("{column}_day"),
+        Transform::Hour => format!("{column}_hour"),
+        _ => column.to_owned(),
+    }
 }
 
 fn refuse_clash(
