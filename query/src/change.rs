@@ -18,6 +18,9 @@ mod branches;
 mod copy;
 pub(crate) mod cover;
 mod merge;
+mod mode;
+mod partitions;
+pub(crate) mod pieces;
 pub(crate) mod sink;
 pub(crate) mod statement;
 
@@ -30,6 +33,7 @@ use datafusion::datasource::provider_as_source;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder, lit};
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use icefield_catalog::spec::{DataFileFormat, FormatVersion};
@@ -48,16 +52,12 @@ use crate::session::{Answer, Done, Session};
 use crate::{Error, ErrorKind, Result};
 pub(crate) use copy::copied;
 pub(crate) use merge::stars;
+use mode::Mode;
 use sink::{Outcome, Target};
 use statement::{Condition, Kind, Rewritten};
 
 /// How often a statement is run again because another commit changed what it had read.
 const RUNS_MAX: u32 = 10;
-/// Bytes of touched files that are copied rather than given deletes, if the table does not say.
-const COPY_BYTES: u64 = 8 << 20;
-/// Share of the rows of touched files, in percent, from which on they are copied likewise.
-const COPY_PERCENT: u64 = 25;
-
 /// Whether a statement changes rows and is planned here.
 pub(crate) fn is_ours(statement: &Statement) -> bool {
     matches!(statement, Statement::Statement(inner) if is_ours_inner(inner))
@@ -102,32 +102,38 @@ pub(crate) async fn run(
 }
 
 /// Shows the plan of a row change, and how it would be written.
-pub(crate) async fn explain(session: &Session, statement: Statement, text: &str) -> Result<Answer> {
-    let mut work = Work::begin(session, &statement, text, None).await?;
+pub(crate) async fn explain(
+    session: &Session,
+    statement: Statement,
+    text: &str,
+    overwritten: Option<ast::Expr>,
+) -> Result<Answer> {
+    let mut work = Work::begin(session, &statement, text, overwritten.as_ref()).await?;
     let covered = work.covered().await?;
+    let mut found = None;
     let shown = match work.in_place_explained().await? {
         Some(shown) => shown,
         None => {
             let (logical, _) = work.plan(&covered).await?;
             let physical = physical_plan(&work.state, &logical).await?;
+            found = rows_found(&physical)?;
             datafusion::physical_plan::displayable(physical.as_ref()).indent(false).to_string()
         }
     };
-    let tasks = work.tasks().await?;
-    let bytes: u64 = tasks.values().map(ScanTask::file_size_bytes).sum();
-    let how = format!(
-        "{}\n{} of {} data files are removed whole; the others have {} bytes",
-        work.mode_explained(),
-        covered.len(),
-        tasks.len(),
-        bytes
-    );
+    let how = work.mode_explained(&covered, found).await?;
     let names: arrow::array::ArrayRef =
         Arc::new(arrow::array::StringArray::from(vec!["physical_plan", "row_change"]));
     let plans: arrow::array::ArrayRef = Arc::new(arrow::array::StringArray::from(vec![shown, how]));
     let batch = arrow::array::RecordBatch::try_from_iter([("plan_type", names), ("plan", plans)])?;
     work.end();
     Ok(Answer::Rows(rows_of(batch)))
+}
+
+/// How many rows a plan brings to its sink, as far as the optimizer knows.
+fn rows_found(plan: &Arc<dyn ExecutionPlan>) -> Result<Option<u64>> {
+    let Some(rows) = plan.children().into_iter().next() else { return Ok(None) };
+    let count = rows.partition_statistics(None)?.num_rows.get_value().copied();
+    Ok(count.map(|it| it as u64))
 }
 
 async fn run_once(
@@ -152,13 +158,6 @@ struct Work<'a> {
     rewritten: Rewritten,
     /// Names under which tables are registered for this statement.
     prepared: Vec<String>,
-}
-
-/// Which way rows are deleted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    CopyOnWrite,
-    MergeOnRead,
 }
 
 impl<'a> Work<'a> {
@@ -240,7 +239,7 @@ impl<'a> Work<'a> {
         };
         change.files = std::mem::take(&mut outcome.files);
         if self.rewritten.kind == Kind::OverwritePartitions {
-            counts.deleted += self.overwrite_partitions(&tasks, &mut change).await?;
+            counts.deleted += self.overwrite_partitions(&tasks, &mut change, &mut outcome).await?;
         }
         self.delete_rows(&tasks, &mut outcome, &mut change).await?;
         let check = self.check(&change)?;
@@ -347,10 +346,22 @@ impl<'a> Work<'a> {
         let rows = self.session.plan(&self.state, self.rewritten.rows.clone()).await?;
         let rows = match kind {
             Kind::Overwrite | Kind::OverwritePartitions => self.inserted(rows).await?,
-            Kind::Merge => branches::typed(rows, &TableProvider::schema(target.as_ref()))?,
+            Kind::Merge => self.merged(rows, &target).await?,
             _ => rows,
         };
         Ok((into_target(rows, &target)?, target))
+    }
+
+    /// The rows of a MERGE, in the types of the target: those of its join, and those that nothing matches
+    /// if they are looked for on their own.
+    async fn merged(&self, joined: LogicalPlan, target: &Target) -> Result<LogicalPlan> {
+        let columns = TableProvider::schema(target);
+        let joined = branches::typed(joined, &columns)?;
+        let Some(unmatched) = self.rewritten.unmatched.clone() else { return Ok(joined) };
+        let unmatched = self.session.plan(&self.state, unmatched).await?;
+        let unmatched = cast_to(branches::typed(unmatched, &columns)?, &columns)?;
+        let joined = cast_to(joined, &columns)?;
+        Ok(LogicalPlanBuilder::from(joined).union(unmatched)?.build()?)
     }
 
     /// What every row of a static overwrite fulfils, as the sink evaluates it.
@@ -418,74 +429,6 @@ impl<'a> Work<'a> {
         let inserted = typed(inserted.build()?, &self.table)?;
         let deleted = typed(deleted, &self.table)?;
         Ok(LogicalPlanBuilder::from(inserted).union(deleted)?.build()?)
-    }
-
-    /// A dynamic overwrite: the files of the partitions that were written go. Gives their rows.
-    async fn overwrite_partitions(
-        &self,
-        tasks: &HashMap<String, ScanTask>,
-        change: &mut Change,
-    ) -> Result<u64> {
-        let spec_id = self.table.metadata().default_partition_spec_id();
-        let written: HashSet<_> = change.files.iter().map(|it| it.partition.clone()).collect();
-        let mut rows = 0;
-        for task in tasks.values() {
-            let (spec, values) = task.partition(&self.table)?;
-            if spec != spec_id {
-                return Err(Error::unsupported(format!(
-                    "`{}` has files of another partition spec, whose rows a dynamic overwrite \
-                     cannot tell apart",
-                    self.table.name()
-                ))
-                .with_hint("say which rows: INSERT OVERWRITE t WHERE condition SELECT …"));
-            }
-            if written.contains(&values) {
-                change.removed.push(data_file(&self.table, task)?);
-                rows += self.live_rows(task).await?;
-            }
-        }
-        change.summary.insert("replace-partitions".to_owned(), "true".to_owned());
-        Ok(rows)
-    }
-
-    /// Whether to copy files or to write deletes.
-    fn mode(
-        &self,
-        tasks: &HashMap<String, ScanTask>,
-        deleted: &HashMap<String, roaring::RoaringTreemap>,
-    ) -> Mode {
-        if let Some(mode) = self.wanted_mode() {
-            return mode;
-        }
-        let touched: Vec<_> = deleted.keys().filter_map(|it| tasks.get(it)).collect();
-        let bytes: u64 = touched.iter().map(|it| it.file_size_bytes()).sum();
-        let rows: u64 = touched.iter().map(|it| it.record_count()).sum();
-        let gone: u64 = deleted.values().map(|it| it.len()).sum();
-        match bytes <= COPY_BYTES || gone.saturating_mul(100) >= rows.saturating_mul(COPY_PERCENT) {
-            true => Mode::CopyOnWrite,
-            false => Mode::MergeOnRead,
-        }
-    }
-
-    fn wanted_mode(&self) -> Option<Mode> {
-        let property = self.rewritten.kind.mode_property();
-        match self.table.metadata().properties().get(property).map(String::as_str) {
-            Some("copy-on-write") => Some(Mode::CopyOnWrite),
-            Some("merge-on-read") => Some(Mode::MergeOnRead),
-            _ => None,
-        }
-    }
-
-    fn mode_explained(&self) -> String {
-        let property = self.rewritten.kind.mode_property();
-        match self.wanted_mode() {
-            Some(Mode::CopyOnWrite) => format!("copy-on-write, since `{property}` says so"),
-            Some(Mode::MergeOnRead) => format!("merge-on-read, since `{property}` says so"),
-            None => format!(
-                "merge-on-read; copy-on-write if the touched files have at most {COPY_BYTES} bytes \
-                 or lose {COPY_PERCENT}% of their rows (`{property}` is not set)"
-            ),
-        }
     }
 
     /// Rows of a file that are not deleted.

@@ -388,7 +388,10 @@ pub(crate) fn transaction(tokens: &Tokens) -> Result<Option<Verb>> {
 
 /// Cuts the condition out of `INSERT OVERWRITE t WHERE condition SELECT …`.
 pub(crate) fn overwrite_where(tokens: Tokens) -> Result<(Tokens, Option<Expr>)> {
-    if !(is_word(tokens.first(), "INSERT") && is_word(tokens.get(1), "OVERWRITE")) {
+    let words = ["EXPLAIN", "ANALYZE", "VERBOSE"];
+    let is_before = |it: &&TokenWithSpan| words.iter().any(|name| is_word(Some(*it), name));
+    let first = tokens.iter().take_while(is_before).count();
+    if !(is_word(tokens.get(first), "INSERT") && is_word(tokens.get(first + 1), "OVERWRITE")) {
         return Ok((tokens, None));
     }
     let query = |it: &TokenWithSpan| {

@@ -267,7 +267,8 @@ impl Session {
             if explain.analyze {
                 return Err(Error::unsupported("EXPLAIN ANALYZE would change rows; use EXPLAIN"));
             }
-            return change::explain(self, explain.statement.as_ref().clone(), text).await;
+            let statement = explain.statement.as_ref().clone();
+            return change::explain(self, statement, text, overwritten).await;
         }
         self.run_datafusion(text, statement).await
     }

@@ -24,7 +24,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowNativeType, DataType, Field, Schema as ArrowSchema, SchemaRef};
-use icefield_catalog::spec::{NestedField, PartitionSpec, Schema, TableMetadata, Type};
+use icefield_catalog::spec::{
+    NestedField, PartitionSpec, PrimitiveLiteral, Schema, TableMetadata, Type,
+};
 use icefield_catalog::{Env, Error, ErrorKind, Result, Storage};
 
 use crate::manifest::DataFile;
@@ -34,6 +36,7 @@ use crate::{arrow as shapes, location, partition};
 use fanout::Fanout;
 use file::FileWriter;
 use settings::Settings;
+use split::{NewPartition, Splitter};
 
 /// Field ids of the columns of row lineage.
 const ROW_ID: i32 = 2_147_483_540;
@@ -313,6 +316,37 @@ impl TableWriter {
                 format!("column `{path}` is NOT NULL, and a row has null in it"),
             )),
         }
+    }
+}
+
+/// Tells which partition of a table's default spec rows lie in, or would if they were written now.
+pub struct Partitions {
+    splitter: Splitter,
+    known: Vec<NewPartition>,
+}
+
+/// A partition's values, and the places of its rows in a batch; `None` for all.
+pub type RowsWithin<'a> = (&'a [Option<PrimitiveLiteral>], Option<Vec<usize>>);
+
+impl Partitions {
+    /// For rows with the columns of `table`; there may be others behind them.
+    pub fn new(table: &Table) -> Result<Self> {
+        let context = WriteContext::with_schema(table, table.metadata().current_schema())?;
+        Ok(Self { splitter: Splitter::new(context)?, known: Vec::new() })
+    }
+
+    /// The partitions of a batch.
+    pub fn of(&mut self, batch: &RecordBatch) -> Result<Vec<RowsWithin<'_>>> {
+        if self.splitter.is_trivial() {
+            return Ok(vec![(&[], None)]);
+        }
+        let parts = self.splitter.split(batch, &mut self.known)?;
+        let known = &self.known;
+        let parts = parts.into_iter().filter_map(|part| {
+            let rows = part.rows.map(|it| it.values().iter().map(|row| *row as usize).collect());
+            Some((known.get(part.number)?.values.as_slice(), rows))
+        });
+        Ok(parts.collect())
     }
 }
 

@@ -171,7 +171,7 @@ fn bad_row_changes_are_refused_and_change_nothing() {
              WHEN MATCHED THEN UPDATE SET v = 1",
             "never apply",
         ),
-        ("INSERT OVERWRITE raw.t WHERE id = 1 SELECT 2, 2", "does not fulfil"),
+        ("INSERT OVERWRITE raw.t WHERE id % 2 = 1 SELECT 2, 2", "does not fulfil"),
         ("COMMIT", "no transaction"),
     ] {
         let (_, error) = refused(&lake, sql);
@@ -199,6 +199,62 @@ fn overwrites_replace_what_they_say() {
     let operations = csv(&lake, "SELECT operation FROM raw.d.snapshots ORDER BY committed_at");
     assert_eq!(operations, "operation\nappend\noverwrite\noverwrite\ndelete\n");
     assert!(sql("TRUNCATE raw.d").starts_with("TRUNCATE 1  snapshot"));
+}
+
+#[test]
+fn an_overwrite_finds_its_partitions_in_files_of_older_specs() {
+    for mode in ["copy-on-write", "merge-on-read"] {
+        let lake = Lake::new();
+        lake.exec(&format!(
+            "CREATE TABLE raw.m (id INT, p STRING, d DATE) TBLPROPERTIES ('write.delete.mode' = '{mode}')"
+        ));
+        let rows = |from: i32| {
+            format!(
+                "INSERT INTO raw.m VALUES ({from}, 'a', DATE '2026-01-01'), ({}, 'b', DATE '2026-01-02')",
+                from + 1
+            )
+        };
+        lake.exec(&rows(1));
+        lake.exec("ALTER TABLE raw.m ADD PARTITION FIELD p");
+        lake.exec(&rows(3));
+        lake.exec("ALTER TABLE raw.m REPLACE PARTITION FIELD p WITH day(d)");
+        lake.exec(&rows(5));
+        lake.exec("INSERT INTO raw.m VALUES (7, 'z', NULL)");
+        let said =
+            lake.ok(&["sql", "-c", "INSERT OVERWRITE raw.m VALUES (9, 'n', DATE '2026-01-01')"]);
+        assert!(said.contains("(1 inserted, 0 updated, 3 deleted)"), "{said}");
+        assert_eq!(csv(&lake, "SELECT id FROM raw.m ORDER BY 1"), "id\n2\n4\n6\n7\n9\n");
+        lake.exec("INSERT OVERWRITE raw.m VALUES (10, 'n', NULL)");
+        lake.exec("ALTER TABLE raw.m DROP PARTITION FIELD day(d)");
+        assert_eq!(csv(&lake, "SELECT id FROM raw.m ORDER BY 1"), "id\n2\n4\n6\n9\n10\n");
+        lake.exec("INSERT OVERWRITE raw.m VALUES (11, 'all', NULL)");
+        assert_eq!(csv(&lake, "SELECT id FROM raw.m ORDER BY 1"), "id\n11\n");
+    }
+}
+
+#[test]
+fn a_merge_looks_for_unmatched_rows_only_where_they_may_be() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, p STRING) PARTITIONED BY (p)");
+    lake.exec("INSERT INTO raw.t SELECT id, 'p' || (id % 4) FROM generate_series(1, 100) g(id)");
+    lake.exec(
+        "CREATE TABLE raw.s AS SELECT * FROM (VALUES (2, 'x'), (4, 'x'), (200, 'p9')) v(id, p)",
+    );
+    let merge = "MERGE INTO raw.t t USING raw.s s ON t.id = s.id AND t.p = 'p0' \
+                 WHEN MATCHED THEN DELETE WHEN NOT MATCHED THEN INSERT * \
+                 WHEN NOT MATCHED BY SOURCE AND t.p = 'p2' AND t.id < 7 THEN UPDATE SET id = -t.id";
+    let plan = lake.ok(&["sql", "-c", &format!("EXPLAIN {merge}")]);
+    for part in ["p=p0", "p=p2"] {
+        assert!(plan.contains(part), "{plan}");
+    }
+    for part in ["p=p1", "p=p3"] {
+        assert!(!plan.contains(part), "{plan}");
+    }
+    let said = lake.ok(&["sql", "-c", merge]);
+    assert!(said.contains("(2 inserted, 2 updated, 1 deleted)"), "{said}");
+    let left = "SELECT id, p FROM raw.t WHERE id < 7 OR id > 100 ORDER BY 1";
+    let wanted = "id,p\n-6,p2\n-2,p2\n1,p1\n2,x\n3,p3\n5,p1\n200,p9\n";
+    assert_eq!(csv(&lake, left), wanted);
 }
 
 #[test]
@@ -368,6 +424,44 @@ fn explain_tells_how_rows_would_be_deleted() {
                  ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
     let plan = lake.ok(&["sql", "-c", merge]);
     assert!(plan.contains("write.merge.mode") && plan.contains("HashJoinExec"), "{plan}");
+    let merge = merge.strip_prefix("EXPLAIN ").unwrap();
+    for (property, statement, wanted) in [
+        ("", "DELETE FROM raw.t WHERE id % 2 = 1", "copy-on-write, since these are no more than"),
+        ("", merge, "copy-on-write, since these are no more than"),
+        (
+            "",
+            "INSERT OVERWRITE raw.t WHERE id % 2 = 1 SELECT * FROM raw.t",
+            "1 others may have such rows: 1 rows",
+        ),
+        (
+            "",
+            "INSERT OVERWRITE raw.t SELECT * FROM raw.t",
+            "those of the partitions that are written",
+        ),
+        (
+            "delete",
+            "DELETE FROM raw.t WHERE id % 2 = 1",
+            "merge-on-read, since `write.delete.mode` says so",
+        ),
+    ] {
+        if !property.is_empty() {
+            let set = format!("'write.{property}.mode' = 'merge-on-read'");
+            lake.exec(&format!("ALTER TABLE raw.t SET TBLPROPERTIES ({set})"));
+        }
+        let plan = lake.ok(&["sql", "-c", &format!("EXPLAIN {statement}")]);
+        assert!(plan.contains(wanted), "{statement}\n{plan}");
+    }
+    // Too large to be copied for a few rows, and worth it for many.
+    lake.exec(
+        "CREATE TABLE raw.big AS SELECT id, md5(CAST(id AS STRING)) || md5(CAST(-id AS STRING)) AS h FROM generate_series(1, 600000) g(id)",
+    );
+    for (condition, wanted) in
+        [("id < 100", "merge-on-read, since about"), ("id > 100000", "copy-on-write, since about")]
+    {
+        let plan =
+            lake.ok(&["sql", "-c", &format!("EXPLAIN DELETE FROM raw.big WHERE {condition}")]);
+        assert!(plan.contains(wanted), "{condition}\n{plan}");
+    }
     assert_eq!(csv(&lake, "SELECT count(*) AS n FROM raw.t"), "n\n1\n");
 }
 

@@ -10,8 +10,9 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 
+use super::pieces::{named, parse, query, select};
 use super::sink;
-use super::statement::{Condition, Kind, Rewriter, Rewritten, named, parse, prepared, select};
+use super::statement::{Condition, Kind, Rewriter, Rewritten, prepared};
 use crate::names::{folded, parts};
 use crate::parser::Tokens;
 use crate::{Error, Result};
@@ -104,14 +105,61 @@ impl Rewriter<'_> {
         let branches = branches.collect::<Result<Vec<_>>>()?;
         refuse_unreachable(&branches)?;
         let has = |rows: Rows| branches.iter().any(|it| it.rows == rows);
-        let mut rows =
-            self.joined(&merge, &source, has(Rows::OnlySource), has(Rows::OnlyTarget))?;
-        let inner = select(&mut rows)?;
-        let alias = &self.alias;
+        let apart = self.are_apart(&merge.source, &branches);
+        let mut unmatched = None;
+        let rows = if apart {
+            let alone = self.alone(&merge, &branches)?;
+            let alone = self.operations(alone, &|value: Value<'_>, other: &Expr| {
+                let nothing = if *other == null() { null() } else { number(0) };
+                case_of(&branches, Rows::OnlyTarget, value, nothing)
+            })?;
+            match has(Rows::Matched) || has(Rows::OnlySource) {
+                true => {
+                    unmatched = Some(query(alone));
+                    let joined = self.joined(&merge, &source, has(Rows::OnlySource), false)?;
+                    let case = |value: Value<'_>, other: &Expr| {
+                        self.case(&source, &branches, value, other)
+                    };
+                    self.operations(joined, &case)?
+                }
+                false => alone,
+            }
+        } else {
+            let joined =
+                self.joined(&merge, &source, has(Rows::OnlySource), has(Rows::OnlyTarget))?;
+            let case = |value: Value<'_>, other: &Expr| self.case(&source, &branches, value, other);
+            self.operations(joined, &case)?
+        };
+        // A clause for rows that nothing matches looks at all of them.
+        let condition = match has(Rows::OnlyTarget) {
+            true => Condition::Joined(None),
+            false => self.joined_where(Some(&merge.on))?,
+        };
+        let mut made = self.made(Kind::Merge, rows, condition);
+        made.unmatched = unmatched;
+        // A row that is deleted whatever matches it may match as often as it likes.
+        let matched: Vec<_> = branches.iter().filter(|it| it.rows == Rows::Matched).collect();
+        made.once = match matched.as_slice() {
+            [] => false,
+            [only] => !(only.operation == sink::DELETE && only.when.is_none()),
+            _ => true,
+        };
+        made.keys = self.keys(&merge.on);
+        Ok(made)
+    }
+
+    /// The rows of `from` that something is done with: what, where they are, and their new values, each by
+    /// a CASE of what the clauses say.
+    fn operations(
+        &self,
+        mut from: Query,
+        case: &dyn Fn(Value<'_>, &Expr) -> Expr,
+    ) -> Result<Query> {
+        let inner = select(&mut from)?;
         let operation = |it: &Branch| Some(number(it.operation));
-        let keep = number(sink::KEEP);
-        inner.projection = vec![named(self.case(&source, &branches, &operation, &keep), "$op")];
-        let column = |name: &str| Expr::CompoundIdentifier(vec![alias.clone(), Ident::new(name)]);
+        inner.projection = vec![named(case(&operation, &number(sink::KEEP)), "$op")];
+        let column =
+            |name: &str| Expr::CompoundIdentifier(vec![self.alias.clone(), Ident::new(name)]);
         inner.projection.push(named(column("_file"), "$file"));
         inner.projection.push(named(column("_pos"), "$pos"));
         let row_id = match self.lineage {
@@ -122,29 +170,56 @@ impl Rewriter<'_> {
         inner.projection.push(named(null(), "$updated"));
         for (place, name) in self.columns.iter().enumerate() {
             let value = |it: &Branch| it.values.get(place).cloned().flatten();
-            inner.projection.push(named(self.case(&source, &branches, &value, &null()), name));
+            inner.projection.push(named(case(&value, &null()), name));
         }
         let mut outer = parse("SELECT * FROM (SELECT 1) AS \"$merged\" WHERE \"$op\" <> 0")?;
         if let Some(table) = select(&mut outer)?.from.first_mut()
             && let TableFactor::Derived { subquery, .. } = &mut table.relation
         {
-            **subquery = rows;
+            **subquery = from;
         }
-        // A clause for rows that nothing matches looks at all of them.
-        let condition = match has(Rows::OnlyTarget) {
-            true => Condition::Joined(None),
-            false => self.joined_where(Some(&merge.on))?,
+        Ok(outer)
+    }
+
+    /// Whether rows that nothing matches are better looked for on their own: where each clause about them
+    /// asks something of the target, files that have no such rows are not opened. The source is read
+    /// twice then, so it has to be a table.
+    fn are_apart(&self, source: &TableFactor, branches: &[Branch]) -> bool {
+        let asks = |it: &Branch| {
+            let mut own = Vec::new();
+            if let Some(when) = &it.when {
+                self.own_parts(when, &mut own);
+            }
+            !own.is_empty()
         };
-        let mut made = self.made(Kind::Merge, outer, condition);
-        // A row that is deleted whatever matches it may match as often as it likes.
-        let matched: Vec<_> = branches.iter().filter(|it| it.rows == Rows::Matched).collect();
-        made.once = match matched.as_slice() {
-            [] => false,
-            [only] => !(only.operation == sink::DELETE && only.when.is_none()),
-            _ => true,
-        };
-        made.keys = self.keys(&merge.on);
-        Ok(made)
+        let mut alone = branches.iter().filter(|it| it.rows == Rows::OnlyTarget).peekable();
+        matches!(source, TableFactor::Table { args: None, .. })
+            && alone.peek().is_some()
+            && alone.all(asks)
+    }
+
+    /// Rows of the target that no row of the source matches and a clause asks for: `FROM t LEFT ANTI JOIN
+    /// s ON … WHERE …`.
+    fn alone(&self, merge: &ast::Merge, branches: &[Branch]) -> Result<Query> {
+        let mut rows = parse(&format!(
+            "SELECT 1 FROM {} AS {} LEFT ANTI JOIN (SELECT 1) ON true",
+            prepared(self.name),
+            self.alias
+        ))?;
+        let asked = branches.iter().filter(|it| it.rows == Rows::OnlyTarget);
+        let asked = asked.filter_map(|it| it.when.clone()).map(|it| Expr::Nested(Box::new(it)));
+        select(&mut rows)?.selection = asked.reduce(|left, right| Expr::BinaryOp {
+            left: Box::new(left),
+            op: ast::BinaryOperator::Or,
+            right: Box::new(right),
+        });
+        if let Some(join) = select(&mut rows)?.from.first_mut().and_then(|it| it.joins.first_mut())
+        {
+            join.relation = merge.source.clone();
+            let on = ast::JoinConstraint::On(merge.on.as_ref().clone());
+            join.join_operator = ast::JoinOperator::LeftAnti(on);
+        }
+        Ok(rows)
     }
 
     /// The join of source and target, each with a flag that tells whether there is a row of it.
@@ -189,32 +264,14 @@ impl Rewriter<'_> {
 
     /// For each kind of row, the first clause whose condition holds; `other` for matched rows that
     /// no clause takes, and nothing for others.
-    fn case(
-        &self,
-        source: &Ident,
-        branches: &[Branch],
-        value: &dyn Fn(&Branch) -> Option<Expr>,
-        other: &Expr,
-    ) -> Expr {
-        let is_operation = *other != null();
-        let inner = |rows: Rows| {
-            let mut arms = Vec::new();
-            let mut last = match (rows, is_operation) {
-                (Rows::Matched, _) => other.clone(),
-                (_, true) => number(0),
-                (_, false) => null(),
-            };
-            for branch in branches.iter().filter(|it| it.rows == rows) {
-                let value = value(branch).unwrap_or_else(null);
-                match &branch.when {
-                    Some(when) => arms.push((when.clone(), value)),
-                    None => {
-                        last = value;
-                        break;
-                    }
-                }
-            }
-            case(arms, last)
+    fn case(&self, source: &Ident, branches: &[Branch], value: Value<'_>, other: &Expr) -> Expr {
+        let nothing = match *other == null() {
+            true => null(),
+            false => number(0),
+        };
+        let inner = |rows: Rows| match rows {
+            Rows::Matched => case_of(branches, rows, value, other.clone()),
+            _ => case_of(branches, rows, value, nothing.clone()),
         };
         let flag = |alias: &Ident, name: &str| {
             let column = Ident::with_quote('"', name);
@@ -349,6 +406,25 @@ impl Rewriter<'_> {
             _ => None,
         }
     }
+}
+
+/// What a clause says of an operation or a column.
+type Value<'a> = &'a dyn Fn(&Branch) -> Option<Expr>;
+
+/// The first clause about such rows whose condition holds, else `last`.
+fn case_of(branches: &[Branch], rows: Rows, value: Value<'_>, mut last: Expr) -> Expr {
+    let mut arms = Vec::new();
+    for branch in branches.iter().filter(|it| it.rows == rows) {
+        let value = value(branch).unwrap_or_else(null);
+        match &branch.when {
+            Some(when) => arms.push((when.clone(), value)),
+            None => {
+                last = value;
+                break;
+            }
+        }
+    }
+    case(arms, last)
 }
 
 /// A clause after one without a condition can never apply.

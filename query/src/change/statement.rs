@@ -15,18 +15,15 @@ use arrow::datatypes::DataType;
 use datafusion::logical_expr::Expr as Predicate;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, Ident, Query, SelectItem, SetExpr, TableFactor, TableWithJoins, VisitMut,
-    VisitorMut,
+    self, Expr, Ident, Query, TableFactor, TableWithJoins, VisitMut, VisitorMut,
 };
-use datafusion::sql::sqlparser::parser::Parser;
 use icefield_catalog::spec::{PrimitiveType, Schema};
 
 use super::merge::{case, null};
+use super::pieces::{expression, first_argument, is_default, named, parse, query, select};
 use super::sink;
 use crate::names::{folded, parts};
-use crate::parser::Sql;
 use crate::provider::PREPARED;
-use crate::statement::sql;
 use crate::{Error, Result};
 
 /// What a row change is.
@@ -100,6 +97,8 @@ pub(crate) struct Rewritten {
     pub(crate) condition: Condition,
     /// A static overwrite's rows to delete, for the sink.
     pub(crate) deleted: Option<Statement>,
+    /// A MERGE's rows that nothing matches, for the sink, where they are looked for on their own.
+    pub(crate) unmatched: Option<Statement>,
     /// Whether a target row may be matched only once.
     pub(crate) once: bool,
     /// Whether the target is also read otherwise.
@@ -122,7 +121,11 @@ impl Rewritten {
             _ => None,
         };
         let in_place = self.in_place.iter_mut().flat_map(|it| [&mut it.found, &mut it.copied]);
-        let all = in_place.chain(rows).chain(&mut self.deleted).chain([&mut self.rows]);
+        let all = in_place
+            .chain(rows)
+            .chain(&mut self.deleted)
+            .chain(&mut self.unmatched)
+            .chain([&mut self.rows]);
         for statement in all {
             if let Statement::Statement(inner) = statement
                 && let ast::Statement::Query(query) = inner.as_mut()
@@ -318,6 +321,7 @@ impl Rewriter<'_> {
             rows: query(rows),
             condition,
             deleted: None,
+            unmatched: None,
             once: false,
             reads_itself: false,
             into_columns: None,
@@ -368,7 +372,7 @@ impl Rewriter<'_> {
         })
     }
 
-    fn own_parts(&self, condition: &Expr, own: &mut Vec<Expr>) {
+    pub(super) fn own_parts(&self, condition: &Expr, own: &mut Vec<Expr>) {
         match condition {
             Expr::Nested(inner) => self.own_parts(inner, own),
             Expr::BinaryOp { left, op: ast::BinaryOperator::And, right } => {
@@ -613,11 +617,6 @@ impl Rewriter<'_> {
     }
 }
 
-pub(crate) fn is_default(value: &Expr) -> bool {
-    matches!(value, Expr::Identifier(it)
-        if it.quote_style.is_none() && it.value.eq_ignore_ascii_case("default"))
-}
-
 /// Counts how often a table is named, and shortens names of columns that say its namespace.
 struct Seen<'a> {
     table: &'a str,
@@ -653,43 +652,4 @@ impl VisitorMut for Seen<'_> {
         }
         ControlFlow::Continue(())
     }
-}
-
-pub(super) fn named(expr: Expr, name: &str) -> SelectItem {
-    SelectItem::ExprWithAlias { expr, alias: Ident::with_quote('"', name) }
-}
-
-/// Parses a query of ours.
-pub(crate) fn parse(text: &str) -> Result<Query> {
-    let dialect = Sql::default();
-    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
-    Ok(*parser.parse_query().map_err(sql)?)
-}
-
-/// Parses an expression of ours.
-fn expression(text: &str) -> Result<Expr> {
-    let dialect = Sql::default();
-    let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
-    parser.parse_expr().map_err(sql)
-}
-
-/// The first argument of a call.
-fn first_argument(call: &mut Expr) -> Option<&mut Expr> {
-    let Expr::Function(function) = call else { return None };
-    let ast::FunctionArguments::List(list) = &mut function.args else { return None };
-    match list.args.first_mut()? {
-        ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(it)) => Some(it),
-        _ => None,
-    }
-}
-
-pub(super) fn select(query: &mut Query) -> Result<&mut ast::Select> {
-    match query.body.as_mut() {
-        SetExpr::Select(select) => Ok(select),
-        _ => Err(Error::new(crate::ErrorKind::Internal, "a query of ours is no SELECT")),
-    }
-}
-
-pub(crate) fn query(query: Query) -> Statement {
-    Statement::Statement(Box::new(ast::Statement::Query(Box::new(query))))
 }

@@ -12,7 +12,8 @@ use icefield_catalog::spec::Schema;
 use icefield_table::Table;
 use icefield_table::evolve::exact_path;
 
-use crate::change::statement::{is_default, parse, query, uuids};
+use crate::change::pieces::{is_default, parse, query};
+use crate::change::statement::uuids;
 use crate::names::parts;
 use crate::{Error, ErrorKind, Result, Session, defaults};
 

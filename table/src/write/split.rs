@@ -59,6 +59,11 @@ impl Splitter {
         Ok(Self { context, functions, converter: None, numbers: HashMap::new() })
     }
 
+    /// Whether all rows lie in one partition, that of no values.
+    pub(super) fn is_trivial(&self) -> bool {
+        self.functions.is_empty()
+    }
+
     /// Splits a batch by partition. Partitions not seen before are pushed to `new`, numbered in the
     /// order they are pushed.
     pub(super) fn split(

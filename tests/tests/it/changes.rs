@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::{Date32Type, Float64Type, Int32Type, Int64Type};
 use futures::TryStreamExt;
+use icefield_catalog::spec::Transform;
 use icefield_catalog::{Env, Storage};
 use icefield_query::{Answer, Done, Session};
 use icefield_tests::memory_warehouse;
@@ -227,6 +228,8 @@ struct Case {
     rows: Rows,
     /// The column that there is beside those that always are.
     extra: Option<Extra>,
+    /// Whether a transaction is open.
+    is_open: bool,
     /// What each snapshot held when it was made.
     past: Vec<(i64, Rows, Option<Extra>)>,
     seed: u64,
@@ -238,7 +241,8 @@ impl Case {
         let tables = memory_warehouse(Storage::new(), Env::seeded(seed), |it| it);
         let session = upkeep::session(tables);
         let (rows, past, log) = Default::default();
-        let mut case = Self { session, rows, extra: None, past, seed, log };
+        let (extra, is_open) = Default::default();
+        let mut case = Self { session, rows, extra, is_open, past, seed, log };
         case.run("CREATE NAMESPACE raw").await;
         let mut properties = vec![format!("'format-version' = '{}'", 2 + dice.roll(2))];
         for statement in ["delete", "update", "merge"] {
@@ -389,11 +393,20 @@ impl Case {
         let (matched, deletes, inserts, orphans) =
             (dice.roll(3), dice.roll(2) == 0, dice.roll(2) == 0, dice.roll(3) == 0);
         let x = self.extra.as_ref().map(|it| format!(", {}", it.name)).unwrap_or_default();
-        let mut sql = format!(
-            "MERGE INTO raw.t t USING (SELECT * FROM (VALUES {}) v(id, k, s, d, day{x})) s \
-             ON t.id = s.id",
+        let query = format!(
+            "SELECT * FROM (VALUES {}) v(id, k, s, d, day{x})",
             values(&source, self.extra.as_ref())
         );
+        // Of a table, rows that nothing matches may be looked for on their own.
+        let from = match !self.is_open && dice.roll(2) == 0 {
+            true => {
+                self.run("DROP TABLE IF EXISTS raw.source").await;
+                self.run(&format!("CREATE TABLE raw.source AS {query}")).await;
+                "raw.source".to_owned()
+            }
+            false => format!("({query})"),
+        };
+        let mut sql = format!("MERGE INTO raw.t t USING {from} s ON t.id = s.id");
         if deletes {
             sql.push_str(" WHEN MATCHED AND s.k = 1 THEN DELETE");
         }
@@ -467,13 +480,59 @@ impl Case {
         Some(done)
     }
 
+    /// What tells the partition of a row that is written now; `None` where the model cannot.
+    async fn partitioning(&self) -> Option<impl Fn(i64, &Row) -> String + use<>> {
+        let table = self.session.table("raw.t").await.unwrap();
+        let metadata = table.metadata();
+        let fields = metadata.default_partition_spec().fields().iter().map(|field| {
+            let name = metadata.current_schema().name_by_field_id(field.source_id)?;
+            (!matches!(field.transform, Transform::Bucket(_)))
+                .then(|| (name.to_owned(), field.transform))
+        });
+        let fields = fields.collect::<Option<Vec<_>>>()?;
+        Some(move |id: i64, row: &Row| {
+            let part = |(name, transform): &(String, Transform)| match (name.as_str(), transform) {
+                ("id", Transform::Truncate(width)) => id.div_euclid(i64::from(*width)).to_string(),
+                ("k", _) => format!("{:?}", row.k),
+                ("s", Transform::Truncate(1)) => format!("{:?}", row.s.as_ref().map(|it| &it[..1])),
+                ("s", _) => format!("{:?}", row.s),
+                ("day", Transform::Month) => row.day.is_some().to_string(),
+                ("day", _) => format!("{:?}", row.day),
+                other => panic!("{other:?}"),
+            };
+            fields.iter().map(part).collect::<Vec<_>>().join("/")
+        })
+    }
+
+    async fn overwrite_partitions(&mut self, dice: &mut Dice) -> Option<Done> {
+        let partition = self.partitioning().await?;
+        let new = random_rows(dice, &self.rows, true, self.extra.as_ref());
+        if new.is_empty() {
+            return None;
+        }
+        let parts: Vec<String> = new.iter().map(|(id, row)| partition(*id, row)).collect();
+        let before = self.rows.len();
+        let mut rows = std::mem::take(&mut self.rows);
+        rows.retain(|id, row| !parts.contains(&partition(*id, row)));
+        let deleted = (before - rows.len()) as u64;
+        let sql = format!("INSERT OVERWRITE raw.t VALUES {}", values(&new, self.extra.as_ref()));
+        let done = self.run(&sql).await;
+        if done.changed != Some((new.len() as u64, 0, deleted)) {
+            self.fail(&format!("{:?} were changed, not {deleted} replaced", done.changed));
+        }
+        rows.extend(new);
+        self.rows = rows;
+        Some(done)
+    }
+
     async fn step(&mut self, dice: &mut Dice) -> Option<Done> {
-        match dice.roll(20) {
+        match dice.roll(22) {
             0..=4 => self.insert(dice).await,
             5..=9 => self.delete(dice).await,
             10..=13 => self.update(dice).await,
             14..=17 => self.merge(dice).await,
             18 => self.overwrite(dice).await,
+            19..=20 => self.overwrite_partitions(dice).await,
             _ if dice.roll(4) == 0 => {
                 let done = self.run("TRUNCATE raw.t").await;
                 self.rows.clear();
@@ -511,6 +570,7 @@ impl Case {
     async fn transaction(&mut self, dice: &mut Dice) {
         let before = self.rows.clone();
         self.run("BEGIN").await;
+        self.is_open = true;
         for _ in 0..2 + dice.roll(3) {
             if let Some(done) = self.step(dice).await {
                 assert_eq!(done.snapshot_id, None, "nothing is committed before COMMIT");
@@ -523,6 +583,7 @@ impl Case {
         } else {
             self.run("COMMIT").await
         };
+        self.is_open = false;
         self.check(&done).await;
     }
 }

@@ -49,6 +49,7 @@ impl Lake {
             ),
             "INSERT INTO raw.t SELECT i, 'a' FROM range(0, 20) r(i)".to_owned(),
             "DELETE FROM raw.t WHERE id = 3".to_owned(),
+            "CREATE TABLE raw.u AS SELECT i AS id, 'u' AS v FROM range(100, 104) r(i)".to_owned(),
         ] {
             lake.session().run(&sql).await.unwrap();
         }
@@ -62,7 +63,8 @@ impl Lake {
     }
 
     pub(crate) async fn rows(&self) -> String {
-        let sql = "SELECT id, left(v, 8) AS v, octet_length(v) AS n FROM raw.t ORDER BY id, v";
+        let sql = "SELECT id, left(v, 8) AS v, octet_length(v) AS n FROM \
+                   (SELECT * FROM raw.t UNION ALL SELECT * FROM raw.u) ORDER BY id, v";
         let Answer::Rows(rows) = self.session().run(sql).await.unwrap() else { panic!() };
         let batches: Vec<_> = rows.stream.try_collect().await.unwrap();
         pretty_format_batches(&batches).unwrap().to_string()
@@ -81,14 +83,31 @@ impl Lake {
 }
 
 /// The statements, each of which gives the same rows however often it runs.
-pub(crate) const STATEMENTS: [&[&str]; 5] = [
+pub(crate) const STATEMENTS: [&[&str]; 9] = [
     &["DELETE FROM raw.t WHERE id % 4 = 0"],
     &["UPDATE raw.t SET v = 'b' WHERE id > 10"],
     &["MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS v FROM range(15, 25) r(i)) s \
        ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"],
     &["INSERT OVERWRITE raw.t WHERE id < 10 SELECT i, 'o' FROM range(0, 5) r(i)"],
     &["BEGIN", "DELETE FROM raw.t WHERE id = 7", "UPDATE raw.t SET v = 'x' WHERE id = 8", "COMMIT"],
+    // Both partitions of one table, and neither of them.
+    &["INSERT OVERWRITE raw.t SELECT i, 'p' FROM range(0, 30) r(i)"],
+    &["TRUNCATE raw.t"],
+    &["MERGE INTO raw.t t USING raw.u s ON t.id = s.id WHEN NOT MATCHED THEN INSERT * \
+       WHEN NOT MATCHED BY SOURCE AND t.id < 5 THEN DELETE"],
+    &[
+        "BEGIN",
+        "UPDATE raw.t SET v = 'both' WHERE id = 8",
+        "DELETE FROM raw.u WHERE id = 101",
+        "INSERT INTO raw.u SELECT 200, 'new' WHERE NOT EXISTS (SELECT 1 FROM raw.u WHERE id = 200)",
+        "COMMIT",
+    ],
 ];
+
+/// Those for a mode: the rest of them do the same in both.
+pub(crate) fn statements(mode: &str) -> &'static [&'static [&'static str]] {
+    if mode == MODES[1] { &STATEMENTS } else { &STATEMENTS[..5] }
+}
 
 pub(crate) const MODES: [&str; 2] = [
     "'format-version' = '2', 'write.delete.mode' = 'copy-on-write', \
@@ -100,7 +119,7 @@ pub(crate) const MODES: [&str; 2] = [
 #[tokio::test(flavor = "multi_thread")]
 async fn no_failing_storage_call_leaves_a_change_half_done() {
     for mode in MODES {
-        for statements in STATEMENTS {
+        for statements in statements(mode) {
             let lake = Lake::new(mode).await;
             let before = lake.rows().await;
             lake.faults.requests.store(0, Ordering::Relaxed);
@@ -133,7 +152,7 @@ async fn no_failing_storage_call_leaves_a_change_half_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_failing_catalog_call_leaves_a_change_half_done() {
     for mode in MODES {
-        for statements in STATEMENTS {
+        for statements in statements(mode) {
             let lake = Lake::new(mode).await;
             let before = lake.rows().await;
             assert!(lake.run(statements).await);
