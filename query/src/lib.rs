@@ -25,6 +25,7 @@ mod provider;
 pub mod rewrite;
 mod scan;
 mod session;
+mod stalls;
 mod statement;
 mod transaction;
 pub mod types;

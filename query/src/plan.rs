@@ -12,9 +12,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::Result;
 use crate::provider::catalog::NAME;
 use crate::session::Rows;
+use crate::{Result, stalls};
 
 /// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
 /// query is planned again with joins that do.
@@ -86,7 +86,8 @@ pub(crate) async fn physical_plan(
         Ok(TreeNodeRecursion::Continue)
     })?;
     if !is_null_aware {
-        return state.query_planner().create_physical_plan(&optimized, state).await;
+        let physical = state.query_planner().create_physical_plan(&optimized, state).await?;
+        return stalls::without(physical);
     }
     let mut careful = state.clone();
     careful.config_mut().options_mut().optimizer.enable_join_dynamic_filter_pushdown = false;

@@ -6,6 +6,7 @@ pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
 pub(crate) mod dates;
+mod dependent;
 pub(crate) mod far_times;
 pub(crate) mod floats;
 pub(crate) mod in_lists;
@@ -226,6 +227,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(floats::Floats),
         Arc::new(dates::Dates),
         Arc::new(subqueries::Subqueries),
+        Arc::new(dependent::Dependent),
         Arc::new(uuid::UuidCasts),
     ];
     rules.extend(Analyzer::new().rules);

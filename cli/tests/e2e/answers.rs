@@ -160,6 +160,87 @@ fn fields_that_are_never_null_are_null_where_their_struct_is() {
     assert_eq!(csv(&lake, "SELECT id FROM raw.s ORDER BY 1"), "1 3");
 }
 
+/// Rows of `raw.t` that depend on those of `raw.s` by order.
+fn ordered(lake: &Lake) {
+    lake.exec("CREATE TABLE raw.t (id INT, k INT, p STRING)");
+    lake.exec("INSERT INTO raw.t VALUES (1, 10, 'a'), (2, 20, 'b'), (3, NULL, 'a'), (4, 20, NULL), (5, 5, 'c')");
+    lake.exec("CREATE TABLE raw.s (k INT, b INT, p STRING)");
+    lake.exec(
+        "INSERT INTO raw.s VALUES (5, 1, 'a'), (10, 2, 'b'), (15, 3, 'a'), (20, 4, NULL), (NULL, 5, 'c'), (20, 6, 'a')",
+    );
+}
+
+#[test]
+fn queries_depend_on_their_rows_by_any_comparison() {
+    let lake = Lake::new();
+    ordered(&lake);
+    for (value, wanted) in [
+        ("(SELECT count(*) FROM raw.s s WHERE s.k < t.k)", "1,1 2,3 3,0 4,3 5,0"),
+        ("(SELECT max(b) FROM raw.s s WHERE s.k <= t.k)", "1,2 2,6 3, 4,6 5,1"),
+        ("(SELECT sum(b) FROM raw.s s WHERE s.k <> t.k AND s.p = t.p)", "1,10 2,2 3, 4, 5,"),
+        (
+            "(SELECT b FROM raw.s s WHERE s.k <= t.k ORDER BY s.k DESC, b DESC LIMIT 1)",
+            "1,2 2,6 3, 4,6 5,1",
+        ),
+        ("EXISTS (SELECT 1 FROM raw.s s WHERE s.k > t.k)", "1,true 2,false 3,false 4,false 5,true"),
+        ("t.k NOT IN (SELECT k FROM raw.s s WHERE s.b < t.id)", "1,true 2,true 3, 4,true 5,false"),
+        ("(SELECT sum(b * t.id) + t.id FROM raw.s s WHERE s.k < t.k)", "1,2 2,14 3, 4,28 5,"),
+        (
+            "(SELECT count(*) FROM (SELECT p, sum(b) x FROM raw.s s WHERE s.k < t.k GROUP BY p) g WHERE g.x > 1)",
+            "1,0 2,2 3,0 4,2 5,0",
+        ),
+        (
+            "(SELECT count(*) FROM raw.s s JOIN raw.t u ON s.k = u.k WHERE s.b < t.id)",
+            "1,0 2,1 3,2 4,2 5,4",
+        ),
+        (
+            "(SELECT count(*) FROM raw.s s WHERE s.k BETWEEN t.k - 5 AND t.k + 5)",
+            "1,3 2,3 3,0 4,3 5,2",
+        ),
+    ] {
+        let sql = format!("SELECT id, {value} FROM raw.t t ORDER BY id");
+        assert_eq!(csv(&lake, &sql), wanted, "{value}");
+    }
+    // Two of them, one in the condition: some partitions have no row to ask for.
+    let two = "SELECT id, (SELECT count(*) FROM raw.s s WHERE s.k < t.k) FROM raw.t t \
+               WHERE id > (SELECT count(*) FROM raw.s s WHERE s.k > t.k) ORDER BY 1";
+    assert_eq!(csv(&lake, two), "2,3 3,0 4,3 5,0");
+    let grouped = "SELECT p, sum((SELECT count(*) FROM raw.s s WHERE s.k < t.k)) FROM raw.t t GROUP BY 1 ORDER BY 1";
+    assert_eq!(csv(&lake, grouped), "a,1 b,3 c,0 ,3");
+    lake.exec(
+        "UPDATE raw.t t SET id = id + 10 * (SELECT count(*) FROM raw.s s WHERE s.k < t.k) \
+               WHERE id > (SELECT count(*) FROM raw.s s WHERE s.k > t.k)",
+    );
+    assert_eq!(csv(&lake, "SELECT id FROM raw.t ORDER BY 1"), "1 3 5 32 34");
+    lake.exec("DELETE FROM raw.t t WHERE (SELECT count(*) FROM raw.s s WHERE s.k > t.k) = 0");
+    assert_eq!(csv(&lake, "SELECT id FROM raw.t ORDER BY 1"), "1 5");
+}
+
+#[test]
+fn queries_stand_in_the_conditions_of_joins() {
+    let lake = Lake::new();
+    ordered(&lake);
+    let id = "(SELECT id FROM raw.t)";
+    for (join, wanted) in [
+        (format!("JOIN raw.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 4,4 5,1"),
+        (format!("LEFT JOIN raw.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 3, 4,4 5,1"),
+        (format!("LEFT JOIN raw.s s ON t.k = s.k AND t.id + 3 IN {id}"), "1,2 2,4 2,6 3, 4, 5,"),
+        (format!("LEFT JOIN raw.s s ON t.k = s.k AND t.id + 3 NOT IN {id}"), "1, 2, 3, 4,4 4,6 5,1"),
+        (
+            "RIGHT JOIN raw.s s ON t.k = s.k AND t.id > (SELECT min(id) FROM raw.t u WHERE u.k <= t.k)".to_owned(),
+            "2,4 2,6 4,4 4,6 ,1 ,2 ,3 ,5",
+        ),
+    ] {
+        let sql = format!("SELECT t.id, s.b FROM raw.t t {join} ORDER BY 1, 2");
+        assert_eq!(csv(&lake, &sql), wanted, "{join}");
+    }
+    lake.exec(&format!(
+        "MERGE INTO raw.t USING raw.s AS s ON t.k = s.k AND s.b IN {id} \
+         WHEN MATCHED THEN UPDATE SET p = 'm' WHEN NOT MATCHED THEN INSERT (id, k) VALUES (s.b + 50, s.k)"
+    ));
+    assert_eq!(csv(&lake, "SELECT id, p FROM raw.t ORDER BY 1"), "1,m 2,m 3,a 4,m 5,m 53, 55, 56,");
+}
+
 #[test]
 fn lists_beside_each_other_leave_null_as_it_is() {
     let lake = Lake::new();

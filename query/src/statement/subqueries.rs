@@ -20,12 +20,12 @@ use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRecursion};
-use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::common::{Column, DFSchema, JoinType, Result, ScalarValue};
 use datafusion::functions_aggregate::expr_fn::{count, first_value};
 use datafusion::logical_expr::expr::{Exists, InSubquery};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, FetchType, Filter, LogicalPlan, LogicalPlanBuilder,
+    ColumnarValue, Expr, ExprSchemable, FetchType, Filter, Join, LogicalPlan, LogicalPlanBuilder,
     ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, SkipType, SortExpr, Subquery,
     Volatility, and, lit, not, or, scalar_subquery, when,
 };
@@ -52,8 +52,7 @@ impl AnalyzerRule for Subqueries {
             match plan {
                 plan if !has => Ok(Transformed::no(plan)),
                 LogicalPlan::Filter(it) => Ok(Transformed::yes(filter(it)?)),
-                // DataFusion makes nothing of those in a join's condition.
-                plan @ LogicalPlan::Join(_) => Ok(Transformed::no(plan)),
+                LogicalPlan::Join(it) => join(it),
                 plan => values(plan),
             }
         })
@@ -72,6 +71,70 @@ fn filter(filter: Filter) -> Result<LogicalPlan> {
     let predicate = conjunction(conjuncts.collect::<Result<Vec<_>>>()?);
     let predicate = predicate.unwrap_or_else(|| lit(true));
     Ok(LogicalPlan::Filter(Filter::try_new(predicate, input)?))
+}
+
+/// DataFusion makes nothing of those in a join's condition. They are asked after an inner join, and
+/// before another: of the side that it leaves rows out of as a filter, of the side that it keeps as one
+/// more column, which the join compares.
+fn join(mut join: Join) -> Result<Transformed<LogicalPlan>> {
+    let has = |it: &Expr| it.exists(|it| Ok(is_subquery(it))).unwrap_or(true);
+    let conditions = join.filter.take().map(split_conjunction_owned).unwrap_or_default();
+    let (asked, mut plain): (Vec<_>, Vec<_>) = conditions.into_iter().partition(has);
+    let columns: Vec<Expr> = join.schema.columns().into_iter().map(Expr::Column).collect();
+    let mut after = Vec::new();
+    let mut marks = Vec::new();
+    for (place, condition) in asked.into_iter().enumerate() {
+        let (is_left, is_right) =
+            (is_about(&condition, join.left.schema()), is_about(&condition, join.right.schema()));
+        let side = if is_left { &mut join.left } else { &mut join.right };
+        use JoinType::{Inner, Left, LeftAnti, LeftSemi, Right, RightAnti, RightSemi};
+        match (join.join_type, is_left, is_right) {
+            (Inner, ..) => after.push(condition),
+            (Left | LeftSemi | LeftAnti, _, true) | (Right | RightSemi | RightAnti, true, _) => {
+                *side = Arc::new(filter(Filter::try_new(condition, Arc::clone(side))?)?);
+            }
+            (Left | Right, ..) if is_left || is_right => {
+                let mark = format!("$asked{place}");
+                let all = side.schema().columns().into_iter().map(Expr::Column);
+                let all: Vec<Expr> = all.chain([condition.alias(mark.clone())]).collect();
+                let marked =
+                    LogicalPlanBuilder::from(side.as_ref().clone()).project(all)?.build()?;
+                *side = Arc::new(values(marked)?.data);
+                marks.push(Expr::Column(Column::from_name(mark)));
+            }
+            _ => plain.push(condition),
+        }
+    }
+    let is_marked = !marks.is_empty();
+    join.filter = conjunction(plain.into_iter().chain(marks));
+    let join = LogicalPlan::Join(join).recompute_schema()?;
+    let join = match conjunction(after) {
+        Some(after) => filter(Filter::try_new(after, Arc::new(join))?)?,
+        None => join,
+    };
+    Ok(Transformed::yes(match is_marked {
+        true => LogicalPlanBuilder::from(join).project(columns)?.build()?,
+        false => join,
+    }))
+}
+
+/// Whether an expression, its queries too, asks only about columns of `schema`.
+fn is_about(expr: &Expr, schema: &DFSchema) -> bool {
+    let mut outer = Vec::new();
+    let _ = expr.apply(|it| {
+        if let Expr::InSubquery(InSubquery { subquery, .. })
+        | Expr::Exists(Exists { subquery, .. })
+        | Expr::ScalarSubquery(subquery) = it
+        {
+            outer.extend(subquery.outer_ref_columns.iter().cloned());
+        }
+        Ok(TreeNodeRecursion::Continue)
+    });
+    let of_outer = outer.iter().all(|it| match it {
+        Expr::OuterReferenceColumn(_, column) => schema.has_column(column),
+        _ => false,
+    });
+    of_outer && expr.column_refs().into_iter().all(|it| schema.has_column(it))
 }
 
 /// The same for expressions that are no conditions.
