@@ -384,7 +384,7 @@ pub async fn run(session: &Session, action: &Action, progress: &Progress) -> Res
             format!("{removed} delete files removed")
         }
         Kind::Manifests => {
-            let (old, new) = rewrite_manifests::run(session, &table, None, why).await?;
+            let (old, new) = rewrite_manifests::run(session, &table, None, &[], why).await?;
             format!("{old} manifests became {new}")
         }
         Kind::Expire(request) => {

@@ -13,12 +13,13 @@ mod keep;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use arrow::array::{RecordBatch, StringArray};
+use arrow::array::{AsArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Int64Type};
 use async_trait::async_trait;
 use futures::StreamExt;
 use icefield_catalog::storage;
 use icefield_query::procedure::{Arguments, Kind as Takes, Parameter, Procedure};
-use icefield_query::{Error, Result, Session};
+use icefield_query::{Answer, Error, Result, Session};
 use icefield_table::Table;
 use object_store::ObjectMeta;
 use serde_json::json;
@@ -113,6 +114,8 @@ pub struct Request {
     pub older_than_ms: i64,
     /// Where they are looked for; the table's folders if not given.
     pub location: Option<String>,
+    /// A table that lists them, by `file_path` and `last_modified`; the storage does if not given.
+    pub file_list: Option<String>,
     /// Only to say what would go.
     pub dry_run: bool,
     /// Files deleted at once.
@@ -154,6 +157,7 @@ impl Request {
         Self {
             older_than_ms: now - AGE_MS,
             location: None,
+            file_list: None,
             dry_run: false,
             deletes_at_once: DELETES_AT_ONCE,
             only_metadata: false,
@@ -167,13 +171,11 @@ impl Request {
 
     fn parse(session: &Session, arguments: &Arguments) -> Result<Self> {
         let mut request = Self::new(session);
-        if arguments.text("file_list_view").is_some() {
-            return Err(Error::unsupported("`file_list_view`: files are listed in the storage"));
-        }
         if let Some(ms) = arguments.time_ms("older_than") {
             request.older_than_ms = ms;
         }
         request.location = arguments.text("location").map(str::to_owned);
+        request.file_list = arguments.text("file_list_view").map(str::to_owned);
         request.dry_run = arguments.flag("dry_run");
         request.allow_recent = arguments.flag("allow_recent");
         request.allow_foreign = arguments.flag("allow_foreign");
@@ -277,9 +279,15 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
     let older_than = request.older_than_ms.min(request.older_than_ms - clock.ahead_ms);
     let mut sets = SortedOut::new();
     let mut loose = Vec::new();
-    for folder in &folders {
-        let listed = list(session, folder, request, older_than, &clock.probe, &mut sets).await?;
-        loose.extend(listed);
+    let mut found =
+        Found { request, older_than, probe: &clock.probe, sets: &mut sets, loose: &mut loose };
+    match &request.file_list {
+        Some(list) => listed_in(session, list, &folders, &mut found).await?,
+        None => {
+            for folder in &folders {
+                list(session, folder, &mut found).await?;
+            }
+        }
     }
     let table = table.refresh().await?;
     let mut keeper = Keeper { request, sets: &mut sets, folders: &folders, may_mismatch: true };
@@ -349,19 +357,44 @@ fn folders(table: &Table, request: &Request) -> Result<Vec<String>> {
     Ok(kept)
 }
 
-/// Lists a folder into the candidates; gives the metadata files in it.
-async fn list(
-    session: &Session,
-    folder: &str,
-    request: &Request,
-    older_than_ms: i64,
-    probe: &str,
-    sets: &mut SortedOut,
-) -> Result<Vec<String>> {
+/// What is made of the files that are found.
+struct Found<'a> {
+    request: &'a Request,
+    /// Milliseconds since 1970.
+    older_than: i64,
+    /// The file by which clocks were compared.
+    probe: &'a str,
+    sets: &'a mut SortedOut,
+    /// Metadata files.
+    loose: &'a mut Vec<String>,
+}
+
+impl Found<'_> {
+    /// A file in a folder, with when it was changed, in milliseconds since 1970, and its size.
+    fn add(&mut self, folder: &str, path: String, modified: i64, bytes: u64) -> Result<()> {
+        let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let is_metadata = name.contains(".metadata.json");
+        if is_metadata {
+            self.loose.push(path.clone());
+        }
+        // Without a time there is no age. Hints and our own probe are nobody's orphans.
+        let is_old = modified < self.older_than && modified > 0;
+        let is_ours =
+            path == self.probe || name == "version-hint.text" || name.starts_with("catalog.db");
+        let below = path.strip_prefix(folder).unwrap_or(&path);
+        let is_other = self.request.only_metadata && !is_metadata;
+        if !is_old || is_ours || is_hidden(below) || is_other {
+            return Ok(());
+        }
+        self.sets.candidate(Candidate { path, kind: kind_of(&name), bytes })
+    }
+}
+
+/// Finds the files of a folder in the storage.
+async fn list(session: &Session, folder: &str, into: &mut Found<'_>) -> Result<()> {
     let place = storage::place(folder)?;
     let store = session.tables().warehouse().storage.store(&place.root)?;
     let mut listed = store.list(Some(&place.path));
-    let mut loose = Vec::new();
     while let Some(found) = listed.next().await {
         let found: ObjectMeta = match found {
             Ok(found) => found,
@@ -370,24 +403,39 @@ async fn list(
             Err(error) => return Err(storage::cannot("list", folder, error).into()),
         };
         let path = format!("{}{}", place.root, found.location);
-        let name = found.location.filename().unwrap_or_default();
-        let is_metadata = name.contains(".metadata.json");
-        if is_metadata {
-            loose.push(path.clone());
-        }
-        // Without a time there is no age. Hints and our own probe are nobody's orphans.
-        let is_old = found.last_modified.timestamp_millis() < older_than_ms
-            && found.last_modified.timestamp_millis() > 0;
-        let is_ours =
-            path == probe || name == "version-hint.text" || name.starts_with("catalog.db");
-        let below = path.strip_prefix(folder).unwrap_or(&path);
-        if !is_old || is_ours || is_hidden(below) || (request.only_metadata && !is_metadata) {
-            continue;
-        }
-        let kind = kind_of(name);
-        sets.candidate(Candidate { path, kind, bytes: found.size })?;
+        into.add(folder, path, found.last_modified.timestamp_millis(), found.size)?;
     }
-    Ok(loose)
+    Ok(())
+}
+
+/// Finds files in a table that lists them. What it lists elsewhere than in the folders is not this table's.
+async fn listed_in(
+    session: &Session,
+    name: &str,
+    folders: &[String],
+    into: &mut Found<'_>,
+) -> Result<()> {
+    let quoted = session.table(name).await?.name();
+    let quoted: Vec<String> =
+        quoted.split('.').map(|it| format!("\"{}\"", it.replace('"', "\"\""))).collect();
+    let query = format!(
+        "SELECT CAST(file_path AS STRING), CAST(CAST(last_modified AS TIMESTAMPTZ) AS BIGINT) FROM {}",
+        quoted.join(".")
+    );
+    let Answer::Rows(mut rows) = session.run(&query).await? else { return Ok(()) };
+    while let Some(batch) = rows.stream.next().await {
+        let batch = batch?;
+        let paths = arrow::compute::cast(batch.column(0), &DataType::Utf8)?;
+        let times = batch.column(1).as_primitive::<Int64Type>();
+        for (path, micros) in paths.as_string::<i32>().iter().zip(times) {
+            let (Some(path), Some(micros)) = (path, micros) else { continue };
+            let path = reachable::normal(path);
+            if let Some(folder) = folders.iter().find(|it| is_in(&path, it)) {
+                into.add(folder, path.clone(), micros.div_euclid(1000), 0)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether a name on the way begins with `.` or `_`, as those of markers and of work in progress do, which

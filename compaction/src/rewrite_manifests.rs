@@ -26,17 +26,20 @@ impl Procedure for RewriteManifests {
     }
 
     fn parameters(&self) -> &'static [Parameter] {
-        const ALL: [Parameter; 3] = [
+        const ALL: [Parameter; 4] = [
             Parameter::required("table", Kind::Text),
             Parameter::optional("use_caching", Kind::Boolean),
             Parameter::optional("spec_id", Kind::Long),
+            Parameter::optional("sort_by", Kind::Texts),
         ];
         &ALL
     }
 
     async fn call(&self, session: &Session, arguments: &Arguments) -> Result<RecordBatch> {
         let table = session.table(arguments.required_text("table")?).await?;
-        let (rewritten, added) = run(session, &table, arguments.long("spec_id"), None).await?;
+        let sort_by = arguments.texts("sort_by");
+        let spec_id = arguments.long("spec_id");
+        let (rewritten, added) = run(session, &table, spec_id, sort_by, None).await?;
         answer(vec![
             ("rewritten_manifests_count", int(rewritten)),
             ("added_manifests_count", int(added)),
@@ -45,32 +48,42 @@ impl Procedure for RewriteManifests {
 }
 
 /// How manifests are to be grouped.
-pub(crate) fn regroup(table: &Table, spec_id: Option<i64>) -> Result<Regroup> {
+pub(crate) fn regroup(table: &Table, spec_id: Option<i64>, sort_by: &[String]) -> Result<Regroup> {
     let metadata = table.metadata();
     let spec_id = match spec_id {
         None => metadata.default_partition_spec_id(),
         Some(id) => i32::try_from(id).unwrap_or(-1),
     };
-    if icefield_table::partition::spec(metadata, spec_id).is_err() {
+    let Ok(spec) = icefield_table::partition::spec(metadata, spec_id) else {
         return Err(invalid(format!("`{}` has no partition spec {spec_id}", table.name())));
-    }
+    };
+    let place = |name: &String| {
+        let place = spec.fields().iter().position(|it| it.name == *name);
+        place.ok_or_else(|| {
+            let names: Vec<&str> = spec.fields().iter().map(|it| it.name.as_str()).collect();
+            let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+            invalid(format!("partition spec {spec_id} has no field `{name}`; there are {there}"))
+        })
+    };
+    let sort_by = sort_by.iter().map(place).collect::<Result<_>>()?;
     let target_bytes = table.property("commit.manifest.target-size-bytes", TARGET_BYTES);
-    Ok(Regroup { spec_id, target_bytes: target_bytes.max(1) })
+    Ok(Regroup { spec_id, target_bytes: target_bytes.max(1), sort_by })
 }
 
 /// Writes the data manifests of a spec anew; how many were replaced, and by how many.
 ///
 /// # Errors
 ///
-/// A spec that the table does not have; whatever keeps the commit from landing.
+/// A spec that the table does not have, or a field that the spec has not; whatever keeps the commit from landing.
 pub async fn run(
     session: &Session,
     table: &Table,
     spec_id: Option<i64>,
+    sort_by: &[String],
     why: Option<&str>,
 ) -> Result<(usize, usize)> {
     crate::refuse_v1(table)?;
-    let regroup = regroup(table, spec_id)?;
+    let regroup = regroup(table, spec_id, sort_by)?;
     let work = async {
         let Some(snapshot) = table.metadata().current_snapshot() else { return Ok((0, 0)) };
         let before = table.manifest_list(snapshot.manifest_list()).await?;

@@ -69,6 +69,8 @@ pub enum Kind {
     Timestamp,
     /// A list of whole numbers: `array(1, 2)`.
     Longs,
+    /// A list of texts: `array('a', 'b')`.
+    Texts,
     /// Texts by text: `map('key', 'value')`.
     Map,
 }
@@ -81,6 +83,7 @@ impl fmt::Display for Kind {
             Self::Boolean => "true or false",
             Self::Timestamp => "a timestamp",
             Self::Longs => "an array of whole numbers, such as array(1, 2)",
+            Self::Texts => "an array of texts, such as array('a', 'b')",
             Self::Map => "a map of texts, such as map('key', 'value')",
         })
     }
@@ -99,6 +102,8 @@ pub enum Value {
     Timestamp(i64),
     /// Whole numbers.
     Longs(Vec<i64>),
+    /// Texts.
+    Texts(Vec<String>),
     /// Texts by text.
     Map(BTreeMap<String, String>),
 }
@@ -156,6 +161,14 @@ impl Arguments {
     pub fn longs(&self, name: &str) -> &[i64] {
         match self.0.get(name) {
             Some(Value::Longs(all)) => all,
+            _ => &[],
+        }
+    }
+
+    /// Texts; none if it is not given.
+    pub fn texts(&self, name: &str) -> &[String] {
+        match self.0.get(name) {
+            Some(Value::Texts(all)) => all,
             _ => &[],
         }
     }

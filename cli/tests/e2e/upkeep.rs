@@ -2,6 +2,7 @@
 //! any moment costs nothing.
 
 use std::collections::BTreeSet;
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -178,6 +179,78 @@ fn maintain_goes_on_after_a_table_that_is_broken() {
 }
 
 #[test]
+fn the_daemon_works_until_it_is_told_to_stop() {
+    let lake = Lake::new();
+    table(&lake, 6, TINY);
+    let mut daemon = lake
+        .command(&["maintain", "--daemon", "--every", "1", "--format", "ndjson"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(daemon.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("6 files became 1"), "{first}");
+    // Files that come later are found in a later round.
+    for file in 0..6 {
+        lake.exec(&format!("INSERT INTO raw.t VALUES ({file}, 1, 'later')"));
+    }
+    let later = lines.next().unwrap().unwrap();
+    assert!(later.contains("rewrite_data_files"), "{later}");
+    let told = std::process::Command::new("kill").arg(daemon.id().to_string()).status();
+    assert!(told.unwrap().success());
+    assert_eq!(daemon.wait().unwrap().code(), Some(0));
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(66));
+}
+
+#[test]
+fn manifests_are_put_in_the_order_of_a_partition_field() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.p (a INT, b INT) PARTITIONED BY (a, b) \
+         TBLPROPERTIES ('commit.manifest.target-size-bytes' = '1')",
+    );
+    lake.exec("INSERT INTO raw.p SELECT i % 2, i / 2 FROM range(0, 8) r(i)");
+    let call = |sort_by: &str| {
+        lake.rows(&format!("CALL system.rewrite_manifests('raw.p', sort_by => {sort_by})"))
+    };
+    assert_eq!(call("array('b')"), [[json!(1), json!(8)]]);
+    // One file to a manifest: their order is that of the files.
+    let by_b = lake.rows("SELECT file_path FROM raw.p.files");
+    let places: Vec<String> = by_b
+        .iter()
+        .map(|it| it[0].as_str().unwrap().rsplit('/').nth(1).unwrap().to_owned())
+        .collect();
+    let mut sorted = places.clone();
+    sorted.sort();
+    assert_eq!(places, sorted, "all of one b lie together");
+    assert_eq!(call("array('a', 'b')"), [[json!(8), json!(8)]]);
+    assert_eq!(lake.value("SELECT count(*) FROM raw.p"), json!(8));
+}
+
+#[test]
+fn orphans_are_looked_for_in_a_list_of_files() {
+    let lake = Lake::new();
+    table(&lake, 2, "'x' = 'y'");
+    let data = lake.warehouse().join("raw/t/data");
+    let (listed, unlisted) = (data.join("listed.parquet"), data.join("unlisted.parquet"));
+    std::fs::write(&listed, "x").unwrap();
+    std::fs::write(&unlisted, "x").unwrap();
+    let elsewhere = lake.file("elsewhere.parquet", "x");
+    lake.exec("CREATE TABLE raw.list (file_path STRING, last_modified TIMESTAMP)");
+    lake.exec(&format!(
+        "INSERT INTO raw.list SELECT file_path, TIMESTAMP '2026-01-01 00:00:00' FROM raw.t.files \
+         UNION ALL VALUES ('file://{}', TIMESTAMP '2026-01-01 00:00:00'), ('{elsewhere}', TIMESTAMP '2026-01-01 00:00:00')",
+        listed.display()
+    ));
+    let call = "CALL system.remove_orphan_files('raw.t', older_than => now(), allow_recent => true, file_list_view => 'raw.list')";
+    let gone = lake.rows(call);
+    assert_eq!(gone.len(), 1, "{gone:?}");
+    assert!(gone[0][0].as_str().unwrap().ends_with("/listed.parquet"), "{gone:?}");
+    assert!(!listed.exists() && unlisted.exists() && std::path::Path::new(&elsewhere).exists());
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(20));
+}
+
+#[test]
 fn procedures_are_called_by_place_and_by_name() {
     let lake = Lake::new();
     table(&lake, 6, TINY);
@@ -256,7 +329,15 @@ fn what_makes_no_sense_is_refused_before_any_work() {
         ),
         (rewrite("wher => 'id = 1'"), "did you mean `where`?"),
         ("CALL system.rewrite_data_files()".into(), "needs the argument `table`"),
-        ("CALL system.rewrite_manifests('raw.t', true, 0, 1)".into(), "takes 3 arguments"),
+        ("CALL system.rewrite_manifests('raw.t', true, 0, 1)".into(), "takes an array of texts"),
+        (
+            "CALL system.rewrite_manifests('raw.t', sort_by => array('x'))".into(),
+            "has no field `x`; there are none",
+        ),
+        (
+            "CALL system.remove_orphan_files('raw.t', file_list_view => 'raw.s')".into(),
+            "no table `raw.s`",
+        ),
         ("CALL system.rewrite_manifests('raw.t', table => 'raw.t')".into(), "is given twice"),
         ("CALL system.rewrite_manifests('raw.t', spec_id => 7)".into(), "no partition spec 7"),
         ("CALL system.rewrite_manifests('raw.t', spec_id => 'x')".into(), "takes a whole number"),

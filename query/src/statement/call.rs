@@ -198,6 +198,14 @@ async fn evaluate(
             }
             Value::Longs(all)
         }
+        Kind::Texts => {
+            let items = items(tokens, "array").ok_or_else(wrong)?;
+            let mut all = Vec::with_capacity(items.len());
+            for item in &items {
+                all.push(text(session, item).await?.ok_or_else(wrong)?);
+            }
+            Value::Texts(all)
+        }
         kind => match scalar(session, kind, tokens).await {
             Ok(value) => return Ok(value),
             Err(error) => {

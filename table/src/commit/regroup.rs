@@ -29,6 +29,8 @@ pub struct Regroup {
     pub spec_id: i32,
     /// Bytes of a manifest.
     pub target_bytes: usize,
+    /// Places of the spec's fields that files are put in order by before the others.
+    pub sort_by: Vec<usize>,
 }
 
 impl Regroup {
@@ -37,7 +39,9 @@ impl Regroup {
     pub fn is_due(&self, lines: &[ManifestFile]) -> bool {
         let chosen: Vec<_> = lines.iter().filter(|it| self.wants(it)).collect();
         let target = i64::try_from(self.target_bytes).unwrap_or(i64::MAX);
-        chosen.len() > 1 || chosen.iter().any(|it| it.length > target.saturating_mul(2))
+        // An order that is asked for may be another than there is.
+        let is_asked = !self.sort_by.is_empty() && !chosen.is_empty();
+        is_asked || chosen.len() > 1 || chosen.iter().any(|it| it.length > target.saturating_mul(2))
     }
 
     /// Whether it writes a manifest anew.
@@ -73,7 +77,12 @@ pub(super) async fn regroup(
         }
     }
     // Stable, so that files of one partition stay in the order they came in.
-    places.sort_by(|a, b| by_values(&a.partition, &b.partition));
+    let first = |it: &Place| -> Vec<Option<PrimitiveLiteral>> {
+        regroup.sort_by.iter().filter_map(|place| it.partition.get(*place).cloned()).collect()
+    };
+    places.sort_by(|a, b| {
+        by_values(&first(a), &first(b)).then_with(|| by_values(&a.partition, &b.partition))
+    });
     let count = places.len();
     let writer = Writer { table, metadata, snapshot_id, spec, types, manifests };
     let mut made = writer.write(places, regroup.target_bytes).await?;
