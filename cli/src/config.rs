@@ -37,7 +37,7 @@ pub(crate) fn settle(options: Options) -> Result<Options, Failure> {
         memory_limit: options.memory_limit.or(file.memory_limit),
         cache_limit: options.cache_limit.or(file.cache_limit),
         threads: options.threads.or(file.threads),
-        principal: options.principal.or(file.principal).or_else(|| std::env::var("USER").ok()),
+        principal: options.principal.or(file.principal).or_else(user),
         job: options.job.or(file.job),
     })
 }
@@ -114,6 +114,19 @@ fn bytes(text: &str) -> Option<usize> {
     };
     let value = digits.parse::<f64>().ok().filter(|it| *it >= 0.0)?;
     Some((value * factor) as usize)
+}
+
+/// The user's name, as the environment has it, or else the system.
+fn user() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    if let Some(name) = std::env::var("USER").ok().filter(|it| !it.is_empty()) {
+        return Some(name);
+    }
+    let id = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut users = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    let found = users.find(|it| it.get(2) == Some(&id.as_str()));
+    Some(found.and_then(|it| it.first().map(|name| (*name).to_owned())).unwrap_or(id))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod csv;
 mod files;
 mod json;
+mod lossless;
 mod shape;
 
 use std::collections::HashMap;
@@ -127,9 +128,12 @@ pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordB
             Some(place) => {
                 let array = batch.columns().get(place).cloned();
                 let array = array.ok_or_else(|| Error::invalid("a batch lacks a column"))?;
-                reshape(&array, field.data_type()).map_err(|error| {
-                    Error::invalid(format!("column `{}`: {}", field.name(), Error::from(error)))
-                })?
+                let wrong = |error: Error| {
+                    Error::invalid(format!("column `{}`: {}", field.name(), error.message))
+                };
+                let shaped = reshape(&array, field.data_type()).map_err(|it| wrong(it.into()))?;
+                lossless::check(&array, &shaped).map_err(wrong)?;
+                shaped
             }
         });
     }

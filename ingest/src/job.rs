@@ -23,8 +23,9 @@ use icefield_table::{NewTable, Table, arrow as shapes};
 use crate::decode::{self, BadRecords};
 use crate::source::{self, Format, Source};
 
-/// Times a job begins again because another process loaded some of its files meanwhile.
-const RACES_MAX: u32 = 5;
+/// Times a job begins again because another process loaded some of its files, or changed the columns,
+/// meanwhile.
+const RACES_MAX: u32 = 20;
 
 /// What to load, and where.
 #[derive(Debug, Clone, Default)]
@@ -42,6 +43,8 @@ pub struct Job {
 /// What a job did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Loaded {
+    /// The table, by its dotted name as the catalog has it.
+    pub table: String,
     /// Files loaded.
     pub files: usize,
     /// Files that had been loaded before.
@@ -70,6 +73,8 @@ pub struct Progress {
 /// What a job would do.
 #[derive(Debug)]
 pub struct Plan {
+    /// The table, by its dotted name as the catalog has it, or will have it.
+    pub table: String,
     /// The files to load.
     pub files: Vec<Source>,
     /// Files that have been loaded before.
@@ -110,6 +115,13 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             Error::from(error).with_hint(format!("icefield sql -c 'CREATE NAMESPACE {name}'"))
         })?;
     }
+    let name = match &table {
+        Some(table) => table.name(),
+        None => {
+            let ident = ident(&job.into)?;
+            format!("{}.{}", ident.namespace().as_ref().join("."), ident.name())
+        }
+    };
     let schemas = files.iter().map(|it| Ok((it.clone(), decode::schema(it)?)));
     let schemas = schemas.collect::<Result<Vec<_>>>()?;
     match table {
@@ -124,7 +136,7 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             };
             let new_columns = columns.iter().map(|it| it.name.clone()).collect();
             let target = Target::New(Box::new(new));
-            Ok(Plan { files, skipped, columns, new_columns, creates: true, target })
+            Ok(Plan { table: name, files, skipped, columns, new_columns, creates: true, target })
         }
         Some(table) => {
             let (evolution, new_columns) = evolution(&table, &schemas, job.evolve)?;
@@ -134,7 +146,7 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             };
             let columns = schema.as_struct().fields().to_vec();
             let target = Target::Known { table, evolution };
-            Ok(Plan { files, skipped, columns, new_columns, creates: false, target })
+            Ok(Plan { table: name, files, skipped, columns, new_columns, creates: false, target })
         }
     }
 }
@@ -176,7 +188,8 @@ async fn load(
     bad: &Arc<BadRecords>,
     progress: &Arc<Progress>,
 ) -> Result<Option<Loaded>> {
-    let mut loaded = Loaded { skipped: plan.skipped.len(), ..Loaded::default() };
+    let (skipped, table) = (plan.skipped.len(), plan.table.clone());
+    let mut loaded = Loaded { skipped, table, ..Loaded::default() };
     if plan.files.is_empty() {
         return Ok(Some(loaded));
     }
@@ -205,8 +218,11 @@ async fn load(
     };
     let cores = session.state().config().target_partitions();
     let input = reading(plan.files.clone(), schema, cores, bad, progress)?;
+    let evolves = purpose.evolution.is_some();
     let done = match write_rows(session, input, &table, purpose).await {
         Ok(done) => done,
+        // The columns are others now: what the files need is worked out again.
+        Err(error) if evolves && error.kind == ErrorKind::Conflict => return Ok(None),
         Err(error) if plan.creates && error.kind == ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(error),
     };

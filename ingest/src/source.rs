@@ -164,7 +164,7 @@ fn from_disk(pattern: &str, format: Option<Format>) -> Result<Vec<Source>> {
     }
     let read = paths.into_iter().map(|path| {
         let name = std::path::absolute(&path).unwrap_or_else(|_| path.clone());
-        let name = name.to_string_lossy().into_owned();
+        let name = without_dots(&name).to_string_lossy().into_owned();
         let (format, compression) = kind(&name, format)?;
         let unreadable =
             |error: std::io::Error| Error::invalid(format!("cannot read `{name}`: {error}"));
@@ -174,6 +174,20 @@ fn from_disk(pattern: &str, format: Option<Format>) -> Result<Vec<Source>> {
         Ok(Source { name, bytes, checksum, format, compression, path })
     });
     read.collect()
+}
+
+/// A path without `..`, as it is written: links on the way keep their names.
+fn without_dots(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            std::path::Component::ParentDir => {
+                plain.pop();
+            }
+            part => plain.push(part),
+        }
+    }
+    plain
 }
 
 fn from_stdin(format: Option<Format>) -> Result<Source> {

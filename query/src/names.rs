@@ -8,9 +8,9 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName, ObjectNamePart,
-    Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement, TableAlias, TableFactor,
-    Value, VisitMut, VisitorMut,
+    DataType, ExcludeSelectItem, Expr, FunctionArg, FunctionArgExpr, Ident, ObjectName,
+    ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement,
+    TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
 
@@ -104,7 +104,14 @@ pub(crate) fn table_parts(name: &ObjectName, current: &str) -> Result<(Vec<Strin
     Ok((parts, table))
 }
 
-/// Rewrites the names of tables in a statement.
+/// Whether a time is written with more than six digits that count behind its point.
+fn has_nanoseconds(time: &str) -> bool {
+    let digits = time.split_once('.').map_or("", |(_, rest)| rest);
+    let end = digits.find(|it: char| !it.is_ascii_digit()).unwrap_or(digits.len());
+    digits.get(6..end).is_some_and(|it| it.contains(|digit| digit != '0'))
+}
+
+/// Rewrites the names of tables in a statement, and gives times the precision that they are written in.
 pub(crate) fn normalize(statement: &mut impl VisitMut, current: &str) -> Result<()> {
     let mut visitor = Names { current, failed: None };
     let _ = statement.visit(&mut visitor);
@@ -121,6 +128,16 @@ struct Names<'a> {
 
 impl VisitorMut for Names<'_> {
     type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::TypedString(it) = expr
+            && let DataType::Timestamp(precision @ None, _) = &mut it.data_type
+            && it.value.value.clone().into_string().is_some_and(|it| has_nanoseconds(&it))
+        {
+            *precision = Some(9);
+        }
+        ControlFlow::Continue(())
+    }
 
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
         if let Some(made) = three_parts(&parts(name), self.current) {

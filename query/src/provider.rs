@@ -181,5 +181,8 @@ impl Lake {
 
 /// A table's identifier from a dotted namespace and a name.
 pub(crate) fn ident(namespace: &str, name: &str) -> Result<TableIdent> {
+    if name.is_empty() || namespace.split('.').any(str::is_empty) {
+        return Err(Error::invalid(format!("`{namespace}.{name}` has a part without a name")));
+    }
     Ok(TableIdent::new(NamespaceIdent::from_strs(namespace.split('.'))?, name.to_owned()))
 }

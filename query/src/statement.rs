@@ -218,6 +218,9 @@ fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
     if parts.len() > 1 && parts.first().is_some_and(|it| it == "lake") {
         parts.remove(0);
     }
+    if parts.iter().flat_map(|it| it.split('.')).any(str::is_empty) {
+        return Err(Error::invalid(format!("`{name}` has a part without a name")));
+    }
     Ok(NamespaceIdent::from_strs(parts)?)
 }
 

@@ -156,7 +156,7 @@ impl Tour {
         };
         let bad = Arc::new(BadRecords::default());
         let loaded = ingest::with_progress(&self.session, &job, bad).await?;
-        writeln!(std::io::stdout(), "{}", ingest::as_text(table, &loaded))?;
+        writeln!(std::io::stdout(), "{}", ingest::as_text(&loaded))?;
         Ok(())
     }
 

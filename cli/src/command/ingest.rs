@@ -37,9 +37,9 @@ pub(crate) async fn run(options: &Options, ingest: Ingest) -> Result<(), Failure
     let loaded = with_progress(&session, &job, Arc::new(bad)).await?;
     let mut out = std::io::stdout().lock();
     if matches!(shown, Format::Json | Format::Ndjson) {
-        writeln!(out, "{}", as_json(&job.into, &loaded))?;
+        writeln!(out, "{}", as_json(&loaded))?;
     } else {
-        writeln!(out, "{}", as_text(&job.into, &loaded))?;
+        writeln!(out, "{}", as_text(&loaded))?;
         if loaded.bad_records > 0
             && let Some(path) = &ingest.bad_records
         {
@@ -89,7 +89,8 @@ pub(super) async fn with_progress(
 }
 
 /// What was done, in a line.
-pub(super) fn as_text(table: &str, loaded: &Loaded) -> String {
+pub(super) fn as_text(loaded: &Loaded) -> String {
+    let table = &loaded.table;
     let skipped = match loaded.skipped {
         0 => String::new(),
         1 => "; 1 file was loaded before".to_owned(),
@@ -100,8 +101,9 @@ pub(super) fn as_text(table: &str, loaded: &Loaded) -> String {
     }
     let s = if loaded.files == 1 { "" } else { "s" };
     let mut line = format!(
-        "{} rows from {} file{s} into {}{table}{skipped}",
+        "{} row{} from {} file{s} into {}{table}{skipped}",
         grouped(loaded.rows),
+        if loaded.rows == 1 { "" } else { "s" },
         loaded.files,
         if loaded.created { "new table " } else { "" },
     );
@@ -111,9 +113,9 @@ pub(super) fn as_text(table: &str, loaded: &Loaded) -> String {
     line
 }
 
-fn as_json(table: &str, loaded: &Loaded) -> serde_json::Value {
+fn as_json(loaded: &Loaded) -> serde_json::Value {
     serde_json::json!({
-        "table": table,
+        "table": loaded.table,
         "rows": loaded.rows,
         "files": loaded.files,
         "skipped": loaded.skipped,
@@ -132,7 +134,7 @@ async fn dry_run(session: &Session, job: &Job, format: Format) -> Result<(), Fai
             serde_json::json!({"name": it.name, "type": it.field_type.to_string(), "new": is_new})
         });
         let value = serde_json::json!({
-            "table": job.into,
+            "table": planned.table,
             "creates": planned.creates,
             "files": planned.files.iter().map(|it| &it.name).collect::<Vec<_>>(),
             "skipped": planned.skipped.iter().map(|it| &it.name).collect::<Vec<_>>(),
@@ -142,7 +144,7 @@ async fn dry_run(session: &Session, job: &Job, format: Format) -> Result<(), Fai
         return Ok(());
     }
     let verb = if planned.creates { "would make" } else { "would load into" };
-    writeln!(out, "{verb} {}", job.into)?;
+    writeln!(out, "{verb} {}", planned.table)?;
     for file in &planned.files {
         writeln!(out, "  {} ({} bytes)", file.name, grouped(file.bytes))?;
     }

@@ -37,6 +37,12 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         ("CREATE TABLE raw.x (x TIMESTAMP(9))", "v3"),
         ("CREATE TABLE nowhere.x (x INT)", "no namespace `nowhere`"),
         ("CREATE TABLE x (x INT)", "needs a namespace"),
+        ("CREATE TABLE raw.\"\" (x INT)", "has a part without a name"),
+        ("CREATE NAMESPACE \"a..b\"", "has a part without a name"),
+        (
+            "CREATE TABLE raw.x (x INT) TBLPROPERTIES ('write.target-file-size-bytes' = '1MB')",
+            "it is a whole number, without a unit",
+        ),
         ("DROP TABLE raw.nothing", "no table `raw.nothing`"),
         ("DELETE FROM raw.flights RETURNING *", "RETURNING"),
         ("COPY raw.flights TO 'x.csv'", "not supported"),
@@ -80,6 +86,37 @@ fn times_far_away_are_right() {
     let lake = Lake::new();
     assert_eq!(lake.value("SELECT timestamp '9999-12-31'"), json!("9999-12-31T00:00:00"));
     assert_eq!(lake.value("SELECT timestamp '1600-02-29 12:00:00'"), json!("1600-02-29T12:00:00"));
+    lake.exec(
+        "CREATE TABLE raw.far (id INT, n TIMESTAMP_NS, z TIMESTAMPTZ_NS, ts TIMESTAMP) \
+         TBLPROPERTIES ('format-version' = '3')",
+    );
+    lake.exec(
+        "INSERT INTO raw.far VALUES \
+         (1, TIMESTAMP '2024-01-01 00:00:00.123456789', NULL, TIMESTAMP '9999-12-31 00:00:00'), \
+         (2, TIMESTAMP '1969-12-31 00:00:00', TIMESTAMPTZ '2024-01-01 00:00:00Z', '2024-01-01 00:00:00')",
+    );
+    for (condition, wanted) in [
+        ("n < TIMESTAMP '9999-12-31'", 2),
+        ("n <> TIMESTAMP '9999-12-31'", 2),
+        ("n > TIMESTAMP '1600-01-01'", 2),
+        ("n BETWEEN TIMESTAMP '1600-01-01' AND TIMESTAMP '9999-01-01'", 2),
+        ("NOT (n >= TIMESTAMP '9999-12-31')", 2),
+        ("z < TIMESTAMPTZ '9999-12-31 00:00:00Z'", 1),
+        ("n = TIMESTAMP '2024-01-01 00:00:00.123456789'", 1),
+        ("n = TIMESTAMP '2024-01-01 00:00:00.123456'", 0),
+        ("n NOT IN (TIMESTAMP '9999-12-31', TIMESTAMP '1969-12-31 00:00:00')", 1),
+        ("n < ts", 2),
+        ("n < now()", 2),
+        ("ts >= '9999-12-31'", 1),
+        ("ts BETWEEN '2024-01-01' AND '9999-12-31'", 2),
+        ("ts IN ('9999-12-31', '2023-01-01')", 1),
+        ("ts = DATE '9999-12-31'", 1),
+    ] {
+        let count = lake.value(&format!("SELECT count(*) FROM raw.far WHERE {condition}"));
+        assert_eq!(count, json!(wanted), "{condition}");
+    }
+    lake.exec("DELETE FROM raw.far WHERE ts >= '9999-12-31' AND n < TIMESTAMP '9999-12-31'");
+    assert_eq!(lake.rows("SELECT id FROM raw.far"), [[json!(2)]]);
 }
 
 #[test]

@@ -110,6 +110,83 @@ fn records_of_files_with_columns_are_set_aside_too() {
 }
 
 #[test]
+fn values_are_not_changed_to_fit_a_column() {
+    let lake = Lake::new();
+    // What Parquet files hold, made by a query; the column; and whether it is taken.
+    for (place, (value, column, taken)) in [
+        ("CAST(1.5 AS DOUBLE)", "BIGINT", false),
+        ("CAST(2 AS DOUBLE)", "BIGINT", true),
+        ("[CAST(1.5 AS DOUBLE)]", "ARRAY<BIGINT>", false),
+        ("named_struct('a', CAST(1.5 AS DOUBLE))", "STRUCT<a INT>", false),
+        ("CAST(1.239 AS DECIMAL(10, 3))", "DECIMAL(10, 2)", false),
+        ("CAST(1.230 AS DECIMAL(10, 3))", "DECIMAL(10, 2)", true),
+        ("9007199254740993", "DOUBLE", false),
+        ("7", "ARRAY<INT>", false),
+        ("true", "BIGINT", false),
+        ("2", "BOOLEAN", false),
+        ("DATE '2024-01-01'", "BIGINT", false),
+        ("DATE '2024-01-01'", "TIMESTAMP", true),
+        ("TIMESTAMP '2024-01-01 13:05:00'", "DATE", false),
+        ("TIMESTAMP '2024-01-01 00:00:00'", "DATE", true),
+        ("TIMESTAMPTZ '2024-01-01 00:00:00Z'", "TIMESTAMP", false),
+        ("CAST('NaN' AS DOUBLE)", "FLOAT", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        lake.exec(&format!("CREATE TABLE raw.from{place} AS SELECT {value} AS x"));
+        lake.exec(&format!("CREATE TABLE raw.to{place} (x {column})"));
+        let found = lake.rows(&format!("SELECT file_path FROM raw.from{place}.files"));
+        let file = found[0][0].as_str().unwrap().strip_prefix("file://").unwrap();
+        let done = lake.run(&["ingest", file, "--into", &format!("raw.to{place}")]);
+        assert_eq!(done.status.success(), taken, "{value} for {column}: {done:?}");
+    }
+    lake.exec("CREATE TABLE raw.c (d DECIMAL(10, 2), t TIMESTAMP, f FLOAT, l ARRAY<INT>)");
+    for (header, value, wanted) in [
+        ("d", "1.239", "is decimal(10, 2), not `1.239`"),
+        ("t", "2024-01-01 00:00:00.1234567", "is timestamp"),
+        ("f", "1e39", "is float, not `1e39`"),
+        ("l", "[1]", "is array, which CSV cannot hold"),
+    ] {
+        let csv = lake.file("c.csv", &format!("{header}\n\"{value}\"\n"));
+        let error = lake.fails(&["ingest", &csv, "--into", "raw.c"], 1);
+        assert!(error.contains(wanted), "{value}: {error}");
+    }
+    let csv = lake.file("fits.csv", "d,t,f\n1.230,2024-01-01 00:00:00.1234560,inf\n");
+    lake.ok(&["ingest", &csv, "--into", "raw.c"]);
+}
+
+#[test]
+fn a_file_is_one_file_however_its_path_is_written_later() {
+    let lake = Lake::new();
+    let csv = lake.file("one.csv", "a\n1\n");
+    lake.ok(&["ingest", &csv, "--into", "raw.one"]);
+    std::fs::create_dir(lake.folder().join("sub")).unwrap();
+    for spelling in ["one.csv", "sub/../one.csv", "./sub/.././one.csv"] {
+        let out = lake.ok(&["ingest", spelling, "--into", "raw.one"]);
+        assert!(out.starts_with("nothing new"), "{spelling}: {out}");
+    }
+}
+
+#[test]
+fn jobs_that_bring_columns_at_once_all_land() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.wide (id INT)");
+    std::thread::scope(|scope| {
+        for number in 0..6 {
+            let lake = &lake;
+            scope.spawn(move || {
+                let text = format!("id,c{number}\n{number},{number}\n");
+                let csv = lake.file(&format!("c{number}.csv"), &text);
+                lake.ok(&["ingest", &csv, "--into", "raw.wide", "--evolve"]);
+            });
+        }
+    });
+    assert_eq!(lake.rows("SELECT * FROM raw.wide").len(), 6);
+    assert_eq!(lake.rows("DESCRIBE raw.wide").len(), 7);
+}
+
+#[test]
 fn names_are_found_in_any_case() {
     let lake = Lake::new();
     let csv = lake.file("in.csv", "Id,Name\n1,a\n");
@@ -293,7 +370,7 @@ fn a_file_in_two_spellings_is_one_file() {
     std::fs::create_dir_all(lake.warehouse()).unwrap();
     std::os::unix::fs::symlink(&file, lake.folder().join("link.csv")).unwrap();
     let out = lake.ok(&["ingest", &file, &other, "link.csv", "n.csv", "--into", "raw.n"]);
-    assert!(out.starts_with("1 rows from 1 file"), "{out}");
+    assert!(out.starts_with("1 row from 1 file"), "{out}");
 }
 
 #[test]

@@ -3,10 +3,12 @@
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder,
+};
 use arrow::compute::{CastOptions, cast_with_options, filter};
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, TimeUnit};
 use icefield_query::{Error, Result};
 
 use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find};
@@ -224,16 +226,20 @@ impl Columns {
             };
             let safe = CastOptions { safe: true, ..CastOptions::default() };
             let text_array: ArrayRef = Arc::new(text.clone());
-            let array = cast_with_options(&text_array, field.data_type(), &safe).map_err(|_| {
-                Error::unsupported(format!(
-                    "column `{}` is {}, which CSV cannot hold",
-                    field.name(),
-                    field.data_type()
-                ))
-            })?;
+            let unfit = || {
+                let (name, kind) = (field.name(), sql_name(field.data_type()));
+                Error::unsupported(format!("column `{name}` is {kind}, which CSV cannot hold"))
+            };
+            if field.data_type().is_nested() {
+                return Err(unfit());
+            }
+            let array = cast_with_options(&text_array, field.data_type(), &safe);
+            let array = array.map_err(|_| unfit())?;
             // Nothing is null, which not every column may be.
-            let is_broken =
-                |row: &usize| array.is_null(*row) && (text.is_valid(*row) || !field.is_nullable());
+            let is_broken = |row: &usize| match array.is_null(*row) {
+                true => text.is_valid(*row) || !field.is_nullable(),
+                false => loses(text.value(*row), &array, *row),
+            };
             for row in (0..lines.len()).filter(is_broken) {
                 if let (Some(keep), Some(line)) = (keep.get_mut(row), lines.get(row))
                     && std::mem::replace(keep, false)
@@ -265,6 +271,30 @@ impl Columns {
     }
 }
 
+/// Whether a value is not all that its text says: it has fewer digits, or is infinite where the text is not.
+fn loses(text: &str, array: &ArrayRef, row: usize) -> bool {
+    let digits = |kept: usize| {
+        let behind = text.split_once('.').map_or("", |(_, rest)| rest);
+        let end = behind.find(|it: char| !it.is_ascii_digit()).unwrap_or(behind.len());
+        behind.get(kept..end).is_some_and(|it| it.contains(|digit| digit != '0'))
+    };
+    match array.data_type() {
+        DataType::Decimal128(_, scale) => digits(usize::try_from(*scale).unwrap_or(0)),
+        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(TimeUnit::Microsecond) => {
+            digits(6)
+        }
+        DataType::Float32 => {
+            let value = array.as_primitive::<Float32Type>().value(row);
+            value.is_infinite() && !text.to_lowercase().contains("inf")
+        }
+        DataType::Float64 => {
+            let value = array.as_primitive::<Float64Type>().value(row);
+            value.is_infinite() && !text.to_lowercase().contains("inf")
+        }
+        _ => false,
+    }
+}
+
 /// An Arrow type as SQL calls it, for messages.
 pub(super) fn sql_name(kind: &DataType) -> String {
     match kind {
@@ -276,6 +306,10 @@ pub(super) fn sql_name(kind: &DataType) -> String {
         DataType::Timestamp(_, None) => "timestamp".to_owned(),
         DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
         DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::List(_) | DataType::LargeList(_) => "array".to_owned(),
+        DataType::Map(..) => "map".to_owned(),
+        DataType::Struct(_) => "struct".to_owned(),
         other => other.to_string().to_lowercase(),
     }
 }

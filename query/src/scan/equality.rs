@@ -9,7 +9,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, make_array};
+use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Float32Type, Float64Type, SchemaRef};
 use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DataFusionError, Result};
@@ -19,7 +20,7 @@ use datafusion_datasource::PartitionedFile;
 use datafusion_physical_expr_adapter::PhysicalExprAdapterFactory;
 use futures::TryStreamExt;
 use icefield_catalog::Storage;
-use icefield_catalog::spec::Schema;
+use icefield_catalog::spec::{NestedField, NestedFieldRef, Schema, StructType, Type};
 use icefield_table::scan::ScanTask;
 use icefield_table::{Table, arrow as shapes};
 use object_store::ObjectStore;
@@ -46,8 +47,83 @@ pub(crate) struct EqualityDeletes {
 /// Columns to compare, as the newest schema that has them has them.
 #[derive(Debug, Clone)]
 struct KeyColumns {
+    /// Of structs, only the fields that are compared.
     schema: SchemaRef,
     ids: Arc<Ids>,
+    /// Where what is compared is: the place of a column, and of a field in each struct on the way.
+    paths: Vec<Vec<usize>>,
+}
+
+/// Whether a field is a column, or in nothing but structs.
+fn is_comparable(schema: &Schema, id: i32) -> bool {
+    path(schema.as_struct().fields(), id).is_some()
+}
+
+/// The places on the way to a field, through structs.
+fn path(fields: &[NestedFieldRef], id: i32) -> Option<Vec<usize>> {
+    fields.iter().enumerate().find_map(|(place, field)| {
+        if field.id == id {
+            return Some(vec![place]);
+        }
+        let Type::Struct(inner) = field.field_type.as_ref() else { return None };
+        let mut below = path(inner.fields(), id)?;
+        below.insert(0, place);
+        Some(below)
+    })
+}
+
+/// A column with only those of its fields that are compared, or that have such in them.
+fn selected(field: &NestedFieldRef, ids: &[i32]) -> Option<NestedFieldRef> {
+    if ids.contains(&field.id) {
+        return Some(Arc::clone(field));
+    }
+    let Type::Struct(inner) = field.field_type.as_ref() else { return None };
+    let inner: Vec<_> = inner.fields().iter().filter_map(|it| selected(it, ids)).collect();
+    if inner.is_empty() {
+        return None;
+    }
+    let mut field = NestedField::clone(field);
+    field.field_type = Box::new(Type::Struct(StructType::new(inner)));
+    Some(field.into())
+}
+
+/// What is at a path; null where a struct on the way is.
+fn at_path(columns: &[ArrayRef], path: &[usize]) -> Option<ArrayRef> {
+    let (first, rest) = path.split_first()?;
+    let mut array = Arc::clone(columns.get(*first)?);
+    for place in rest {
+        let outer = array.as_struct_opt()?;
+        let inner = outer.columns().get(*place)?.to_data();
+        let nulls = NullBuffer::union(outer.nulls(), inner.nulls());
+        array = make_array(inner.into_builder().nulls(nulls).build().ok()?);
+    }
+    Some(array)
+}
+
+impl KeyColumns {
+    /// What is compared, of columns.
+    fn compared(&self, columns: &[ArrayRef]) -> Result<Vec<ArrayRef>> {
+        let compared = self.paths.iter().map(|path| {
+            at_path(columns, path)
+                .map(|it| one_nan(&it))
+                .ok_or_else(|| Error::corrupt("a file lacks a field that deletes compare").into())
+        });
+        compared.collect()
+    }
+
+    /// The types of what is compared.
+    fn types(&self) -> Vec<DataType> {
+        let found = self.paths.iter().filter_map(|path| {
+            let (first, rest) = path.split_first()?;
+            let mut kind = self.schema.fields().get(*first)?.data_type();
+            for place in rest {
+                let DataType::Struct(inner) = kind else { return None };
+                kind = inner.get(*place)?.data_type();
+            }
+            Some(kind.clone())
+        });
+        found.collect()
+    }
 }
 
 /// Keys that delete, each as one row of bytes.
@@ -72,35 +148,40 @@ impl EqualityDeletes {
         mut locations: Vec<String>,
     ) -> Result<Self> {
         let metadata = table.metadata();
-        let mut fields = Vec::new();
-        for id in ids {
-            let current = metadata.current_schema().as_struct().field_by_id(*id);
-            let mut older: Vec<_> = metadata.schemas_iter().collect();
-            older.sort_by_key(|it| std::cmp::Reverse(it.schema_id()));
-            let field = current
-                .or_else(|| older.iter().find_map(|it| it.as_struct().field_by_id(*id)))
-                .ok_or_else(|| {
-                    Error::unsupported(format!(
-                        "equality deletes of `{}` compare field {id}, which is no column of it; \
-                         columns within others cannot be compared",
-                        table.name()
-                    ))
-                })?;
-            fields.push(field.clone());
+        let mut older: Vec<_> = metadata.schemas_iter().cloned().collect();
+        older.sort_by_key(|it| std::cmp::Reverse(it.schema_id()));
+        older.insert(0, Arc::clone(metadata.current_schema()));
+        let mut fields: Vec<NestedFieldRef> = Vec::new();
+        let mut missing = ids.to_vec();
+        for schema in older {
+            let here: Vec<i32> =
+                missing.iter().copied().filter(|id| is_comparable(&schema, *id)).collect();
+            missing.retain(|id| !here.contains(id));
+            fields.extend(schema.as_struct().fields().iter().filter_map(|it| selected(it, &here)));
+        }
+        if let Some(id) = missing.first() {
+            return Err(Error::unsupported(format!(
+                "equality deletes of `{}` compare field {id}, which is no column of it, nor a field \
+                 of one that is a struct",
+                table.name()
+            ))
+            .into());
         }
         let schema = Schema::builder().with_fields(fields).build().map_err(external)?;
         let shown = shapes::schema(&schema);
         let map = ColumnMap::new(metadata, &schema, &shown)?;
         let constants = map.constants(table, task)?;
         locations.sort();
-        let columns = KeyColumns { schema: Arc::clone(&map.file_schema), ids: map.ids };
+        let paths = ids.iter().filter_map(|id| path(schema.as_struct().fields(), *id)).collect();
+        let columns = KeyColumns { schema: Arc::clone(&map.file_schema), ids: map.ids, paths };
         Ok(Self { columns, constants, locations })
     }
 
     /// What tells these from others: the delete files and the columns they compare.
     pub(crate) fn key(&self) -> String {
-        let names = self.columns.schema.fields().iter().map(|it| it.name().as_str());
-        format!("\n={}\n{}", names.collect::<Vec<_>>().join(","), self.locations.join("\n"))
+        let (schema, paths) = (&self.columns.schema, &self.columns.paths);
+        let names = schema.fields().iter().map(|it| it.name().as_str()).collect::<Vec<_>>();
+        format!("\n={}{paths:?}\n{}", names.join(","), self.locations.join("\n"))
     }
 
     /// The positions of the rows of `file` that have a key.
@@ -126,7 +207,8 @@ impl EqualityDeletes {
         while let Some(batch) = stream.try_next().await? {
             let rows = batch.num_rows();
             let columns = evaluate(&exprs, &batch)?;
-            let rows_of_keys = keys.converter.convert_columns(&columns)?;
+            let compared = self.columns.compared(&columns)?;
+            let rows_of_keys = keys.converter.convert_columns(&compared)?;
             for (place, row) in rows_of_keys.iter().enumerate() {
                 if keys.rows.contains(row.as_ref()) {
                     found.insert(start + place as u64);
@@ -144,8 +226,7 @@ impl EqualityDeletes {
         if let Some(keys) = kept {
             return Ok(keys);
         }
-        let fields = self.columns.schema.fields().iter();
-        let fields = fields.map(|it| SortField::new(it.data_type().clone())).collect();
+        let fields = self.columns.types().into_iter().map(SortField::new).collect();
         let converter = RowConverter::new(fields)?;
         let mut rows = HashSet::new();
         for location in &self.locations {
@@ -203,7 +284,7 @@ impl KeyColumns {
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
         for batch in builder.with_projection(mask).build()? {
             let columns = evaluate(&exprs, &batch?)?;
-            let converted = converter.convert_columns(&columns)?;
+            let converted = converter.convert_columns(&self.compared(&columns)?)?;
             rows.extend(converted.iter().map(|it| Box::from(it.as_ref())));
         }
         Ok(())
@@ -218,8 +299,7 @@ fn evaluate(exprs: &[Arc<dyn PhysicalExpr>], batch: &RecordBatch) -> Result<Vec<
             Arc::clone(expr),
             schema.as_ref(),
         )?;
-        let array = expr.evaluate(batch)?.into_array(batch.num_rows())?;
-        Ok(one_nan(&array))
+        expr.evaluate(batch)?.into_array(batch.num_rows())
     };
     exprs.iter().map(value).collect()
 }

@@ -186,6 +186,22 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
         | "write.update.isolation-level"
         | "write.merge.isolation-level" => &["serializable", "snapshot"],
         "write.format.default" => &["parquet"],
+        "write.target-file-size-bytes"
+        | "write.parquet.row-group-size-bytes"
+        | "write.parquet.page-size-bytes"
+        | "write.parquet.dict-size-bytes"
+        | "commit.manifest.target-size-bytes"
+        | "commit.manifest.min-count-to-merge"
+        | "commit.retry.num-retries"
+        | "write.metadata.previous-versions-max"
+        | "history.expire.max-snapshot-age-ms"
+        | "history.expire.min-snapshots-to-keep" => {
+            return match value.parse::<u64>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Error::invalid(format!("property `{key}` cannot be `{value}`"))
+                    .with_hint("it is a whole number, without a unit")),
+            };
+        }
         _ => return Ok(()),
     };
     match values.contains(&value) {

@@ -49,6 +49,39 @@ async fn t31_positions_of_the_same_commit_go_and_equal_rows_of_it_stay() {
 }
 
 #[tokio::test]
+async fn equality_deletes_compare_fields_of_structs() {
+    let columns = "(id BIGINT, s STRUCT<a INT, t STRUCT<b DOUBLE, c STRING>>)";
+    let row = |id: i32, a: &str, b: &str| {
+        format!("({id}, named_struct('a', {a}, 't', named_struct('b', {b}, 'c', 'c{id}')))")
+    };
+    let nan = "CAST('NaN' AS DOUBLE)";
+    let rows =
+        [row(1, "1", "1.5"), row(2, "2", nan), row(3, "NULL", "NULL"), "(4, NULL)".to_owned()];
+    let lake = Lake::with(&[
+        &format!("CREATE TABLE raw.t {columns}"),
+        &format!("CREATE TABLE raw.k {columns}"),
+    ])
+    .await;
+    // Ids: id 1, s 2, s.a 3, s.t 4, s.t.b 5, s.t.c 6.
+    for (key, ids, left) in [
+        (row(9, "1", "7"), vec![3], "2; 3; 4"),
+        (row(9, "NULL", "7"), vec![3], "1; 2"),
+        (row(9, "7", nan), vec![5], "1; 3; 4"),
+        ("(9, NULL)".to_owned(), vec![5], "1; 2"),
+        (row(2, "2", nan), vec![1, 5, 3], "1; 3; 4"),
+        (row(1, "2", nan), vec![1, 5, 3], "1; 2; 3; 4"),
+    ] {
+        lake.run("TRUNCATE raw.t").await;
+        lake.run("TRUNCATE raw.k").await;
+        lake.run(&format!("INSERT INTO raw.t VALUES {}", rows.join(", "))).await;
+        lake.run(&format!("INSERT INTO raw.k VALUES {key}")).await;
+        let deletes = lake.equality("raw.k", &ids, 0, Vec::new()).await;
+        lake.foreign("raw.t", &[deletes], |_| {}).await;
+        assert_eq!(lake.rows("SELECT id FROM raw.t ORDER BY id").await, left, "{ids:?} {key}");
+    }
+}
+
+#[tokio::test]
 async fn t32_deletes_reach_files_of_their_own_spec_and_partition() {
     let lake = Lake::with(&[
         "CREATE TABLE raw.t (a INT, b INT) PARTITIONED BY (a)",
