@@ -29,12 +29,8 @@ pub(super) fn check(array: &ArrayRef, shaped: &ArrayRef) -> Result<()> {
         }
         return Ok(());
     }
-    if let (Some(before), Some(after)) = (array.as_list_opt::<i32>(), shaped.as_list_opt::<i32>()) {
-        let (before_values, after_values) = (before.values(), after.values());
-        return check(
-            &within(before_values, before.offsets()),
-            &within(after_values, after.offsets()),
-        );
+    if let (Some(before), Some(after)) = (elements(array), elements(shaped)) {
+        return check(&before, &after);
     }
     if let (Some(before), Some(after)) = (array.as_map_opt(), shaped.as_map_opt()) {
         for (one, other) in [(before.keys(), after.keys()), (before.values(), after.values())] {
@@ -42,7 +38,7 @@ pub(super) fn check(array: &ArrayRef, shaped: &ArrayRef) -> Result<()> {
         }
         return Ok(());
     }
-    if from.is_nested() != to.is_nested() || !may_become(from, to) {
+    if from.is_nested() != to.is_nested() || !(from.is_nested() || may_become(from, to)) {
         let (from, to) = (sql_name(from), sql_name(to));
         return Err(Error::invalid(format!("{from} is not taken for {to}")));
     }
@@ -61,8 +57,19 @@ pub(super) fn check(array: &ArrayRef, shaped: &ArrayRef) -> Result<()> {
     }
 }
 
-/// The values that lists lead to: of some rows of many, not all.
-fn within(values: &ArrayRef, offsets: &OffsetBuffer<i32>) -> ArrayRef {
+/// The elements of lists.
+fn elements(lists: &ArrayRef) -> Option<ArrayRef> {
+    if let Some(lists) = lists.as_list_opt::<i32>() {
+        return Some(within(lists.values(), lists.offsets()));
+    }
+    if let Some(lists) = lists.as_list_opt::<i64>() {
+        return Some(within(lists.values(), lists.offsets()));
+    }
+    None
+}
+
+/// The values that offsets lead to: of some rows of many, not all.
+fn within<T: ArrowNativeType>(values: &ArrayRef, offsets: &OffsetBuffer<T>) -> ArrayRef {
     let first = offsets.first().map_or(0, |it| it.as_usize());
     let last = offsets.last().map_or(0, |it| it.as_usize());
     values.slice(first, last - first)
