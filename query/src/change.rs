@@ -167,6 +167,7 @@ impl<'a> Work<'a> {
         text: &str,
         overwritten: Option<&ast::Expr>,
     ) -> Result<Self> {
+        statement::refuse_deleted(statement)?;
         let target = statement::target(statement)?;
         let table = session.table(&target.name).await?;
         session.lake.pin(&table).await?;
@@ -193,6 +194,10 @@ impl<'a> Work<'a> {
             defaults: defaults::in_sql(&version.schema)?,
             lineage: is_v3,
             table: table.name(),
+            is_aliased: target.is_aliased,
+            // What WITH gives may be other rows the second time; and two sorts need twice the memory.
+            reads_twice: !statement::has_with(statement)
+                && session.settings().memory_bytes.is_none(),
         };
         let rewritten = rewriter.rewrite(statement, overwritten)?;
         let said = Arc::new(session.context_of(text));

@@ -258,6 +258,50 @@ fn a_merge_looks_for_unmatched_rows_only_where_they_may_be() {
 }
 
 #[test]
+fn tables_that_are_called_alike_are_told_apart() {
+    let rows = "VALUES (1, 10), (2, 20), (3, 30), (NULL, 40)";
+    for (change, wanted) in [
+        (
+            "DELETE FROM raw.t WHERE EXISTS (SELECT 1 FROM cleaned.t WHERE cleaned.t.id = raw.t.id)",
+            "3,30 ,40",
+        ),
+        (
+            "DELETE FROM raw.t WHERE NOT EXISTS (SELECT 1 FROM cleaned.t WHERE cleaned.t.id = raw.t.id)",
+            "1,10 2,20",
+        ),
+        ("DELETE FROM raw.t USING cleaned.t WHERE raw.t.id = cleaned.t.id", "3,30 ,40"),
+        (
+            "UPDATE raw.t SET v = cleaned.t.v FROM cleaned.t WHERE raw.t.id = cleaned.t.id",
+            "1,11 2,21 3,30 ,40",
+        ),
+        (
+            "UPDATE raw.t SET v = (SELECT max(cleaned.t.v) FROM cleaned.t WHERE cleaned.t.id = raw.t.id)",
+            "1,11 2,21 3, ,",
+        ),
+        ("DELETE FROM raw.t a WHERE EXISTS (SELECT 1 FROM raw.t WHERE raw.t.v = a.v + 10)", ",40"),
+        ("DELETE FROM raw.t a USING raw.t WHERE raw.t.v = a.v + 10", ",40"),
+        ("DELETE FROM raw.t WHERE raw.t.v > 15 AND t.v < 35", "1,10 ,40"),
+    ] {
+        let lake = Lake::new();
+        lake.exec("CREATE TABLE raw.t (id INT, v INT)");
+        lake.exec(&format!("INSERT INTO raw.t {rows}"));
+        lake.exec("CREATE TABLE cleaned.t (id INT, v INT)");
+        lake.exec("INSERT INTO cleaned.t VALUES (1, 11), (2, 21), (5, 51), (NULL, 41)");
+        lake.exec(change);
+        let left = csv(&lake, "SELECT id, v FROM raw.t ORDER BY id");
+        assert_eq!(left.lines().skip(1).collect::<Vec<_>>().join(" "), wanted, "{change}");
+    }
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
+    for change in
+        ["UPDATE raw.t SET id = 2 WHERE NOT _deleted", "DELETE FROM raw.t t WHERE t._deleted"]
+    {
+        let error = lake.fails(&["sql", "-c", change], 1);
+        assert!(error.contains("sees no deleted rows"), "{error}");
+    }
+}
+
+#[test]
 fn metadata_columns_tell_where_rows_are() {
     let lake = Lake::new();
     let sql = |text: &str| lake.ok(&["sql", "-c", text]);

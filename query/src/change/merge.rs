@@ -4,6 +4,8 @@
 //! from which rows can matter: those only in the source, only in the target, or in both. The source
 //! comes first, so that its keys are known before the target's files are opened.
 
+use std::ops::ControlFlow;
+
 use datafusion::sql::sqlparser::ast::{
     self, Expr, Ident, MergeAction, MergeClause, MergeClauseKind, MergeInsertKind, Query,
     TableFactor,
@@ -105,7 +107,7 @@ impl Rewriter<'_> {
         let branches = branches.collect::<Result<Vec<_>>>()?;
         refuse_unreachable(&branches)?;
         let has = |rows: Rows| branches.iter().any(|it| it.rows == rows);
-        let apart = self.are_apart(&merge.source, &branches);
+        let apart = self.are_apart(&merge, &branches);
         let mut unmatched = None;
         let rows = if apart {
             let alone = self.alone(&merge, &branches)?;
@@ -183,8 +185,8 @@ impl Rewriter<'_> {
 
     /// Whether rows that nothing matches are better looked for on their own: where each clause about them
     /// asks something of the target, files that have no such rows are not opened. The source is read
-    /// twice then, so it has to be a table.
-    fn are_apart(&self, source: &TableFactor, branches: &[Branch]) -> bool {
+    /// twice then, so it has to be a table, and the condition one that answers the same again.
+    fn are_apart(&self, merge: &ast::Merge, branches: &[Branch]) -> bool {
         let asks = |it: &Branch| {
             let mut own = Vec::new();
             if let Some(when) = &it.when {
@@ -193,7 +195,13 @@ impl Rewriter<'_> {
             !own.is_empty()
         };
         let mut alone = branches.iter().filter(|it| it.rows == Rows::OnlyTarget).peekable();
-        matches!(source, TableFactor::Table { args: None, .. })
+        let calls = ast::visit_expressions(merge.on.as_ref(), |it| match it {
+            Expr::Function(_) => ControlFlow::Break(()),
+            _ => ControlFlow::Continue(()),
+        });
+        self.reads_twice
+            && calls.is_continue()
+            && matches!(merge.source, TableFactor::Table { args: None, .. })
             && alone.peek().is_some()
             && alone.all(asks)
     }

@@ -175,6 +175,26 @@ pub(crate) struct InPlace {
     pub(crate) copied: Statement,
 }
 
+/// Whether something is said before the change: `WITH q AS (…)`.
+pub(crate) fn has_with(statement: &Statement) -> bool {
+    matches!(statement, Statement::Statement(inner) if bare(inner).1.is_some())
+}
+
+/// Refuses a change that asks for deleted rows: it would bring them back.
+pub(crate) fn refuse_deleted(statement: &Statement) -> Result<()> {
+    let Statement::Statement(inner) = statement else { return Ok(()) };
+    let is_it = |it: &Ident| it.value.eq_ignore_ascii_case("_deleted");
+    let found = ast::visit_expressions(inner.as_ref(), |it| match it {
+        Expr::Identifier(it) if is_it(it) => ControlFlow::Break(()),
+        Expr::CompoundIdentifier(all) if all.last().is_some_and(is_it) => ControlFlow::Break(()),
+        _ => ControlFlow::Continue(()),
+    });
+    match found.is_break() {
+        false => Ok(()),
+        true => Err(Error::unsupported("`_deleted` is for queries: a change sees no deleted rows")),
+    }
+}
+
 /// The table that a statement changes.
 #[derive(Debug)]
 pub(crate) struct TargetName {
@@ -182,6 +202,8 @@ pub(crate) struct TargetName {
     pub(crate) name: String,
     /// What the statement calls it.
     pub(crate) alias: Ident,
+    /// Whether the statement says so: then its name means another occurrence.
+    pub(crate) is_aliased: bool,
 }
 
 /// Finds the table that a statement changes.
@@ -209,10 +231,18 @@ pub(crate) fn target(statement: &Statement) -> Result<TargetName> {
     if last.contains(['@', '$']) {
         return Err(Error::invalid("only the current version of a table can be written"));
     }
-    Ok(TargetName {
-        name: parts.join("."),
-        alias: alias.unwrap_or_else(|| Ident::with_quote('"', last)),
-    })
+    let name = parts.join(".");
+    // Beside a table of another namespace that is called alike, the short name is that one's.
+    let mut others = 0;
+    let _ = ast::visit_relations(inner.as_ref(), |it| {
+        let it = self::parts(it);
+        others += usize::from(it.last() == Some(&last) && it.join(".") != name);
+        ControlFlow::<()>::Continue(())
+    });
+    let short = if others > 0 { name.clone() } else { last };
+    let is_aliased = alias.is_some();
+    let alias = alias.unwrap_or_else(|| Ident::with_quote('"', short));
+    Ok(TargetName { name, alias, is_aliased })
 }
 
 fn no_target() -> Error {
@@ -279,6 +309,10 @@ pub(crate) struct Rewriter<'a> {
     pub(crate) lineage: bool,
     /// The target's name, to recognize it among what is read.
     pub(crate) table: String,
+    /// Whether the statement gives the target another name.
+    pub(crate) is_aliased: bool,
+    /// Whether the source of a MERGE may be read twice.
+    pub(crate) reads_twice: bool,
 }
 
 impl Rewriter<'_> {
@@ -291,7 +325,8 @@ impl Rewriter<'_> {
         let Statement::Statement(inner) = statement else { return Err(no_target()) };
         let (inner, with) = bare(inner);
         let (mut inner, with) = (inner.clone(), with.cloned());
-        let mut seen = Seen { table: &self.table, alias: &self.alias, times: 0 };
+        let mut seen =
+            Seen { table: &self.table, alias: (!self.is_aliased).then_some(&self.alias), times: 0 };
         let _ = inner.visit(&mut seen);
         let times = seen.times;
         let mut made = match inner {
@@ -304,7 +339,11 @@ impl Rewriter<'_> {
         };
         let asks = with.as_ref().is_some_and(|with| {
             let mut with = with.clone();
-            let mut seen = Seen { table: &self.table, alias: &self.alias, times: 0 };
+            let mut seen = Seen {
+                table: &self.table,
+                alias: (!self.is_aliased).then_some(&self.alias),
+                times: 0,
+            };
             let _ = with.visit(&mut seen);
             seen.times > 0
         });
@@ -620,7 +659,8 @@ impl Rewriter<'_> {
 /// Counts how often a table is named, and shortens names of columns that say its namespace.
 struct Seen<'a> {
     table: &'a str,
-    alias: &'a Ident,
+    /// What names of the target's columns are shortened to, if they are.
+    alias: Option<&'a Ident>,
     times: usize,
 }
 
@@ -645,9 +685,10 @@ impl VisitorMut for Seen<'_> {
             let table = name.get(..name.len() - 1).unwrap_or_default().join(".");
             let table = table.strip_prefix("lake.").unwrap_or(&table);
             if table == self.table
+                && let Some(alias) = self.alias
                 && let Some(column) = idents.pop()
             {
-                *idents = vec![self.alias.clone(), column];
+                *idents = vec![alias.clone(), column];
             }
         }
         ControlFlow::Continue(())
