@@ -11,16 +11,16 @@ use arrow::array::{
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Fields};
-use futures::TryStreamExt;
 use icefield_catalog::spec::{NestedField, PrimitiveType, Type};
 use icefield_catalog::{Env, Storage};
-use icefield_query::{Answer, Session};
+use icefield_query::Session;
 use icefield_table::arrow as shapes;
 use icefield_tests::{memory_warehouse, settings};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use crate::changes::Dice;
+use crate::properties::{query, texts, write};
 
 /// A column's type as SQL writes it; `format-version` 3 allows nanoseconds.
 fn kind(nanoseconds: bool) -> impl Strategy<Value = String> {
@@ -169,30 +169,6 @@ fn text(it: i64) -> String {
     }
 }
 
-/// Rows as comparable text, in any order.
-fn texts(batches: &[RecordBatch]) -> Vec<String> {
-    use arrow::util::display::{ArrayFormatter, FormatOptions};
-    let options = FormatOptions::new().with_null("NULL");
-    let mut all = Vec::new();
-    for batch in batches {
-        let columns = batch.columns().iter().map(|it| ArrayFormatter::try_new(it, &options));
-        let columns: Vec<_> = columns.map(Result::unwrap).collect();
-        for row in 0..batch.num_rows() {
-            let cells = columns.iter().map(|it| it.value(row).try_to_string().unwrap());
-            all.push(cells.collect::<Vec<_>>().join("|"));
-        }
-    }
-    all.sort();
-    all
-}
-
-async fn query(session: &Session, sql: &str) -> Vec<RecordBatch> {
-    match session.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")) {
-        Answer::Rows(rows) => rows.stream.try_collect().await.unwrap(),
-        Answer::Done(_) => Vec::new(),
-    }
-}
-
 async fn check(kinds: Vec<(String, bool)>, version: u8, rows: usize, seed: u64) {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
     let session = Session::new(tables, settings()).unwrap();
@@ -215,14 +191,7 @@ async fn check(kinds: Vec<(String, bool)>, version: u8, rows: usize, seed: u64) 
         let columns =
             fields.map(|(field, to)| values(field, to.data_type(), rows, &mut dice)).collect();
         let batch = RecordBatch::try_new(Arc::clone(&seen), columns).unwrap();
-        let memory = datafusion::datasource::memory::MemorySourceConfig::try_new_exec(
-            &[vec![batch.clone()]],
-            batch.schema(),
-            None,
-        );
-        let done =
-            icefield_query::write_rows(&session, memory.unwrap(), &table, Default::default());
-        done.await.unwrap();
+        write(&session, &batch).await;
         all.push(batch);
     }
     let wanted = texts(&all);

@@ -84,7 +84,7 @@ fn batch(rows: &[Row]) -> RecordBatch {
 }
 
 /// Rows as comparable text, in any order.
-fn texts(batches: &[RecordBatch]) -> Vec<String> {
+pub(crate) fn texts(batches: &[RecordBatch]) -> Vec<String> {
     use arrow::util::display::{ArrayFormatter, FormatOptions};
     let mut all = Vec::new();
     for batch in batches {
@@ -100,11 +100,23 @@ fn texts(batches: &[RecordBatch]) -> Vec<String> {
     all
 }
 
-async fn query(session: &Session, sql: &str) -> Vec<RecordBatch> {
-    match session.run(sql).await.unwrap() {
+pub(crate) async fn query(session: &Session, sql: &str) -> Vec<RecordBatch> {
+    match session.run(sql).await.unwrap_or_else(|error| panic!("{sql}: {error:?}")) {
         Answer::Rows(rows) => rows.stream.try_collect().await.unwrap(),
         Answer::Done(_) => Vec::new(),
     }
+}
+
+/// Writes rows into `raw.t`.
+pub(crate) async fn write(session: &Session, batch: &RecordBatch) {
+    let table = session.table("raw.t").await.unwrap();
+    let memory = datafusion::datasource::memory::MemorySourceConfig::try_new_exec(
+        &[vec![batch.clone()]],
+        batch.schema(),
+        None,
+    );
+    let done = icefield_query::write_rows(session, memory.unwrap(), &table, Default::default());
+    done.await.unwrap();
 }
 
 async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
@@ -120,15 +132,7 @@ async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
     for rows in &files {
         let batch = batch(rows);
         all.push(batch.clone());
-        let table = session.table("raw.t").await.unwrap();
-        let memory = datafusion::datasource::memory::MemorySourceConfig::try_new_exec(
-            &[vec![batch.clone()]],
-            batch.schema(),
-            None,
-        );
-        let done =
-            icefield_query::write_rows(&session, memory.unwrap(), &table, Default::default());
-        done.await.unwrap();
+        write(&session, &batch).await;
     }
     let schema = batch(&[]).schema();
     let memory = MemTable::try_new(schema, vec![all.clone()]).unwrap();
