@@ -5,6 +5,8 @@ mod files;
 mod json;
 mod lossless;
 mod shape;
+mod text;
+mod unique;
 
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -15,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use icefield_query::{Error, Result};
-use icefield_table::arrow::reshape;
+use icefield_table::arrow::Reshape;
 
 use crate::source::{Format, Source};
 
@@ -122,6 +124,7 @@ pub fn batches(
 /// A batch in the columns of `wanted`.
 pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordBatch> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(wanted.fields().len());
+    let shape = Reshape { missing: &|_, _| None, cast: &text::cast };
     for field in wanted.fields() {
         columns.push(match find(batch.schema_ref(), field.name()) {
             None => new_null_array(field.data_type(), batch.num_rows()),
@@ -131,7 +134,8 @@ pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordB
                 let wrong = |error: Error| {
                     Error::invalid(format!("column `{}`: {}", field.name(), error.message))
                 };
-                let shaped = reshape(&array, field.data_type()).map_err(|it| wrong(it.into()))?;
+                let shaped =
+                    shape.apply(&array, field.data_type()).map_err(|it| wrong(it.into()))?;
                 lossless::check(&array, &shaped).map_err(wrong)?;
                 shaped
             }

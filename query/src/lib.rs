@@ -15,6 +15,7 @@
 mod change;
 mod defaults;
 mod error;
+mod headings;
 mod insert;
 mod memory;
 mod names;

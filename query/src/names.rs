@@ -385,11 +385,16 @@ impl VisitorMut for Positions {
 /// Lets columns be written in any case: an unquoted name that is no column as it stands, but is one
 /// in another case, becomes that one.
 pub(crate) fn fold_columns(
-    statement: &mut impl VisitMut,
+    statement: &mut datafusion::sql::parser::Statement,
     columns: &HashMap<String, Option<String>>,
 ) {
-    if !columns.is_empty() {
-        let _ = statement.visit(&mut Columns(columns));
+    use datafusion::sql::parser::Statement;
+    match statement {
+        Statement::Explain(explain) => fold_columns(&mut explain.statement, columns),
+        Statement::Statement(inner) if !columns.is_empty() => {
+            let _ = inner.visit(&mut Columns(columns));
+        }
+        _ => {}
     }
 }
 

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
 use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::provider::catalog::NAME;
 use crate::session::Rows;
-use crate::{Result, stalls};
+use crate::{Result, headings, stalls};
 
 /// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
 /// query is planned again with joins that do.
@@ -33,7 +31,7 @@ pub(crate) async fn start(
         stream = execute_stream(Arc::clone(&running), spilling.task_ctx())?;
         first = stream.next().await;
     }
-    let schema = unqualified(plan, stream.schema());
+    let schema = headings::shown(plan, stream.schema());
     let first = first.transpose()?;
     let shown = Arc::clone(&schema);
     let all = stream::iter(first.map(Ok)).chain(stream);
@@ -46,28 +44,6 @@ pub(crate) async fn start(
     let stream =
         datafusion::physical_plan::stream::RecordBatchStreamAdapter::new(Arc::clone(&schema), all);
     Ok(Rows { schema, stream: Box::pin(stream), plan: Some(running) })
-}
-
-/// Columns that are named by what they compute, without the catalog and namespace in those names:
-/// `max(v)`, not `max(lake.raw.t.v)`.
-fn unqualified(plan: &LogicalPlan, schema: SchemaRef) -> SchemaRef {
-    if !schema.fields().iter().any(|it| it.name().contains(NAME)) {
-        return schema;
-    }
-    let mut tables = Vec::new();
-    let _ = plan.apply(|node| {
-        if let LogicalPlan::TableScan(scan) = node {
-            tables.push(format!("{}.", scan.table_name));
-        }
-        Ok(TreeNodeRecursion::Continue)
-    });
-    let fields = schema.fields().iter().map(|field| {
-        let name = field.name().clone();
-        let name = tables.iter().fold(name, |name, table| name.replace(table.as_str(), ""));
-        Arc::new(field.as_ref().clone().with_name(name))
-    });
-    let fields: arrow::datatypes::Fields = fields.collect();
-    Arc::new(arrow::datatypes::Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The physical plan of a logical one.

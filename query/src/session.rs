@@ -405,8 +405,9 @@ impl Session {
     pub(crate) async fn plan(
         &self,
         state: &SessionState,
-        statement: Statement,
+        mut statement: Statement,
     ) -> Result<LogicalPlan> {
+        statement::values::keep_casts(&mut statement);
         let error = match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),
             Err(error) => error,
@@ -436,9 +437,7 @@ impl Session {
             }
         }
         let mut folded = statement;
-        if let Statement::Statement(inner) = &mut folded {
-            names::fold_columns(inner.as_mut(), &columns);
-        }
+        names::fold_columns(&mut folded, &columns);
         match state.statement_to_plan(folded).await {
             Ok(plan) => Ok(plan),
             Err(_) => Err(error.into()),

@@ -15,6 +15,7 @@ mod show;
 pub(crate) mod subqueries;
 pub(crate) mod types;
 pub(crate) mod uuid;
+pub(crate) mod values;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -123,66 +123,83 @@ pub fn is_uuid(field: &Field) -> bool {
 /// An array in another shape of the same column: children matched by field id (by name where there
 /// are none), missing ones null, leaves cast. What agrees is not copied.
 pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    reshape_with(array, to, &|_, _| None)
+    Reshape { missing: &|_, _| None, cast: &cast }.apply(array, to)
 }
 
-/// Like [`reshape`], with a value for missing children: called with the child and how many.
-pub fn reshape_with(
-    array: &ArrayRef,
-    to: &DataType,
-    missing: &dyn Fn(&Field, usize) -> Option<ArrayRef>,
-) -> Result<ArrayRef, ArrowError> {
-    let from = array.data_type();
-    if from == to {
-        return Ok(Arc::clone(array));
-    }
-    match (from, to) {
-        (DataType::Struct(from), DataType::Struct(to)) => {
-            let array = array.as_struct();
-            let children = to.iter().map(|wanted| match position(from, wanted) {
-                Some(place) => reshape_with(array.column(place), wanted.data_type(), missing),
-                None => Ok(missing(wanted, array.len())
-                    .unwrap_or_else(|| new_null_array(wanted.data_type(), array.len()))),
-            });
-            let children = children.collect::<Result<Vec<_>, _>>()?;
-            let nulls = array.nulls().cloned();
-            let made = StructArray::try_new_with_length(to.clone(), children, nulls, array.len())?;
-            Ok(Arc::new(made))
+/// Values of a type as those of another; one that does not fit is an error, not a null.
+pub fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    arrow::compute::cast_with_options(array, to, &strict)
+}
+
+/// How [`reshape`] does what it does.
+pub struct Reshape<'a> {
+    /// The values of children that are missing, which are null otherwise: called with the child and how many.
+    pub missing: &'a dyn Fn(&Field, usize) -> Option<ArrayRef>,
+    /// Makes values of a type that has no others within it those of another; [`cast`] otherwise.
+    pub cast: &'a dyn Fn(&ArrayRef, &DataType) -> Result<ArrayRef, ArrowError>,
+}
+
+impl Reshape<'_> {
+    /// An array in another shape.
+    pub fn apply(&self, array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+        let from = array.data_type();
+        if from == to {
+            return Ok(Arc::clone(array));
         }
-        (DataType::List(_), DataType::List(to)) => {
-            let array = array.as_list::<i32>();
-            let values = reshape_with(array.values(), to.data_type(), missing)?;
-            let nulls = array.nulls().cloned();
-            Ok(Arc::new(ListArray::try_new(
-                Arc::clone(to),
-                array.offsets().clone(),
-                values,
-                nulls,
-            )?))
-        }
-        (DataType::LargeList(inner), DataType::List(_)) => {
-            let small = arrow::compute::cast(array, &DataType::List(Arc::clone(inner)))?;
-            reshape_with(&small, to, missing)
-        }
-        (DataType::Map(_, _), DataType::Map(to, sorted)) => {
-            let array = array.as_map();
-            let DataType::Struct(fields) = to.data_type() else {
-                return Err(ArrowError::SchemaError("a map's entries are a struct".to_owned()));
-            };
-            let mut columns = Vec::with_capacity(2);
-            for (have, want) in [array.keys(), array.values()].into_iter().zip(fields) {
-                columns.push(reshape_with(have, want.data_type(), missing)?);
+        match (from, to) {
+            (DataType::Struct(from), DataType::Struct(to)) => {
+                let array = array.as_struct();
+                let children = to.iter().map(|wanted| match position(from, wanted) {
+                    Some(place) => self.apply(array.column(place), wanted.data_type()),
+                    None => Ok((self.missing)(wanted, array.len())
+                        .unwrap_or_else(|| new_null_array(wanted.data_type(), array.len()))),
+                });
+                let children = children.collect::<Result<Vec<_>, _>>()?;
+                let nulls = array.nulls().cloned();
+                let made =
+                    StructArray::try_new_with_length(to.clone(), children, nulls, array.len())?;
+                Ok(Arc::new(made))
             }
-            let entries = StructArray::try_new(fields.clone(), columns, None)?;
-            let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());
-            Ok(Arc::new(MapArray::try_new(Arc::clone(to), offsets, entries, nulls, *sorted)?))
-        }
-        _ => {
-            // A value that does not fit is an error, not a null.
-            let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
-            arrow::compute::cast_with_options(array, to, &strict)
+            (DataType::List(_), DataType::List(to)) => {
+                let array = array.as_list::<i32>();
+                let values = self.apply(array.values(), to.data_type())?;
+                let nulls = array.nulls().cloned();
+                Ok(Arc::new(ListArray::try_new(
+                    Arc::clone(to),
+                    array.offsets().clone(),
+                    values,
+                    nulls,
+                )?))
+            }
+            (DataType::LargeList(inner), DataType::List(_)) => {
+                let small = arrow::compute::cast(array, &DataType::List(Arc::clone(inner)))?;
+                self.apply(&small, to)
+            }
+            (DataType::Map(_, _), DataType::Map(to, sorted)) => {
+                let array = array.as_map();
+                let DataType::Struct(fields) = to.data_type() else {
+                    return Err(ArrowError::SchemaError("a map's entries are a struct".to_owned()));
+                };
+                let mut columns = Vec::with_capacity(2);
+                for (have, want) in [array.keys(), array.values()].into_iter().zip(fields) {
+                    columns.push(self.apply(have, want.data_type())?);
+                }
+                let entries = StructArray::try_new(fields.clone(), columns, None)?;
+                let (offsets, nulls) = (array.offsets().clone(), array.nulls().cloned());
+                Ok(Arc::new(MapArray::try_new(Arc::clone(to), offsets, entries, nulls, *sorted)?))
+            }
+            _ => (self.cast)(array, to),
         }
     }
+}
+
+/// The bytes of a UUID written as text, with or without hyphens.
+pub fn uuid(text: &str) -> Option<[u8; 16]> {
+    let hex = text.trim().replace('-', "");
+    let value = u128::from_str_radix(&hex, 16).ok()?;
+    let is_whole = hex.len() == 32 && hex.bytes().all(|it| it.is_ascii_hexdigit());
+    is_whole.then(|| value.to_be_bytes())
 }
 
 fn position(of: &Fields, wanted: &Field) -> Option<usize> {

@@ -44,7 +44,8 @@ pub(crate) async fn run(options: &Options, ingest: Ingest) -> Result<(), Failure
             && let Some(path) = &ingest.bad_records
         {
             let count = grouped(loaded.bad_records);
-            writeln!(out, "{count} bad records are in {}", path.display())?;
+            let (records, are) = if count == "1" { ("record", "is") } else { ("records", "are") };
+            writeln!(out, "{count} bad {records} {are} in {}", path.display())?;
         }
     }
     Ok(())

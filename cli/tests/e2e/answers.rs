@@ -53,6 +53,12 @@ fn floats_beside_decimals_stay_floats() {
         ("SELECT x FROM (SELECT 1e-20 AS x UNION ALL SELECT 0.5) ORDER BY 1", "1e-20 0.5"),
         ("SELECT count(*) FROM raw.p JOIN (SELECT 1.5 AS x) ON price = x", "1"),
         ("SELECT power(2.5, 2), power(1.1, 10)", "6.25,2.5937424601000023"),
+        ("SELECT x FROM (VALUES (1e-20), (0.5), (NULL), (2)) v(x)", "1e-20 0.5  2.0"),
+        ("SELECT x * 2 FROM (VALUES (-1.5), ('inf'::DOUBLE)) v(x)", "-3.0 Infinity"),
+        (
+            "SELECT x FROM (VALUES (CAST(1e0 AS DECIMAL(30, 15))), (1.5)) v(x)",
+            "1.000000000000000 1.500000000000000",
+        ),
     ] {
         assert_eq!(csv(&lake, sql), wanted, "{sql}");
     }
@@ -498,6 +504,58 @@ fn an_insert_names_columns_in_any_case() {
     lake.exec("CREATE TABLE raw.t (\"Name\" STRING, id INT)");
     lake.exec("INSERT INTO raw.t (ID, NAME) VALUES (1, 'a')");
     assert_eq!(csv(&lake, "SELECT name, id FROM raw.t"), "a,1");
+}
+
+#[test]
+fn nanoseconds_that_share_a_column_stay() {
+    let lake = Lake::new();
+    let (nanos, micros) =
+        ("TIMESTAMP '2024-01-01 00:00:00.123456789'", "TIMESTAMP '2024-01-01 00:00:00.5'");
+    let both = "2024-01-01 00:00:00.123456789 2024-01-01 00:00:00.500";
+    for sql in [
+        format!("SELECT {nanos} AS x UNION ALL SELECT {micros} ORDER BY x"),
+        format!("SELECT {micros} AS x UNION SELECT {nanos} ORDER BY x"),
+        format!("SELECT x FROM (VALUES ({micros}), ({nanos})) v(x) ORDER BY x"),
+        format!("SELECT coalesce(x, {micros}) FROM (VALUES ({nanos}), (NULL)) v(x) ORDER BY 1"),
+        format!("SELECT CASE k WHEN 1 THEN {nanos} ELSE {micros} END FROM (VALUES (1), (2)) v(k)"),
+    ] {
+        assert_eq!(csv(&lake, &sql), both, "{sql}");
+    }
+}
+
+#[test]
+fn rows_that_an_insert_computes_are_not_rows_of_its_table() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (id INT, Name STRING, u UUID)");
+    lake.exec("INSERT INTO raw.t (id, name) SELECT x * 10, y FROM (VALUES (1.5, 'a')) v(x, y)");
+    lake.exec("INSERT INTO raw.t (id, name) SELECT y, x FROM (VALUES ('b', 7), ('c', 8)) v(x, y)");
+    lake.exec("INSERT INTO raw.t (name, id) WITH q AS (SELECT 'd' AS n) SELECT n, 9 FROM q");
+    assert_eq!(csv(&lake, "SELECT id, name FROM raw.t ORDER BY id"), "7,b 8,c 9,d 15,a");
+    let error = lake.fails(&["sql", "-c", "INSERT INTO raw.t SELECT 1"], 1);
+    assert!(error.contains("the INSERT is for 3 columns, and its query gives 1"), "{error}");
+    // Names in any case in what is only explained, too.
+    lake.exec("EXPLAIN SELECT NAME FROM raw.t");
+}
+
+#[test]
+fn columns_without_a_name_are_called_what_they_compute() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (v INT, \"Int64(1)\" STRING)");
+    lake.exec("INSERT INTO raw.t VALUES (1, 'a')");
+    let header = |sql: &str| {
+        let printed = lake.ok(&["sql", "--format", "csv", "-c", sql]);
+        printed.lines().next().unwrap().to_owned()
+    };
+    assert_eq!(
+        header("SELECT v + 1, count(*), max(v) * 1.5 FROM raw.t GROUP BY v"),
+        "v + 1,count(*),max(v) * 1.5"
+    );
+    assert_eq!(header("SELECT 1, NULL, true, 'it''s' ORDER BY 1 LIMIT 1"), "1,NULL,true,'it''s'");
+    // A column of a table is called what it is called.
+    assert_eq!(header("SELECT * FROM raw.t"), "v,Int64(1)");
+    assert_eq!(header("SELECT 1 AS \"Int64(1)\""), "Int64(1)");
+    lake.exec("CREATE TABLE raw.made AS SELECT v + 1 FROM raw.t");
+    assert_eq!(header("SELECT * FROM raw.made"), "v + 1");
 }
 
 #[test]

@@ -152,8 +152,64 @@ fn values_are_not_changed_to_fit_a_column() {
         let error = lake.fails(&["ingest", &csv, "--into", "raw.c"], 1);
         assert!(error.contains(wanted), "{value}: {error}");
     }
-    let csv = lake.file("fits.csv", "d,t,f\n1.230,2024-01-01 00:00:00.1234560,inf\n");
+    let csv = lake.file("fits.csv", "d,t,f\n12.30e-1,2024-01-01 00:00:00.1234560,inf\n");
     lake.ok(&["ingest", &csv, "--into", "raw.c"]);
+}
+
+#[test]
+fn json_says_exactly_what_a_column_holds() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.j (id INT, d DECIMAL(10, 2), t TIMESTAMP, day DATE, u UUID, f FLOAT, \
+         s STRUCT<d: DECIMAL(5, 1)>, l ARRAY<DATE>)",
+    );
+    for (record, why) in [
+        (r#"{"d":1.255}"#, "column `d`: `1.255` is no decimal(10, 2)"),
+        (r#"{"d":true}"#, "column `d`: `true` is no decimal(10, 2)"),
+        (r#"{"day":"2024-01-01T12:00:00"}"#, "`2024-01-01T12:00:00` is no date"),
+        (r#"{"t":1700000000}"#, "`1700000000` is no timestamp"),
+        (r#"{"t":"2024-01-01T10:00:00.1234567"}"#, "is no timestamp"),
+        (r#"{"f":1e300}"#, "`1e300` is no float"),
+        (r#"{"u":"x"}"#, "`x` is no uuid"),
+        (r#"{"s":{"d":1.55}}"#, "`1.55` is no decimal(5, 1)"),
+        (r#"{"l":["x"]}"#, "`x` is no date"),
+        (r#"{"id":1,"id":2}"#, "the key `id` is there twice"),
+        (r#"{"id":1,"s":{"d":1,"d":2}}"#, "the key `d` is there twice"),
+    ] {
+        let file = lake.file("bad.json", record);
+        let error = lake.fails(&["ingest", &file, "--into", "raw.j"], 1);
+        assert!(error.contains(why) && error.contains("line 1"), "{record}: {error}");
+    }
+    let good = lake.file(
+        "good.json",
+        r#"{"id":1,"d":1.2500e0,"t":"2024-01-01T10:00:00","day":"2024-01-01T00:00:00",
+            "u":"12345678-1234-1234-1234-123456789abc","f":0.1,"s":{"d":1.5},"l":["2024-01-02",null]}"#,
+    );
+    lake.ok(&["ingest", &good, "--into", "raw.j"]);
+    let csv = lake.file("uuid.csv", "id,u\n2,12345678123412341234123456789abc\n");
+    lake.ok(&["ingest", &csv, "--into", "raw.j"]);
+    let rows = lake.rows("SELECT d, day, f, u FROM raw.j ORDER BY id");
+    let uuid = "12345678-1234-1234-1234-123456789abc";
+    assert_eq!(json!(rows[0]), json!([1.25, "2024-01-01", 0.1, uuid]));
+    assert_eq!(rows[1][3], json!(uuid));
+}
+
+#[test]
+fn bytes_that_are_no_text_are_set_aside_in_a_new_table_too() {
+    let lake = Lake::new();
+    let file = lake.folder().join("bytes.csv");
+    std::fs::write(&file, b"id,name\n1,a\n2,\xff\xfe\n3,c\n").unwrap();
+    let file = file.to_str().unwrap();
+    let error = lake.fails(&["ingest", file, "--into", "raw.b"], 1);
+    assert!(error.contains("line 3: it is not UTF-8"), "{error}");
+    let bad = lake.folder().join("bad.ndjson");
+    lake.ok(&["ingest", file, "--into", "raw.b", "--bad-records", bad.to_str().unwrap()]);
+    assert_eq!(
+        lake.rows("SELECT id, name FROM raw.b ORDER BY 1"),
+        [[json!(1), json!("a")], [json!(3), json!("c")]]
+    );
+    let kept = std::fs::read_to_string(bad).unwrap();
+    assert!(kept.contains("it is not UTF-8") && kept.contains("2,\u{fffd}"), "{kept}");
 }
 
 #[test]

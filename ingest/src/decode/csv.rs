@@ -3,15 +3,13 @@
 use std::io::{BufReader, Read};
 use std::sync::Arc;
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BooleanArray, RecordBatch, StringArray, StringBuilder,
-};
-use arrow::compute::{CastOptions, cast_with_options, filter};
+use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, StringArray, StringBuilder};
+use arrow::compute::filter;
 use arrow::csv::reader::Format as CsvFormat;
-use arrow::datatypes::{DataType, Field, Float32Type, Float64Type, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use icefield_query::{Error, Result};
 
-use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find};
+use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find, text};
 use crate::source::{Format, Source};
 
 fn delimiter(source: &Source) -> u8 {
@@ -23,9 +21,13 @@ pub(super) fn schema(source: &Source) -> Result<Schema> {
         .with_header(true)
         .with_delimiter(delimiter(source))
         .with_truncated_rows(true);
-    let (schema, _) = format
-        .infer_schema(source.open()?, Some(SAMPLE_RECORDS))
-        .map_err(|error| source.unreadable(&Error::from(error)))?;
+    let (schema, _) = match format.infer_schema(source.open()?, Some(SAMPLE_RECORDS)) {
+        Ok(inferred) => inferred,
+        // Records that are no text are told when they are decoded.
+        Err(error) => format
+            .infer_schema(legible(source)?.as_slice(), Some(SAMPLE_RECORDS))
+            .map_err(|_| source.unreadable(&Error::from(error)))?,
+    };
     let zoned = zoned(source, &schema)?;
     let fields = schema.fields().iter().zip(zoned).map(|(field, zoned)| {
         let field = Field::clone(field);
@@ -39,6 +41,28 @@ pub(super) fn schema(source: &Source) -> Result<Schema> {
         field.with_name(name).with_data_type(kind)
     });
     Ok(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// The first records of a file without those that are not UTF-8.
+fn legible(source: &Source) -> Result<Vec<u8>> {
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(delimiter(source))
+        .flexible(true)
+        .has_headers(false)
+        .from_reader(source.open()?);
+    let mut writer = csv::WriterBuilder::new()
+        .delimiter(delimiter(source))
+        .flexible(true)
+        .from_writer(Vec::new());
+    let failed = |error: csv::Error| source.unreadable(&error);
+    for record in reader.records().take(SAMPLE_RECORDS) {
+        match record {
+            Ok(record) => writer.write_record(&record).map_err(failed)?,
+            Err(error) if matches!(error.kind(), csv::ErrorKind::Utf8 { .. }) => {}
+            Err(error) => return Err(failed(error)),
+        }
+    }
+    writer.into_inner().map_err(|error| source.unreadable(error.error()))
 }
 
 /// Records that are looked at for how times are written.
@@ -86,13 +110,16 @@ pub(super) fn batches(
     let fields: Vec<_> = names.map(|it| Field::new(it, DataType::Utf8, true)).collect();
     let columns = Columns::new(&Schema::new(fields), wanted);
     let mut chunk = Chunk::new(columns.count);
-    let mut record = csv::StringRecord::new();
+    let mut bytes = csv::ByteRecord::new();
     loop {
-        let more = match reader.read_record(&mut record) {
-            Ok(more) => more,
+        let more = reader.read_byte_record(&mut bytes).map_err(|it| source.unreadable(&it))?;
+        let record = match csv::StringRecord::from_byte_record(bytes) {
+            Ok(record) => record,
             Err(error) => {
-                let line = error.position().map_or(0, csv::Position::line);
-                bad.take(source, line, &why(&error), "")?;
+                bytes = error.into_byte_record();
+                let line = bytes.position().map_or(0, csv::Position::line);
+                let fields: Vec<_> = bytes.iter().map(String::from_utf8_lossy).collect();
+                bad.take(source, line, "it is not UTF-8", &fields.join(","))?;
                 continue;
             }
         };
@@ -113,7 +140,7 @@ pub(super) fn batches(
                     true => "a quote begins in it that does not end".to_owned(),
                     false => format!("it has {} fields, not {}", record.len(), columns.count),
                 };
-                bad.take(source, line, &why, &text(&record))?;
+                bad.take(source, line, &why, &whole(&record))?;
             }
         }
         if chunk.lines.len() >= BATCH_ROWS || (!more && !chunk.lines.is_empty()) {
@@ -125,6 +152,7 @@ pub(super) fn batches(
         if !more {
             return Ok(());
         }
+        bytes = record.into_byte_record();
     }
 }
 
@@ -163,15 +191,7 @@ fn ends_open(source: &Source, start: u64) -> Result<bool> {
     Ok(is_quoted)
 }
 
-fn why(error: &csv::Error) -> String {
-    match error.kind() {
-        csv::ErrorKind::Utf8 { .. } => "it is not UTF-8".to_owned(),
-        csv::ErrorKind::Io(error) => error.to_string(),
-        _ => error.to_string(),
-    }
-}
-
-fn text(record: &csv::StringRecord) -> String {
+fn whole(record: &csv::StringRecord) -> String {
     record.iter().collect::<Vec<_>>().join(",")
 }
 
@@ -220,12 +240,11 @@ impl Columns {
         let mut keep = vec![true; lines.len()];
         let mut columns: Vec<ArrayRef> = Vec::with_capacity(wanted.fields().len());
         for (field, place) in wanted.fields().iter().zip(&self.places) {
-            let Some(text) = place.and_then(|it| texts.get(it)) else {
+            let Some(given) = place.and_then(|it| texts.get(it)) else {
                 columns.push(arrow::array::new_null_array(field.data_type(), lines.len()));
                 continue;
             };
-            let safe = CastOptions { safe: true, ..CastOptions::default() };
-            let text_array: ArrayRef = Arc::new(text.clone());
+            let text_array: ArrayRef = Arc::new(given.clone());
             let unfit = || {
                 let (name, kind) = (field.name(), sql_name(field.data_type()));
                 Error::unsupported(format!("column `{name}` is {kind}, which CSV cannot hold"))
@@ -233,24 +252,24 @@ impl Columns {
             if field.data_type().is_nested() {
                 return Err(unfit());
             }
-            let array = cast_with_options(&text_array, field.data_type(), &safe);
+            let array = text::values(&text_array, field.data_type());
             let array = array.map_err(|_| unfit())?;
             // Nothing is null, which not every column may be.
             let is_broken = |row: &usize| match array.is_null(*row) {
-                true => text.is_valid(*row) || !field.is_nullable(),
-                false => loses(text.value(*row), &array, *row),
+                true => given.is_valid(*row) || !field.is_nullable(),
+                false => text::loses(given.value(*row), &array, *row),
             };
             for row in (0..lines.len()).filter(is_broken) {
                 if let (Some(keep), Some(line)) = (keep.get_mut(row), lines.get(row))
                     && std::mem::replace(keep, false)
                 {
-                    let why = match text.is_null(row) {
+                    let why = match given.is_null(row) {
                         true => format!("column `{}` is NOT NULL and has no value", field.name()),
                         false => format!(
                             "column `{}` is {}, not `{}`",
                             field.name(),
                             sql_name(field.data_type()),
-                            text.value(row)
+                            given.value(row)
                         ),
                     };
                     let whole: Vec<&str> = texts
@@ -271,30 +290,6 @@ impl Columns {
     }
 }
 
-/// Whether a value is not all that its text says: it has fewer digits, or is infinite where the text is not.
-fn loses(text: &str, array: &ArrayRef, row: usize) -> bool {
-    let digits = |kept: usize| {
-        let behind = text.split_once('.').map_or("", |(_, rest)| rest);
-        let end = behind.find(|it: char| !it.is_ascii_digit()).unwrap_or(behind.len());
-        behind.get(kept..end).is_some_and(|it| it.contains(|digit| digit != '0'))
-    };
-    match array.data_type() {
-        DataType::Decimal128(_, scale) => digits(usize::try_from(*scale).unwrap_or(0)),
-        DataType::Timestamp(TimeUnit::Microsecond, _) | DataType::Time64(TimeUnit::Microsecond) => {
-            digits(6)
-        }
-        DataType::Float32 => {
-            let value = array.as_primitive::<Float32Type>().value(row);
-            value.is_infinite() && !text.to_lowercase().contains("inf")
-        }
-        DataType::Float64 => {
-            let value = array.as_primitive::<Float64Type>().value(row);
-            value.is_infinite() && !text.to_lowercase().contains("inf")
-        }
-        _ => false,
-    }
-}
-
 /// An Arrow type as SQL calls it, for messages.
 pub(super) fn sql_name(kind: &DataType) -> String {
     match kind {
@@ -307,6 +302,7 @@ pub(super) fn sql_name(kind: &DataType) -> String {
         DataType::Timestamp(_, Some(_)) => "timestamptz".to_owned(),
         DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "string".to_owned(),
+        DataType::FixedSizeBinary(16) => "uuid".to_owned(),
         DataType::List(_) | DataType::LargeList(_) => "array".to_owned(),
         DataType::Map(..) => "map".to_owned(),
         DataType::Struct(_) => "struct".to_owned(),

@@ -12,19 +12,23 @@ use arrow::json::reader::infer_json_schema_from_iterator;
 use icefield_query::{Error, Result};
 use serde::de::{DeserializeSeed, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::error::Category;
 use serde_json::value::RawValue;
 
 use super::shape::Shape;
+use super::unique::Unique;
 use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, conform};
 use crate::source::Source;
 
 pub(super) fn schema(source: &Source) -> Result<Schema> {
     let mut columns = Columns { all: Schema::empty(), records: 0 };
     let mut sample: Vec<Value> = Vec::new();
+    let mut first_bad = None;
     // All of the file is looked at: a key may come late.
-    records(source, &mut |_, record| {
-        if let Ok((value, _)) = record {
-            sample.push(value);
+    records(source, &mut |line, record| {
+        match record {
+            Ok((value, _)) => sample.push(value),
+            Err((why, _)) => first_bad = first_bad.take().or(Some((line, why))),
         }
         if sample.len() >= BATCH_ROWS {
             columns.add(std::mem::take(&mut sample));
@@ -32,7 +36,12 @@ pub(super) fn schema(source: &Source) -> Result<Schema> {
         Ok(true)
     })?;
     columns.add(sample);
-    Ok(columns.all)
+    match first_bad {
+        Some((line, why)) if columns.all.fields().is_empty() => {
+            Err(Error::invalid(format!("`{}`, line {line}: {why}", source.name)))
+        }
+        _ => Ok(columns.all),
+    }
 }
 
 /// What is known of the columns of records.
@@ -180,7 +189,8 @@ fn decode(plain: &SchemaRef, wanted: &SchemaRef, texts: &[&str]) -> Result<Recor
     }
 }
 
-/// Views as plain text and bytes, which the decoder knows for sure; and no names in another case.
+/// Views as plain text and bytes, which the decoder knows for sure; values that it would round or cut as the
+/// texts that they are written as.
 fn plain_field(field: &FieldRef) -> FieldRef {
     Field::clone(field).with_data_type(plain(field.data_type())).with_nullable(true).into()
 }
@@ -189,6 +199,9 @@ fn plain(kind: &DataType) -> DataType {
     match kind {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
+        DataType::Decimal128(..) | DataType::Float32 | DataType::Float64 => DataType::Utf8,
+        DataType::Date32 | DataType::Timestamp(..) | DataType::Time64(_) => DataType::Utf8,
+        DataType::FixedSizeBinary(16) => DataType::Utf8,
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(plain_field).collect()),
         DataType::List(element) => DataType::List(plain_field(element)),
         DataType::Map(entries, sorted) => {
@@ -206,6 +219,19 @@ fn plain(kind: &DataType) -> DataType {
 /// A record and its text, or why it is none and its text.
 type Parsed = std::result::Result<(Value, String), (String, String)>;
 type Take<'a> = dyn FnMut(u64, Parsed) -> Result<bool> + 'a;
+
+/// Why a text is no record.
+fn not_json(error: &serde_json::Error) -> String {
+    match error.classify() {
+        // Of a key that is there twice.
+        Category::Data => error.to_string(),
+        _ => format!("it is no JSON: {error}"),
+    }
+}
+
+fn parse(text: &str) -> serde_json::Result<Value> {
+    serde_json::from_str(text).map(|Unique(value)| value)
+}
 
 /// Calls `take` with each record and its line (in an array, its number), until it says to stop.
 fn records(source: &Source, take: &mut Take<'_>) -> Result<()> {
@@ -282,7 +308,7 @@ impl<R: BufRead> Lines<'_, R> {
                 }
                 continue;
             }
-            let parsed = match serde_json::from_str::<Value>(&record) {
+            let parsed = match parse(&record) {
                 _ if record.is_empty() => {
                     self.line += 1;
                     continue;
@@ -297,7 +323,7 @@ impl<R: BufRead> Lines<'_, R> {
                 parsed => parsed,
             };
             self.line += lines;
-            let why = |error: serde_json::Error| format!("it is no JSON: {error}");
+            let why = |error: serde_json::Error| not_json(&error);
             let parsed = match parsed {
                 Ok(value) => Ok((value, record)),
                 Err(error) => Err((why(error), record)),
@@ -331,7 +357,7 @@ impl<R: BufRead> Lines<'_, R> {
                 }
                 continue;
             }
-            match serde_json::from_str(&record) {
+            match parse(&record) {
                 Ok(value) => break Some(value),
                 Err(error) if error.is_eof() && record.len() <= RECORD_BYTES_MAX => {}
                 Err(_) => break None,
@@ -394,7 +420,7 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
         while let Some(text) = items.next_element::<Box<RawValue>>()? {
             number += 1;
             let text = text.get().to_owned();
-            let parsed = match serde_json::from_str(&text) {
+            let parsed = match parse(&text) {
                 Ok(value) => Ok((value, text)),
                 Err(error) => Err((error.to_string(), text)),
             };

@@ -12,6 +12,7 @@ use arrow::datatypes::{ArrowNativeType, DataType};
 use icefield_query::{Error, Result};
 
 use super::csv::sql_name;
+use super::text::is_text;
 
 /// Refuses an array of which `shaped` was made, if a value in it changed.
 pub(super) fn check(array: &ArrayRef, shaped: &ArrayRef) -> Result<()> {
@@ -75,10 +76,6 @@ fn within<T: ArrowNativeType>(values: &ArrayRef, offsets: &OffsetBuffer<T>) -> A
     values.slice(first, last - first)
 }
 
-fn is_text(kind: &DataType) -> bool {
-    matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
 fn is_binary(kind: &DataType) -> bool {
     use DataType::{Binary, BinaryView, FixedSizeBinary, LargeBinary};
     matches!(kind, Binary | LargeBinary | BinaryView | FixedSizeBinary(_))
@@ -90,7 +87,7 @@ fn may_become(from: &DataType, to: &DataType) -> bool {
     match (from, to) {
         (Dictionary(_, values), to) => may_become(values, to),
         (from, to) if from.is_numeric() && to.is_numeric() => true,
-        // What a text says is read by the cast, and refused if it says something else.
+        // What a text says was read, and refused if it says something else.
         (from, _) if is_text(from) => true,
         (from, to) if is_binary(from) => is_binary(to) || is_text(to),
         (Timestamp(_, zone), Timestamp(_, other)) => zone.is_some() == other.is_some(),

@@ -425,10 +425,12 @@ impl PhysicalExpr for Reshape {
         } else {
             relabel(&array, &self.from)?
         };
-        let full = shapes::reshape_with(&typed, &self.full, &|field, rows| {
+        let missing = |field: &Field, rows| {
             let default = self.ids.defaults.get(&shapes::field_id(field)?)?;
             default.to_array_of_size(rows).ok()
-        })?;
+        };
+        let reshape = shapes::Reshape { missing: &missing, cast: &shapes::cast };
+        let full = reshape.apply(&typed, &self.full)?;
         Ok(ColumnarValue::Array(relabel(&full, self.to.data_type())?))
     }
 

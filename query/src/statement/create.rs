@@ -18,6 +18,7 @@ use icefield_table::evolve::layout::field_name;
 use icefield_table::evolve::{ColumnChange, exact_path, fresh_ids};
 
 use super::{sql, word};
+use crate::headings;
 use crate::insert::{Purpose, insert_plan};
 use crate::names::{folded, parts, table_parts};
 use crate::parser::Tokens;
@@ -402,7 +403,7 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     let plan = session.plan(&state, statement).await?;
     let input = crate::plan::physical_plan(&state, &plan).await?;
     let columns = match create.columns.is_empty() {
-        true => from_query(&input.schema())?,
+        true => from_query(&headings::shown(&plan, input.schema()))?,
         false => {
             return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query"));
         }

@@ -1,15 +1,18 @@
 //! Decimals beside floats become floats. DataFusion would make the floats decimals of 15 places, of which
-//! NaN, infinities and most numbers that are large or small are none.
+//! NaN, infinities and most numbers that are large or small are none. In the same way microseconds that share
+//! a column with nanoseconds become those, where DataFusion would cut the nanoseconds.
 
 use std::sync::Arc;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::logical_plan::{Projection, Union};
 use datafusion::logical_expr::{Expr, ExprSchemable, LogicalPlan, cast};
 use datafusion::optimizer::AnalyzerRule;
+
+use super::values;
 
 /// Functions whose arguments, or whose answer and arguments, are of one type.
 const OF_ONE_TYPE: [&str; 9] =
@@ -27,7 +30,13 @@ impl AnalyzerRule for Floats {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        // The rows of an INSERT are of the types of its table.
+        let is_insert = inserts_values(&plan);
         plan.transform_up_with_subqueries(|plan| {
+            let plan = match plan {
+                LogicalPlan::Values(rows) if !is_insert => return values::agreed(rows),
+                plan => plan,
+            };
             let schema = super::columns_of(&plan);
             let done = super::rewritten(plan, |expr| {
                 expr.transform_up(|it| Ok(in_expression(it, &schema)))
@@ -47,20 +56,56 @@ pub(crate) fn beside(expr: Expr, schema: &DFSchema) -> Result<Expr> {
     expr.transform_up(|it| Ok(in_expression(it, schema))).data()
 }
 
-/// The type that decimals take beside these: that of the floats among them, if there are any.
-fn kind<'a>(exprs: impl IntoIterator<Item = &'a Expr>, schema: &DFSchema) -> Option<DataType> {
-    let kinds = exprs.into_iter().filter_map(|it| it.get_type(schema).ok());
-    kinds.filter(DataType::is_floating).reduce(|a, b| match (a, b) {
-        (DataType::Float64, _) | (_, DataType::Float64) => DataType::Float64,
-        (a, _) => a,
+/// Whether a plan is that of `INSERT INTO ... VALUES`.
+fn inserts_values(plan: &LogicalPlan) -> bool {
+    match plan {
+        LogicalPlan::Explain(it) => inserts_values(&it.plan),
+        LogicalPlan::Analyze(it) => inserts_values(&it.input),
+        LogicalPlan::Dml(it) => match it.input.as_ref() {
+            LogicalPlan::Projection(rows) => matches!(*rows.input, LogicalPlan::Values(_)),
+            _ => false,
+        },
+        _ => false,
+    }
+}
+
+/// The type that decimals take where they are compared with these: that of the floats among them, if there are
+/// any.
+fn float_kind<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<DataType> {
+    widest(
+        exprs.into_iter().filter_map(|it| it.get_type(schema).ok()).filter(DataType::is_floating),
+    )
+}
+
+/// The type that decimals and times take in one column with these: that of the floats among them, or nanoseconds.
+pub(super) fn kind<'a>(
+    exprs: impl IntoIterator<Item = &'a Expr>,
+    schema: &DFSchema,
+) -> Option<DataType> {
+    widest(exprs.into_iter().filter_map(|it| it.get_type(schema).ok()))
+}
+
+/// The widest float among types, or else a time in nanoseconds.
+fn widest(kinds: impl IntoIterator<Item = DataType>) -> Option<DataType> {
+    let kinds = kinds.into_iter().filter(|it| it.is_floating() || is_nanoseconds(it));
+    kinds.reduce(|a, b| match (&a, &b) {
+        (DataType::Float64, _) | (_, DataType::Timestamp(..)) => a,
+        _ => b,
     })
 }
 
+fn is_nanoseconds(kind: &DataType) -> bool {
+    matches!(kind, DataType::Timestamp(TimeUnit::Nanosecond, _))
+}
+
 fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
-    let float = |it: Expr, kind: &DataType| float(it, kind, schema);
+    let float = |it: Expr, kind: &DataType| widened(it, kind, schema);
     match expr {
         Expr::BinaryExpr(mut it) => {
-            let Some(kind) = kind([it.left.as_ref(), it.right.as_ref()], schema) else {
+            let Some(kind) = float_kind([it.left.as_ref(), it.right.as_ref()], schema) else {
                 return Transformed::no(Expr::BinaryExpr(it));
             };
             // What is computed of a literal has its digits.
@@ -76,7 +121,7 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
         }
         Expr::Between(mut it) => {
             let parts = [it.expr.as_ref(), it.low.as_ref(), it.high.as_ref()];
-            let Some(kind) = kind(parts, schema) else {
+            let Some(kind) = float_kind(parts, schema) else {
                 return Transformed::no(Expr::Between(it));
             };
             *it.expr = float(*it.expr, &kind);
@@ -85,7 +130,7 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             Transformed::yes(Expr::Between(it))
         }
         Expr::InList(mut it) => {
-            let Some(kind) = kind(it.list.iter().chain([it.expr.as_ref()]), schema) else {
+            let Some(kind) = float_kind(it.list.iter().chain([it.expr.as_ref()]), schema) else {
                 return Transformed::no(Expr::InList(it));
             };
             *it.expr = float(*it.expr, &kind);
@@ -97,7 +142,7 @@ fn in_expression(expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
             let answers = kind(results.map(AsRef::as_ref), schema);
             let compared = it.when_then_expr.iter().map(|(when, _)| when);
             let compared = it.expr.iter().chain(compared).map(AsRef::as_ref);
-            let compares = kind(compared, schema).filter(|_| it.expr.is_some());
+            let compares = float_kind(compared, schema).filter(|_| it.expr.is_some());
             if answers.is_none() && compares.is_none() {
                 return Transformed::no(Expr::Case(it));
             }
@@ -133,9 +178,9 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
         LogicalPlan::Join(mut join) => {
             let mut is_changed = false;
             for (left, right) in &mut join.on {
-                if let Some(kind) = kind([&*left, &*right], schema) {
-                    *left = float(std::mem::take(left), &kind, schema);
-                    *right = float(std::mem::take(right), &kind, schema);
+                if let Some(kind) = float_kind([&*left, &*right], schema) {
+                    *left = widened(std::mem::take(left), &kind, schema);
+                    *right = widened(std::mem::take(right), &kind, schema);
                     is_changed = true;
                 }
             }
@@ -150,9 +195,8 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
             };
             let mixed = |place: usize| {
                 let kinds = kinds(place);
-                let has_decimal = kinds.iter().any(DataType::is_decimal);
-                let float = kinds.into_iter().filter(DataType::is_floating);
-                float.max_by_key(DataType::primitive_width).filter(|_| has_decimal)
+                let kind = widest(kinds.iter().cloned())?;
+                kinds.iter().any(|it| is_widened(it, &kind)).then_some(kind)
             };
             let mixed: Vec<Option<DataType>> = (0..schema.fields().len()).map(mixed).collect();
             if mixed.iter().all(Option::is_none) {
@@ -163,7 +207,7 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
                 let columns = fields.map(|(column, mixed)| {
                     let (relation, name) = (column.relation.clone(), column.name.clone());
                     let made = match mixed {
-                        Some(kind) => float(Expr::Column(column), kind, input.schema()),
+                        Some(kind) => widened(Expr::Column(column), kind, input.schema()),
                         None => Expr::Column(column),
                     };
                     match made {
@@ -181,20 +225,37 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
     }
 }
 
-/// A decimal as the float of this type that it is nearest to; anything else as it is.
-fn float(expr: Expr, kind: &DataType, schema: &DFSchema) -> Expr {
+/// Whether values of a type lose nothing that they have beside those of `kind` by becoming such.
+pub(super) fn is_widened(of: &DataType, kind: &DataType) -> bool {
+    match of {
+        DataType::Timestamp(..) => is_nanoseconds(kind) && !is_nanoseconds(of),
+        _ => kind.is_floating() && of.is_decimal(),
+    }
+}
+
+/// A decimal as the float of this type that it is nearest to, or a time in nanoseconds; anything else as it is.
+pub(super) fn widened(expr: Expr, kind: &DataType, schema: &DFSchema) -> Expr {
     match &expr {
-        Expr::Literal(value @ (ScalarValue::Decimal128(..) | ScalarValue::Decimal256(..)), _) => {
+        Expr::Literal(value @ (ScalarValue::Decimal128(..) | ScalarValue::Decimal256(..)), _)
+            if kind.is_floating() =>
+        {
             match literal(value, kind) {
                 Some(float) => Expr::Literal(float, None),
                 None => cast(expr, kind.clone()),
             }
         }
         Expr::Negative(inner) if matches!(inner.as_ref(), Expr::Literal(..)) => {
-            Expr::Negative(Box::new(float(inner.as_ref().clone(), kind, schema)))
+            Expr::Negative(Box::new(widened(inner.as_ref().clone(), kind, schema)))
         }
-        _ if expr.get_type(schema).is_ok_and(|it| it.is_decimal()) => cast(expr, kind.clone()),
-        _ => expr,
+        _ => match expr.get_type(schema) {
+            Ok(DataType::Timestamp(unit, zone))
+                if is_widened(&DataType::Timestamp(unit, zone.clone()), kind) =>
+            {
+                cast(expr, DataType::Timestamp(TimeUnit::Nanosecond, zone))
+            }
+            Ok(of) if is_widened(&of, kind) => cast(expr, kind.clone()),
+            _ => expr,
+        },
     }
 }
 

@@ -1,5 +1,5 @@
-//! INSERT as DataFusion plans it: with values where it says DEFAULT, and UUIDs where text stands for
-//! them, which DataFusion takes for bytes of another kind.
+//! INSERT as DataFusion plans it: with values where it says DEFAULT, UUIDs where text stands for them, which
+//! DataFusion takes for bytes of another kind, and rows of queries that are planned by themselves.
 
 use std::sync::Arc;
 
@@ -37,9 +37,7 @@ pub(crate) async fn plan(
     let uuids = uuids(schema);
     let Some(source) = &mut insert.source else { return session.plan(state, statement).await };
     let SetExpr::Values(values) = source.body.as_mut() else {
-        if !columns.iter().any(|it| uuids.contains(it)) {
-            return session.plan(state, statement).await;
-        }
+        // DataFusion would take rows of VALUES anywhere in the query for rows of the table.
         let nulls = vec!["NULL"; columns.len()].join(", ");
         let nulls = std::mem::replace(source, Box::new(parse(&format!("VALUES ({nulls})"))?));
         let rows = session.plan(state, query(*nulls)).await?;

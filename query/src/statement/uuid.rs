@@ -21,6 +21,8 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::sql::sqlparser::ast::BinaryOperator;
 
+use icefield_table::arrow::uuid;
+
 use crate::Error;
 
 const UUID: DataType = DataType::FixedSizeBinary(16);
@@ -73,11 +75,7 @@ impl ScalarUDFImpl for ToUuid {
 
 /// The bytes of a UUID written as text, with or without hyphens.
 fn parse(text: &str) -> Result<[u8; 16]> {
-    let hex = text.trim().replace('-', "");
-    match u128::from_str_radix(&hex, 16) {
-        Ok(value) if hex.len() == 32 => Ok(value.to_be_bytes()),
-        _ => Err(Error::invalid(format!("`{text}` is no UUID")).into()),
-    }
+    uuid(text).ok_or_else(|| Error::invalid(format!("`{text}` is no UUID")).into())
 }
 
 fn is_text(kind: &DataType) -> bool {
