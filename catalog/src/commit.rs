@@ -137,13 +137,24 @@ pub(crate) async fn stage(
     Ok(Some(Staged { base, next: LoadedTable { metadata_location, metadata } }))
 }
 
-/// After the swap: removes the metadata files that fell out of the log, if the table says so.
-/// Best effort; what stays behind is an orphan.
-pub(crate) async fn prune_metadata(storage: &Storage, staged: &[Staged]) {
-    for Staged { base, next } in staged.iter().filter(|it| it.moves()) {
-        for old in metadata::dropped_from_log(&base.metadata, &next.metadata) {
-            let _ = storage.delete(&old).await;
-        }
+/// After the swap: the metadata files that fell out of the log, if the table says that they are to go.
+/// Another table may stand on one of them: a copy that was registered.
+pub(crate) fn fallen_out(staged: &[Staged]) -> Vec<String> {
+    let moved = staged.iter().filter(|it| it.moves());
+    moved.flat_map(|it| metadata::dropped_from_log(&it.base.metadata, &it.next.metadata)).collect()
+}
+
+/// Whether two locations may be those of one metadata file, whose names are never used twice, however they are
+/// spelled.
+pub(crate) fn same_file(one: &str, other: &str) -> bool {
+    let name = |it: &str| it.rsplit('/').next().map(str::to_owned);
+    name(one) == name(other)
+}
+
+/// Removes metadata files. Best effort; what stays behind is an orphan.
+pub(crate) async fn remove(storage: &Storage, files: &[String]) {
+    for file in files {
+        let _ = storage.delete(file).await;
     }
 }
 

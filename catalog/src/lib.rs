@@ -88,6 +88,10 @@ pub trait Catalog: Debug + Send + Sync {
     /// The tables directly in a namespace, by name.
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>>;
 
+    /// Where the current metadata of a table lies, which may be unreadable; [`ErrorKind::TableNotFound`] if there
+    /// is no such table.
+    async fn metadata_location(&self, table: &TableIdent) -> Result<String>;
+
     /// The current state of a table; [`ErrorKind::TableNotFound`] if there is none.
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable>;
 

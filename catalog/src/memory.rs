@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use crate::commit::{check_distinct, prune_metadata, stage};
+use crate::commit::{check_distinct, fallen_out, remove, same_file, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
     Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
@@ -121,6 +121,10 @@ impl Catalog for MemoryCatalog {
         Ok(state.tables.keys().filter(|it| it.namespace() == namespace).cloned().collect())
     }
 
+    async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
+        Ok(self.state.lock().await.table(table)?.metadata_location)
+    }
+
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         self.state.lock().await.table(table)
     }
@@ -198,7 +202,11 @@ impl Catalog for MemoryCatalog {
                 state.tables.insert(change.table.clone(), next.next.clone());
             }
         }
-        prune_metadata(&self.storage, &staged).await;
+        let pointers: Vec<String> =
+            self.state.lock().await.tables.values().map(|it| it.metadata_location.clone()).collect();
+        let in_use = |old: &str| pointers.iter().any(|it| same_file(it, old));
+        let old: Vec<String> = fallen_out(&staged).into_iter().filter(|it| !in_use(it)).collect();
+        remove(&self.storage, &old).await;
         Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
     }
 

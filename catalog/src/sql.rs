@@ -25,7 +25,7 @@ use database::Database;
 use md5::{Digest, Md5};
 use sqlx::Row;
 
-use crate::commit::{Staged, check_distinct, prune_metadata, stage};
+use crate::commit::{Staged, check_distinct, fallen_out, remove, same_file, stage};
 use crate::memory::{no_namespace, no_table, table_exists};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
@@ -90,6 +90,27 @@ impl SqlCatalog {
                 .map_err(|e| self.database.failed("look up a table", e))?,
         };
         location.ok_or_else(|| no_table(table))
+    }
+
+    /// The pointers, of any catalog in the database, to metadata files of these names.
+    async fn pointers_to(&self, files: &[String]) -> Result<Vec<String>> {
+        let mut pointers = Vec::new();
+        for file in files {
+            let name = file.rsplit('/').next().unwrap_or_default();
+            let rows = sqlx::query(
+                "SELECT metadata_location FROM iceberg_tables WHERE metadata_location LIKE $1",
+            )
+            .bind(format!("%{name}"))
+            .fetch_all(&self.database.pool)
+            .await
+            .map_err(|e| self.database.failed("look for tables on a metadata file", e))?;
+            for row in rows {
+                let pointer = row.try_get::<Option<String>, _>(0);
+                let failed = |e| self.database.failed("look for tables on a metadata file", e);
+                pointers.extend(pointer.map_err(failed)?);
+            }
+        }
+        Ok(pointers)
     }
 
     fn remember(&self, table: &TableIdent, loaded: &LoadedTable) {
@@ -277,6 +298,10 @@ impl Catalog for SqlCatalog {
         Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
     }
 
+    async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
+        self.location(table).await
+    }
+
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         let location = self.location(table).await?;
         if let Some(loaded) = self.remembered(table, &location) {
@@ -373,7 +398,14 @@ impl Catalog for SqlCatalog {
         for (change, staged) in &ordered {
             self.remember(&change.table, &staged.next);
         }
-        prune_metadata(&self.storage, &staged).await;
+        let old = fallen_out(&staged);
+        if !old.is_empty() {
+            // What cannot be looked up stays.
+            let pointers = self.pointers_to(&old).await.unwrap_or_else(|_| old.clone());
+            let in_use = |old: &String| pointers.iter().any(|it| same_file(it, old));
+            let old: Vec<String> = old.into_iter().filter(|it| !in_use(it)).collect();
+            remove(&self.storage, &old).await;
+        }
         Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
     }
 

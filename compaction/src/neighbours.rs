@@ -10,15 +10,35 @@ use icefield_table::{Table, location};
 
 use crate::reachable::{self, Manifests};
 
-/// All other tables of the catalog, or why one of them cannot be read.
+/// Another table of the catalog.
+pub(crate) enum Neighbour {
+    Known(Box<Table>),
+    /// One whose metadata cannot be read.
+    Unread {
+        /// Where its metadata is to be.
+        pointer: String,
+        /// Whether there is nothing.
+        is_gone: bool,
+        why: Error,
+    },
+}
+
+impl Neighbour {
+    /// The table, or why it is not known.
+    pub(crate) fn known(self) -> Result<Table> {
+        match self {
+            Self::Known(table) => Ok(*table),
+            Self::Unread { why, .. } => Err(why),
+        }
+    }
+}
+
+/// All other tables of the catalog.
 ///
 /// # Errors
 ///
-/// A catalog that cannot be listed, or storage that cannot be reached.
-pub(crate) async fn all(
-    session: &Session,
-    table: &Table,
-) -> Result<Vec<std::result::Result<Table, Error>>> {
+/// A catalog that cannot be listed.
+pub(crate) async fn all(session: &Session, table: &Table) -> Result<Vec<Neighbour>> {
     let mut others = Vec::new();
     for name in session.table_names().await? {
         let Some((namespace, own)) = name.rsplit_once('.') else { continue };
@@ -27,15 +47,25 @@ pub(crate) async fn all(
         if Some(&ident) == table.ident() {
             continue;
         }
-        match session.tables().load(&ident).await {
-            Ok(other) => others.push(Ok(other)),
-            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => {}
-            Err(error) => {
-                let message = format!("`{name}` cannot be read, and may have files in common");
-                others.push(Err(Error::new(ErrorKind::Invalid, format!("{message}: {error}"))
-                    .with_hint("mend it, or drop it from the catalog")));
+        let missing = icefield_table::ErrorKind::TableNotFound;
+        let error = match session.tables().load(&ident).await {
+            Ok(other) => {
+                others.push(Neighbour::Known(Box::new(other)));
+                continue;
             }
-        }
+            Err(error) if error.kind() == missing => continue,
+            Err(error) => error,
+        };
+        let warehouse = session.tables().warehouse();
+        let pointer = match warehouse.catalog.metadata_location(&ident).await {
+            Err(error) if error.kind() == missing => continue,
+            pointer => pointer?,
+        };
+        let is_gone = matches!(warehouse.storage.size(&pointer).await, Ok(None));
+        let message = format!("`{name}` cannot be read, and may have files in common");
+        let why = Error::new(ErrorKind::Invalid, format!("{message}: {error}"))
+            .with_hint("mend it, or drop it from the catalog");
+        others.push(Neighbour::Unread { pointer, is_gone, why });
     }
     Ok(others)
 }
@@ -67,13 +97,30 @@ pub(crate) fn overlaps(table: &Table, folders: &[String]) -> bool {
 ///
 /// # Errors
 ///
-/// As for [`all`]. One whose metadata cannot be read is not among them, since it would keep all tables from
-/// being looked after.
+/// As for [`all`], and one that cannot be read and may be among them. Where there is no metadata any more, and
+/// was none in this table's folders, it is not: it would keep all tables from being looked after.
 pub(crate) async fn sharing(session: &Session, table: &Table) -> Result<Vec<Table>> {
     let own = folders(table);
     let uuid = table.metadata().uuid();
-    let others = all(session, table).await?.into_iter().filter_map(std::result::Result::ok);
-    Ok(others.filter(|it| it.metadata().uuid() == uuid || overlaps(it, &own)).collect())
+    let mut sharing = Vec::new();
+    for other in all(session, table).await? {
+        match other {
+            Neighbour::Known(it) if it.metadata().uuid() == uuid || overlaps(&it, &own) => {
+                sharing.push(*it);
+            }
+            Neighbour::Known(_) => {}
+            Neighbour::Unread { pointer, is_gone, why } => {
+                let pointer = reachable::normal(&pointer);
+                // A table's metadata lies in a folder of its own.
+                let folder = pointer.rsplitn(3, '/').nth(2).unwrap_or_default();
+                let lies_here = own.iter().any(|it| is_in(&pointer, it) || is_in(it, folder));
+                if lies_here || !is_gone {
+                    return Err(why);
+                }
+            }
+        }
+    }
+    Ok(sharing)
 }
 
 /// Tells all that a table's snapshots, and its metadata, lead to.

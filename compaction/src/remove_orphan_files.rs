@@ -297,7 +297,7 @@ async fn find_and_remove(session: &Session, table: &Table, request: &Request) ->
     if !sets.is_empty() {
         let mut others = Vec::new();
         for other in neighbours::all(session, &table).await? {
-            others.push(other?);
+            others.push(other.known()?);
         }
         let mut keeper = Keeper { request, sets: &mut sets, folders: &folders, may_mismatch: true };
         foreign(session, &table, &others, &loose, &mut keeper).await?;

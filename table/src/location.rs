@@ -24,12 +24,13 @@ pub fn data_file(
     number: usize,
 ) -> String {
     let folder = data_folder(metadata);
+    let partition = partition.split('/').map(short).collect::<Vec<_>>().join("/");
     let name = format!("{task:05}-{number:05}-{write}.parquet");
     let spread = metadata
         .properties()
         .get("write.object-storage.enabled")
         .is_some_and(|it| it.eq_ignore_ascii_case("true"));
-    match (spread, partition) {
+    match (spread, partition.as_str()) {
         (false, "") => format!("{folder}/{name}"),
         (false, partition) => format!("{folder}/{partition}/{name}"),
         (true, partition) => {
@@ -45,6 +46,31 @@ pub fn data_file(
 /// A new delete file's location, beside the data.
 pub fn delete_file(metadata: &TableMetadata, env: &Env, extension: &str) -> String {
     format!("{}/{}-deletes.{extension}", data_folder(metadata), env.uuid())
+}
+
+/// Bytes of a folder's name beyond which it is cut: file systems end at 255, and object stores at 1024 for all of
+/// a path.
+const FOLDER_BYTES: usize = 128;
+
+/// The name of a partition's folder; of a long one, how it begins and a hash of all of it. (The partition is told by
+/// the manifest, and its folder is for people.)
+fn short(folder: &str) -> String {
+    if folder.len() <= FOLDER_BYTES {
+        return folder.to_owned();
+    }
+    let mut end = FOLDER_BYTES - 17;
+    // No character is cut, nor one that is written `%2F`.
+    let is_cut = |end: usize| {
+        let before = folder.as_bytes().get(end.saturating_sub(2)..end).unwrap_or_default();
+        !folder.is_char_boundary(end) || before.contains(&b'%')
+    };
+    while is_cut(end) {
+        end -= 1;
+    }
+    let hash = folder.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    format!("{}~{hash:016x}", folder.get(..end).unwrap_or_default())
 }
 
 /// Folders from a hash of the path, so that object stores spread the load (trap T-88).
@@ -65,4 +91,24 @@ pub fn manifest(table: &TableMetadata, env: &Env) -> String {
 /// A new manifest list's location (trap T-01: a new one each attempt).
 pub fn manifest_list(table: &TableMetadata, env: &Env, snapshot_id: i64, attempt: u32) -> String {
     format!("{}/snap-{snapshot_id}-{attempt}-{}.avro", metadata::folder(table), env.uuid())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_folders_are_cut_and_told_apart() {
+        assert_eq!(short("s=apple"), "s=apple");
+        let (one, other) = (short(&"x".repeat(500)), short(&"x".repeat(501)));
+        assert!(one != other && one.len() == FOLDER_BYTES, "{one} {other}");
+        for begin in 0..4 {
+            let cut = short(&format!("{}{}", "x".repeat(begin), "%C3%BC".repeat(100)));
+            let kept = cut.split('~').next().unwrap();
+            let ends = kept.rfind('%').is_none_or(|it| it + 3 == kept.len());
+            assert!(ends && cut.len() <= FOLDER_BYTES, "{cut}");
+            let cut = short(&format!("{}{}", "x".repeat(begin), "ü".repeat(100)));
+            assert!(cut.len() <= FOLDER_BYTES, "{cut}");
+        }
+    }
 }

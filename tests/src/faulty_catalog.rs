@@ -225,6 +225,11 @@ impl Catalog for FaultyCatalog {
         self.inner.list_tables(namespace).await
     }
 
+    async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
+        self.strike.call()?;
+        self.inner.metadata_location(table).await
+    }
+
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         self.env.sleep(self.env.jitter(std::time::Duration::from_millis(5))).await;
         self.strike.call()?;

@@ -1,7 +1,7 @@
 //! Files into tables.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use serde_json::json;
 
@@ -442,6 +442,28 @@ fn compressed_bytes_are_known_without_a_name() {
     piped.stdin.take().unwrap().write_all(&data).unwrap();
     assert!(piped.wait().unwrap().success());
     assert_eq!(lake.value("SELECT count(*) FROM raw.f"), json!(4578));
+}
+
+#[test]
+fn files_are_compressed_in_any_way_and_whole() {
+    let lake = Lake::new();
+    let text: String = (0..5000).map(|it| format!("{it},name {it}\n")).collect();
+    let text = format!("id,name\n{text}");
+    let plain = lake.file("plain.csv", &text);
+    for kind in ["gzip", "zstd"] {
+        let packed =
+            lake.folder().join(format!("{kind}.csv.{}", if kind == "gzip" { "gz" } else { "zst" }));
+        let bytes = Command::new(kind).args(["-q", "-c", &plain]).output().unwrap().stdout;
+        std::fs::write(&packed, &bytes).unwrap();
+        let (path, table) = (packed.to_str().unwrap(), format!("raw.{kind}"));
+        lake.ok(&["ingest", path, "--into", &table]);
+        assert_eq!(lake.value(&format!("SELECT sum(id) FROM {table}")), json!(12_497_500));
+        // A file that was cut is told, and nothing of it is committed.
+        std::fs::write(&packed, &bytes[..bytes.len() / 2]).unwrap();
+        let error = lake.fails(&["ingest", path, "--into", &table], 1);
+        assert!(error.contains("cannot read") && error.contains(path), "{error}");
+        assert_eq!(lake.value(&format!("SELECT count(*) FROM {table}.snapshots")), json!(1));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod lake;
 mod memory;
 mod races;
 mod services;
+mod settings;
 mod sql;
 mod upkeep;
 mod upkeep_beside;

@@ -219,6 +219,16 @@ fn between_inputs(plan: LogicalPlan, schema: &DFSchema) -> Result<Transformed<Lo
                 Ok(Arc::new(LogicalPlan::Projection(Projection::try_new(columns, input)?)))
             });
             let inputs = inputs.collect::<Result<Vec<_>>>()?;
+            // It is not worked out again, and what is made of the inputs later begins with it.
+            let fields = schema.iter().zip(&mixed).map(|((table, field), mixed)| {
+                let field = match mixed {
+                    Some(kind) => Arc::new(field.as_ref().clone().with_data_type(kind.clone())),
+                    None => Arc::clone(field),
+                };
+                (table.cloned(), field)
+            });
+            let metadata = schema.metadata().clone();
+            let schema = Arc::new(DFSchema::new_with_metadata(fields.collect(), metadata)?);
             Ok(Transformed::yes(LogicalPlan::Union(Union { inputs, schema })))
         }
         other => Ok(Transformed::no(other)),
