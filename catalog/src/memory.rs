@@ -202,8 +202,14 @@ impl Catalog for MemoryCatalog {
                 state.tables.insert(change.table.clone(), next.next.clone());
             }
         }
-        let pointers: Vec<String> =
-            self.state.lock().await.tables.values().map(|it| it.metadata_location.clone()).collect();
+        let pointers: Vec<String> = self
+            .state
+            .lock()
+            .await
+            .tables
+            .values()
+            .map(|it| it.metadata_location.clone())
+            .collect();
         let in_use = |old: &str| pointers.iter().any(|it| same_file(it, old));
         let old: Vec<String> = fallen_out(&staged).into_iter().filter(|it| !in_use(it)).collect();
         remove(&self.storage, &old).await;

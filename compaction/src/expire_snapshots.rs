@@ -129,11 +129,12 @@ pub struct ToExpire {
 
 /// Refuses to touch files of a table that is not to be cleaned (trap T-65).
 pub(crate) fn refuse_kept(table: &Table) -> Result<()> {
-    let kept = table.metadata().properties().get("gc.enabled");
-    match kept.is_some_and(|it| it.eq_ignore_ascii_case("false")) {
-        false => Ok(()),
-        true => Err(invalid(format!(
-            "nothing of `{}` may be deleted: its property `gc.enabled` is false",
+    // As Java reads it, all but `true` is false.
+    let said = table.metadata().properties().get("gc.enabled");
+    match said.filter(|it| !it.eq_ignore_ascii_case("true")) {
+        None => Ok(()),
+        Some(said) => Err(invalid(format!(
+            "nothing of `{}` may be deleted: its property `gc.enabled` is {said}",
             table.name()
         ))
         .with_hint("files may be shared with another table; if they are not, set it to true")),
@@ -146,17 +147,21 @@ pub(crate) fn refuse_kept(table: &Table) -> Result<()> {
 ///
 /// A snapshot that is named and is not there, or that a branch or tag stands on.
 pub fn to_expire(metadata: &TableMetadata, request: &Request, now_ms: i64) -> Result<ToExpire> {
-    let number = |name: &str| metadata.properties().get(name).and_then(|it| it.parse::<i64>().ok());
-    let max_age = number("history.expire.max-snapshot-age-ms").unwrap_or(MAX_AGE_MS);
+    let number = |name: &str| match metadata.properties().get(name).map(|it| it.parse::<i64>()) {
+        None => Ok(None),
+        Some(Ok(number)) => Ok(Some(number)),
+        Some(Err(_)) => Err(invalid(format!("property `{name}` is no whole number"))),
+    };
+    let max_age = number("history.expire.max-snapshot-age-ms")?.unwrap_or(MAX_AGE_MS);
     let max_age = request.max_age_ms.unwrap_or(max_age);
     let only_named = !request.snapshot_ids.is_empty() && request.older_than_ms.is_none();
     let older_than = match only_named {
         true => i64::MIN,
         false => request.older_than_ms.unwrap_or(now_ms.saturating_sub(max_age)),
     };
-    let least = number("history.expire.min-snapshots-to-keep").unwrap_or(1).max(1);
+    let least = number("history.expire.min-snapshots-to-keep")?.unwrap_or(1).max(1);
     let least = request.retain_last.unwrap_or(usize::try_from(least).unwrap_or(usize::MAX));
-    let ref_age = number("history.expire.max-ref-age-ms");
+    let ref_age = number("history.expire.max-ref-age-ms")?;
 
     let mut gone = ToExpire::default();
     let mut kept: HashSet<i64> = HashSet::new();

@@ -46,9 +46,12 @@ use icefield_table::{At, Table, snapshot};
 use crate::defaults;
 use crate::insert::StatementContext;
 use crate::plan::{is_full_hash_join, physical_plan, rows_of, spilling};
+use crate::provider::OneVersion;
 use crate::provider::table::IcebergTable;
 use crate::scan::Chosen;
 use crate::session::{Answer, Done, Session};
+use roaring::RoaringTreemap;
+
 use crate::{Error, ErrorKind, Result};
 pub(crate) use copy::copied;
 pub(crate) use merge::stars;
@@ -158,6 +161,8 @@ struct Work<'a> {
     rewritten: Rewritten,
     /// Names under which tables are registered for this statement.
     prepared: Vec<String>,
+    /// All its queries read one version of each table.
+    _one_version: OneVersion<'a>,
 }
 
 impl<'a> Work<'a> {
@@ -167,6 +172,7 @@ impl<'a> Work<'a> {
         text: &str,
         overwritten: Option<&ast::Expr>,
     ) -> Result<Self> {
+        let one_version = session.lake.one_version();
         statement::refuse_deleted(statement)?;
         let target = statement::target(statement)?;
         let table = session.table(&target.name).await?;
@@ -202,7 +208,17 @@ impl<'a> Work<'a> {
         let rewritten = rewriter.rewrite(statement, overwritten)?;
         let said = Arc::new(session.context_of(text));
         let state = session.state_with(&said, text).await?;
-        Ok(Self { session, said, state, table, version, rewritten, prepared: vec![name] })
+        let prepared = vec![name];
+        Ok(Self {
+            session,
+            said,
+            state,
+            table,
+            version,
+            rewritten,
+            prepared,
+            _one_version: one_version,
+        })
     }
 
     /// Forgets the tables registered for this statement.
@@ -247,7 +263,8 @@ impl<'a> Work<'a> {
             counts.deleted += self.overwrite_partitions(&tasks, &mut change, &mut outcome).await?;
         }
         self.delete_rows(&tasks, &mut outcome, &mut change).await?;
-        let check = self.check(&change)?;
+        let mut check = self.check(&change)?;
+        check.matched = self.rows_of_files(&tasks, std::mem::take(&mut outcome.kept))?;
         change.checks.push(check);
         self.commit(change, counts).await
     }
@@ -272,13 +289,23 @@ impl<'a> Work<'a> {
             change.files.extend(self.copy(deleted).await?);
             return Ok(());
         }
-        for (path, positions) in deleted {
+        change.deleted.extend(self.rows_of_files(tasks, deleted)?);
+        Ok(())
+    }
+
+    /// Rows at positions of files.
+    fn rows_of_files(
+        &self,
+        tasks: &HashMap<String, ScanTask>,
+        found: HashMap<String, RoaringTreemap>,
+    ) -> Result<Vec<DeletedRows>> {
+        let mut rows = Vec::with_capacity(found.len());
+        for (path, positions) in found {
             let Some(task) = tasks.get(&path) else { continue };
             let file = data_file(&self.table, task)?;
-            let sequence_number = task.sequence_number();
-            change.deleted.push(DeletedRows { file, sequence_number, positions });
+            rows.push(DeletedRows { file, sequence_number: task.sequence_number(), positions });
         }
-        Ok(())
+        Ok(rows)
     }
 
     /// The data files of the version, by path.
@@ -489,6 +516,7 @@ impl<'a> Work<'a> {
             reads: reads.map(Arc::from),
             // What a dynamic overwrite replaces is its partitions, and what it reads of its table otherwise is
             // looked at as a whole.
+            matched: Vec::new(),
             no_new_rows: serializable && kind != Kind::OverwritePartitions,
             unchanged: serializable && (self.rewritten.reads_itself || is_joined),
             partitions,

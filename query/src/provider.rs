@@ -25,6 +25,15 @@ use crate::{Error, Result};
 /// The namespace of tables registered for one statement.
 pub(crate) const PREPARED: &str = "$prepared";
 
+/// Ends what [`Lake::one_version`] began.
+pub(crate) struct OneVersion<'a>(&'a Lake);
+
+impl Drop for OneVersion<'_> {
+    fn drop(&mut self) {
+        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
 /// What all providers of a session share.
 #[derive(Debug)]
 pub(crate) struct Lake {
@@ -36,6 +45,8 @@ pub(crate) struct Lake {
     current: Mutex<String>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
+    /// Tables that the statement at work has seen.
+    seen: Mutex<Option<HashMap<TableIdent, Table>>>,
     prepared: Mutex<HashMap<String, Arc<dyn TableProvider>>>,
     prepared_count: AtomicU64,
     statements: AtomicU64,
@@ -52,6 +63,7 @@ impl Lake {
             notes: Arc::default(),
             current: Mutex::new(SEARCH.to_owned()),
             transaction: Mutex::default(),
+            seen: Mutex::default(),
             prepared: Mutex::default(),
             prepared_count: AtomicU64::new(0),
         }
@@ -121,7 +133,7 @@ impl Lake {
         if let Some(table) = self.draft(&ident) {
             return Ok(Some(table));
         }
-        match self.tables.load(&ident).await {
+        match self.as_seen(&ident).await {
             Ok(table) => return Ok(Some(table)),
             Err(error)
                 if matches!(
@@ -138,10 +150,29 @@ impl Lake {
                 if let Some(table) = self.draft(&ident) {
                     return Ok(Some(table));
                 }
-                Ok(Some(self.tables.load(&ident).await?))
+                Ok(Some(self.as_seen(&ident).await?))
             }
             _ => Ok(None),
         }
+    }
+
+    /// Until the guard is dropped, every table is as it was when it was first looked up. A statement that is planned
+    /// in several queries reads one version of each.
+    pub(crate) fn one_version(&self) -> OneVersion<'_> {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+        OneVersion(self)
+    }
+
+    async fn as_seen(&self, ident: &TableIdent) -> icefield_catalog::Result<Table> {
+        let seen = || self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(table) = seen().as_ref().and_then(|it| it.get(ident)) {
+            return Ok(table.clone());
+        }
+        let table = self.tables.load(ident).await?;
+        if let Some(seen) = seen().as_mut() {
+            seen.insert(ident.clone(), table.clone());
+        }
+        Ok(table)
     }
 
     /// The names of the tables in a namespace; none if there is no such namespace.

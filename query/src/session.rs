@@ -382,7 +382,10 @@ impl Session {
         }
         let said = Arc::new(self.context_of(text));
         let state = self.state_with(&said, text).await?;
-        let plan = statement::insert::plan(self, &state, statement).await?;
+        let plan = {
+            let _one_version = self.lake.one_version();
+            statement::insert::plan(self, &state, statement).await?
+        };
         datafusion::execution::context::SQLOptions::new()
             .with_allow_ddl(false)
             .with_allow_statements(false)

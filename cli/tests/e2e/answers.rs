@@ -366,9 +366,18 @@ fn clauses_of_a_merge_change_only_what_they_name() {
 #[test]
 fn properties_that_make_no_sense_are_refused() {
     let lake = Lake::new();
-    let sql = "CREATE TABLE raw.t (id INT) TBLPROPERTIES ('write.delete.mode' = 'foo')";
-    let error = lake.fails(&["sql", "-c", sql], 1);
-    assert!(error.contains("it is copy-on-write or merge-on-read"), "{error}");
+    for (key, value, wanted) in [
+        ("write.delete.mode", "foo", "it is copy-on-write or merge-on-read"),
+        ("gc.enabled", "no", "it is true or false"),
+        ("history.expire.max-ref-age-ms", "5 days", "it is a whole number, without a unit"),
+        ("write.parquet.compression-codec", "zip", "it is zstd or snappy"),
+        ("write.parquet.compression-level", "high", "1 to 22 for zstd"),
+    ] {
+        let sql = format!("CREATE TABLE raw.t (id INT) TBLPROPERTIES ('{key}' = '{value}')");
+        let error = lake.fails(&["sql", "-c", &sql], 1);
+        let told = format!("property `{key}` cannot be `{value}`");
+        assert!(error.contains(&told) && error.contains(wanted), "{error}");
+    }
 }
 
 #[test]

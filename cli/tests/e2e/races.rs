@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::lake::Lake;
 
@@ -418,4 +418,35 @@ fn the_checker_tells_anomalies() {
     // Acknowledged, and not there.
     let gone = [operation(1, &[(0, 0)], &[])];
     assert!(is_found(vec![vec![start.clone()], vec![start]], gone.to_vec()));
+}
+
+/// A statement that is planned in two queries reads one version of another table.
+#[test]
+fn a_change_reads_its_source_once() {
+    const TIMES: usize = 40;
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.s AS SELECT CAST(5 AS INT) AS id");
+    lake.exec("CREATE TABLE raw.merged AS SELECT CAST(5 AS INT) AS id, true AS flag");
+    lake.exec(
+        "CREATE TABLE raw.counted (id INT, n INT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')",
+    );
+    lake.exec("INSERT INTO raw.counted VALUES (5, 0)");
+    lake.exec("INSERT INTO raw.counted VALUES (6, 0)");
+    let toggles = "UPDATE raw.s SET id = 11 - id;\n".repeat(TIMES * 3);
+    let changes = "MERGE INTO raw.merged t USING raw.s s ON t.id = s.id \
+                   WHEN NOT MATCHED THEN INSERT (id, flag) VALUES (s.id, true) \
+                   WHEN NOT MATCHED BY SOURCE AND t.flag THEN DELETE;\n\
+                   SELECT count(*) AS n FROM raw.merged;\n\
+                   UPDATE raw.counted SET n = n + 1 WHERE id IN (SELECT id FROM raw.s);\n"
+        .repeat(TIMES);
+    let toggles = lake.file("toggles.sql", &toggles);
+    let changes = lake.file("changes.sql", &changes);
+    let mut other = lake.command(&["sql", "-f", &toggles]);
+    let mut other = other.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let said = lake.ok(&["sql", "--format", "ndjson", "-f", &changes]);
+    other.kill().unwrap();
+    other.wait().unwrap();
+    let counts: Vec<&str> = said.lines().filter(|it| it.starts_with("{\"n\"")).collect();
+    assert_eq!(counts, vec!["{\"n\": 1}"; TIMES]);
+    assert_eq!(lake.value("SELECT sum(n) FROM raw.counted"), json!(TIMES));
 }

@@ -306,10 +306,6 @@ fn results_are_written_as_asked_for() {
     assert_eq!(out("table"), " n |  s\n---+------\n 1 | a,\"b\n 2 |\n(2 rows)\n");
     let file = lake.file("q.sql", "SELECT 1; -- one\nSELECT nope;\nSELECT 3;");
     let output = lake.run(&["sql", "--format", "csv", "-f", &file]);
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        "1\n1\n",
-        "stops at the first error"
-    );
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n1\n", "stops at the first error");
     assert_eq!(output.status.code(), Some(1));
 }

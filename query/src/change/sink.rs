@@ -64,6 +64,8 @@ pub(crate) const LEADING: usize = 5;
 pub(crate) struct Outcome {
     /// Rows to delete, by data file.
     pub(crate) deleted: HashMap<String, RoaringTreemap>,
+    /// Rows that were matched and left as they are, by data file.
+    pub(crate) kept: HashMap<String, RoaringTreemap>,
     /// Rows that were matched, by data file; only if a row may be matched once.
     seen: HashMap<String, RoaringTreemap>,
     /// Files of new rows.
@@ -87,6 +89,9 @@ impl Outcome {
         }
         for (file, positions) in other.deleted {
             *self.deleted.entry(file).or_default() |= positions;
+        }
+        for (file, positions) in other.kept {
+            *self.kept.entry(file).or_default() |= positions;
         }
         self.twice = self.twice.take().or(other.twice);
         self.files.extend(other.files);
@@ -342,7 +347,8 @@ impl<'a> Worker<'a> {
     }
 
     fn memory_bytes(&self) -> usize {
-        let bitmaps = self.outcome.deleted.values().chain(self.outcome.seen.values());
+        let Outcome { deleted, kept, seen, .. } = &self.outcome;
+        let bitmaps = deleted.values().chain(kept.values()).chain(seen.values());
         let bitmaps: u64 = bitmaps.map(|it| it.len() * 2).sum();
         let bitmaps = usize::try_from(bitmaps).unwrap_or(usize::MAX);
         self.writer.as_ref().map_or(0, TableWriter::memory_bytes).saturating_add(bitmaps)
@@ -409,6 +415,9 @@ impl<'a> Worker<'a> {
                         self.outcome.twice = Some((file.to_owned(), position.cast_signed()));
                     }
                 }
+            }
+            if !run.kept.is_empty() {
+                self.outcome.kept.entry(file.to_owned()).or_default().extend(run.kept);
             }
             if !run.deleted.is_empty() {
                 self.outcome.deleted.entry(file.to_owned()).or_default().extend(run.deleted);

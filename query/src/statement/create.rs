@@ -187,6 +187,20 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
         | "write.update.isolation-level"
         | "write.merge.isolation-level" => &["serializable", "snapshot"],
         "write.format.default" => &["parquet"],
+        "gc.enabled"
+        | "write.metadata.delete-after-commit.enabled"
+        | "write.object-storage.enabled"
+        | "commit.manifest-merge.enabled" => &["true", "false"],
+        "write.parquet.compression-codec" => {
+            &["zstd", "snappy", "gzip", "lz4", "brotli", "uncompressed", "lz4_raw", "none"]
+        }
+        "write.parquet.compression-level" => {
+            return match value.parse::<i32>() {
+                Ok(_) => Ok(()),
+                Err(_) => Err(Error::invalid(format!("property `{key}` cannot be `{value}`"))
+                    .with_hint("it is a whole number: 1 to 22 for zstd, 1 to 9 for gzip")),
+            };
+        }
         "write.target-file-size-bytes"
         | "write.parquet.row-group-size-bytes"
         | "write.parquet.page-size-bytes"
@@ -196,6 +210,7 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
         | "commit.retry.num-retries"
         | "write.metadata.previous-versions-max"
         | "history.expire.max-snapshot-age-ms"
+        | "history.expire.max-ref-age-ms"
         | "history.expire.min-snapshots-to-keep" => {
             return match value.parse::<u64>() {
                 Ok(_) => Ok(()),
@@ -205,7 +220,8 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
         }
         _ => return Ok(()),
     };
-    match values.contains(&value) {
+    let is_exact = key.ends_with(".mode") || key.ends_with(".isolation-level");
+    match values.iter().any(|it| *it == value || !is_exact && it.eq_ignore_ascii_case(value)) {
         true => Ok(()),
         false => Err(Error::invalid(format!("property `{key}` cannot be `{value}`"))
             .with_hint(format!("it is {}", values.join(" or ")))),

@@ -8,6 +8,7 @@
 //! | removed a data file that we remove, or delete rows of | always |
 //! | deleted rows of a data file that we remove | always, unless the rows stayed the same (`replace`); equality deletes reach what a rewrite put in its place (trap T-24), and do not conflict |
 //! | deleted a row that we delete | always: who comes second has to look again |
+//! | deleted a row that we matched and left, or removed its file | always ([`Check::matched`]): without it, a MERGE might have inserted one |
 //! | added files to a partition that we replace | always ([`Check::partitions`]) |
 //! | added rows that we might have read | if rows read have to be all there were ([`Check::no_new_rows`]) |
 //! | anything but `replace` | if we read the table as a whole ([`Check::unchanged`]) |
@@ -26,11 +27,11 @@ use icefield_catalog::spec::{
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
-use super::Change;
+use super::{Change, DeletedRows};
 use crate::deletes::{one_path, positions_of};
-use crate::manifest::ManifestEntry;
 use crate::manifest::columns::Files;
 use crate::manifest::read::Manifest;
+use crate::manifest::{DataFile, ManifestEntry};
 use crate::scan::Sieve;
 use crate::scan::deletes::PartitionKey;
 use crate::table::Table;
@@ -47,6 +48,8 @@ pub struct Check {
     pub no_new_rows: bool,
     /// Partitions that are replaced as a whole, by spec and values: no file may have come into them.
     pub partitions: Option<HashSet<PartitionKey>>,
+    /// Rows that were found and left as they are, and that have to be there still.
+    pub matched: Vec<DeletedRows>,
     /// Whether no row at all may have changed since.
     pub unchanged: bool,
     /// The format version that new files were written for: rows of version 3 carry their ids along,
@@ -106,6 +109,7 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
         };
         unchanged(table, check, since)?;
         files_stand(table, change, since)?;
+        matched_stand(table, check, since).await?;
         rows_stand(table, change, since).await?;
         no_new_rows(table, check, since)?;
     }
@@ -116,12 +120,15 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
 async fn since(table: &Table, from: Option<i64>) -> Result<Since> {
     let metadata = table.metadata();
     let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
-    let reaches = from.is_none() || line.iter().any(|it| Some(it.snapshot_id()) == from);
+    let reaches = match from {
+        Some(id) => line.iter().any(|it| it.snapshot_id() == id),
+        // What came first may have expired.
+        None => line.last().is_none_or(|it| it.parent_snapshot_id().is_none()),
+    };
     if !reaches {
+        let from = from.map_or_else(|| "the empty table".to_owned(), |it| format!("snapshot {it}"));
         return Err(conflict(format!(
-            "snapshot {} of `{}`, which this change was worked out from, is no longer behind its \
-             head",
-            from.unwrap_or_default(),
+            "{from} of `{}`, which this change was worked out from, is no longer behind its head",
             table.name()
         )));
     }
@@ -196,20 +203,67 @@ fn files_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
     Ok(())
 }
 
+/// Rows that were found and left are there still.
+async fn matched_stand(table: &Table, check: &Check, since: &Since) -> Result<()> {
+    if check.matched.is_empty() {
+        return Ok(());
+    }
+    let changes = since.snapshots.iter().filter(|it| !is_rewrite(it));
+    // Appends leave what is there.
+    let mut changes = changes.filter(|it| it.summary().operation != Operation::Append);
+    let change = changes.next();
+    let told = |by: &SnapshotRef, path: &str| {
+        conflict(format!(
+            "snapshot {} ({}) changed rows of data file `{path}` of `{}` that this change has matched",
+            by.snapshot_id(),
+            by.summary().operation.as_str(),
+            table.name()
+        ))
+    };
+    for rows in &check.matched {
+        let path = &rows.file.path;
+        match since.removed.get(path) {
+            // A rewrite has the rows elsewhere, where they are not looked for if others may have changed them.
+            Some(by) if is_rewrite(by) => {
+                if let Some(by) = change {
+                    return Err(told(by, path));
+                }
+            }
+            Some(by) => return Err(told(by, path)),
+            None => {}
+        }
+        for (by, entry) in since.deletes.iter().filter(|(by, _)| !is_rewrite(by)) {
+            if !reaches(table, entry, &rows.file)? {
+                continue;
+            }
+            let is_equality = entry.file.content == DataContentType::EqualityDeletes;
+            let entries = std::slice::from_ref(entry);
+            if is_equality
+                || !positions_of(table, path, entries).await?.is_disjoint(&rows.positions)
+            {
+                return Err(told(by, path));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a delete file may delete rows of a data file.
+fn reaches(table: &Table, entry: &ManifestEntry, file: &DataFile) -> Result<bool> {
+    if let Some(path) = one_path(entry) {
+        return Ok(path == file.path);
+    }
+    // A spec whose fields are all void partitions nothing (trap T-32).
+    let spec = partition::spec(table.metadata(), entry.file.spec_id)?;
+    let is_global = entry.file.content == DataContentType::EqualityDeletes
+        && spec.fields().iter().all(|it| it.transform == Transform::Void);
+    let same = entry.file.spec_id == file.spec_id && entry.file.partition == file.partition;
+    Ok(is_global || same)
+}
+
 /// Nobody deleted rows that the change carries over or replaces.
 async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()> {
     for (by, entry) in since.deletes.iter().filter(|(by, _)| !is_rewrite(by)) {
-        // A spec whose fields are all void partitions nothing (trap T-32).
-        let spec = partition::spec(table.metadata(), entry.file.spec_id)?;
-        let is_global = entry.file.content == DataContentType::EqualityDeletes
-            && spec.fields().iter().all(|it| it.transform == Transform::Void);
-        let reaches = |file: &crate::manifest::DataFile| match one_path(entry) {
-            Some(path) => path == file.path,
-            None => {
-                let same = entry.file.spec_id == file.spec_id;
-                is_global || (same && entry.file.partition == file.partition)
-            }
-        };
         let name = table.name();
         let told = |path: &str| {
             conflict(format!(
@@ -219,18 +273,22 @@ async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()>
             ))
         };
         let is_equality = entry.file.content == DataContentType::EqualityDeletes;
-        let goes_on = |file: &crate::manifest::DataFile| {
+        let goes_on = |file: &DataFile| {
             // One that was turned into positions since says nothing any more.
             let identity = (entry.file.path.clone(), entry.file.content_offset);
             is_equality
                 && !since.removed_deletes.contains(&identity)
                 && reaches_on(change, entry.sequence_number, file)
         };
-        let removed = &change.removed;
-        if let Some(file) = removed.iter().find(|it| reaches(it) && !goes_on(it)) {
-            return Err(told(&file.path));
+        for file in &change.removed {
+            if reaches(table, entry, file)? && !goes_on(file) {
+                return Err(told(&file.path));
+            }
         }
-        for rows in change.deleted.iter().filter(|it| reaches(&it.file)) {
+        for rows in &change.deleted {
+            if !reaches(table, entry, &rows.file)? {
+                continue;
+            }
             if is_equality {
                 return Err(told(&rows.file.path));
             }
@@ -245,7 +303,7 @@ async fn rows_stand(table: &Table, change: &Change, since: &Since) -> Result<()>
 
 /// Whether an equality delete that reaches `file` also reaches the files that a rewrite puts in its
 /// place: they count as older than it, and are of the same spec (and so of the same partition).
-fn reaches_on(change: &Change, number: Option<i64>, file: &crate::manifest::DataFile) -> bool {
+fn reaches_on(change: &Change, number: Option<i64>, file: &DataFile) -> bool {
     let is_older = change.sequence_number.zip(number).is_some_and(|(ours, theirs)| ours < theirs);
     is_older && change.files.iter().all(|it| it.spec_id == file.spec_id)
 }

@@ -69,6 +69,16 @@ impl Lake {
         self.meanwhile(async move { drop(other.run(sql).await.unwrap()) });
     }
 
+    /// Statements of another process, likewise.
+    fn meanwhile_run_all(&self, statements: Vec<String>) {
+        let other = self.other();
+        self.meanwhile(async move {
+            for sql in statements {
+                drop(other.run(&sql).await.unwrap());
+            }
+        });
+    }
+
     fn is_over(&self) -> bool {
         self.meanwhile.has_passed()
     }

@@ -11,8 +11,12 @@ use roaring::RoaringTreemap;
 use super::{Lake, live_deletes};
 
 /// How rows are changed: by copying files, and by deletes of either kind.
-const MODES: [(&str, &str); 3] =
-    [("2", "copy-on-write"), ("2", "merge-on-read"), ("3", "merge-on-read")];
+const MODES: [(&str, &str); 4] = [
+    ("2", "copy-on-write"),
+    ("2", "merge-on-read"),
+    ("3", "copy-on-write"),
+    ("3", "merge-on-read"),
+];
 
 async fn of_mode((version, mode): (&str, &str)) -> Lake {
     let create = format!(
@@ -69,6 +73,65 @@ async fn t45_rows_that_come_meanwhile_count_unless_snapshot_isolation_is_asked_f
         lake.run("DELETE FROM raw.t WHERE id > 2").await;
         let found = lake.rows("SELECT * FROM raw.t WHERE id > 2").await;
         assert_eq!(found, left, "{isolation}");
+    }
+}
+
+#[tokio::test]
+async fn t45_the_isolation_of_updates_and_merges_is_their_own() {
+    for mode in MODES {
+        for (isolation, updated, merged) in [
+            ("serializable", "3,x; 4,x; 9,x", "9,m"),
+            ("snapshot", "3,x; 4,x; 9,theirs", "9,m; 9,theirs"),
+        ] {
+            for kind in ["update", "merge"] {
+                let lake = of_mode(mode).await;
+                lake.run(&format!(
+                    "ALTER TABLE raw.t SET TBLPROPERTIES ('write.{kind}.isolation-level' = '{isolation}')"
+                ))
+                .await;
+                lake.meanwhile("INSERT INTO raw.t VALUES (9, 'theirs')");
+                let (ours, rows, wanted) = match kind {
+                    "update" => ("UPDATE raw.t SET v = 'x' WHERE id > 2", "id > 2", updated),
+                    _ => (
+                        "MERGE INTO raw.t USING (SELECT 9 AS id, 'm' AS v) s ON t.id = s.id \
+                         WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
+                        "id = 9",
+                        merged,
+                    ),
+                };
+                lake.run(ours).await;
+                let found = lake
+                    .rows(&format!("SELECT id, v FROM raw.t WHERE {rows} ORDER BY id, v"))
+                    .await;
+                assert_eq!(found, wanted, "{mode:?} {kind} {isolation}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn t45_a_merge_is_checked_against_rows_that_it_matched_and_left() {
+    let insert = "MERGE INTO raw.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
+                  WHEN NOT MATCHED THEN INSERT *";
+    let conditional = "MERGE INTO raw.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
+                       WHEN MATCHED AND t.v = 'z' THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
+    for mode in MODES {
+        for ours in [insert, conditional] {
+            for (theirs, wanted) in [
+                // The row that stood in the way of an insert is gone, by position or with its file.
+                ("DELETE FROM raw.t WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 9,m"),
+                ("DELETE FROM raw.t WHERE id < 10", "1,m; 9,m"),
+                ("UPDATE raw.t SET id = 7 WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 7,a; 9,m"),
+                // One that did not.
+                ("DELETE FROM raw.t WHERE id = 2", "1,a; 3,c; 4,d; 9,m"),
+            ] {
+                let lake = of_mode(mode).await;
+                lake.meanwhile(theirs);
+                lake.run(ours).await;
+                let found = lake.rows("SELECT id, v FROM raw.t ORDER BY id").await;
+                assert_eq!(found, wanted, "{mode:?} {theirs}: {ours}");
+            }
+        }
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use iceberg::spec::StatisticsFile;
-use icefield_catalog::spec::{SnapshotReference, SnapshotRetention, TableUpdate};
-use icefield_catalog::{Commit, CommitOutcome, Env, TableChange};
+use icefield_catalog::spec::{SnapshotReference, SnapshotRetention, TableIdent, TableUpdate};
+use icefield_catalog::{Commit, CommitOutcome, Env, TableChange, Warehouse};
 use icefield_compaction::expire_snapshots::{Request, ToExpire, to_expire};
-use icefield_table::Table;
+use icefield_query::Session;
+use icefield_table::{Table, Tables};
 use icefield_tests::{raw_t, reachable};
 
-use super::{LATER_MS, Lake, MERGE_ON_READ, five_files};
+use super::{LATER_MS, Lake, MERGE_ON_READ, five_files, query, run, session, shown};
 
 async fn snapshots(lake: &Lake) -> BTreeSet<i64> {
     lake.table().await.metadata().snapshots().map(|it| it.snapshot_id()).collect()
@@ -164,6 +165,78 @@ async fn t64_files_that_a_copy_of_the_table_leads_to_stay() {
     assert_eq!(snapshots(&lake).await.len(), 1);
     assert_eq!(lake.ids("raw.restored").await, [1, 2, 3, 4, 5]);
     assert_eq!(lake.ids("raw.t").await, [1, 2, 3, 4, 5]);
+}
+
+/// A session of a new process on a warehouse in a folder.
+async fn opened(root: &str) -> Session {
+    session(&Tables::new(Warehouse::open(root, None).await.unwrap()))
+}
+
+/// Three snapshots of `raw.t`, of which files have been rewritten, and `raw.restored`, registered at one in between;
+/// its metadata file.
+async fn with_a_copy(root: &str, properties: &str) -> String {
+    let session = opened(root).await;
+    run(&session, &format!("CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ({properties})")).await;
+    for id in 1..=3 {
+        run(&session, &format!("INSERT INTO raw.t VALUES ({id})")).await;
+    }
+    let copy = TableIdent::from_strs(["raw", "restored"]).unwrap();
+    let location = session.table("raw.t").await.unwrap().loaded().metadata_location.clone();
+    session.tables().warehouse().catalog.register_table(&copy, &location).await.unwrap();
+    let rewrite = "CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))";
+    query(&session, rewrite).await;
+    location
+}
+
+#[tokio::test]
+async fn t64_what_a_copy_that_cannot_be_read_may_lead_to_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    let location = with_a_copy(root, "'format-version' = '2'").await;
+    let file = location.strip_prefix("file://").unwrap_or(&location).to_owned();
+    let whole = std::fs::read(&file).unwrap();
+    let refused = async || match opened(root).await.run(&expire("")).await {
+        Err(error) => error.to_string(),
+        Ok(_) => panic!("files of a copy were removed"),
+    };
+    std::fs::remove_file(&file).unwrap();
+    assert!(
+        refused().await.contains("`raw.restored` cannot be read, and may have files in common")
+    );
+    std::fs::write(&file, b"{").unwrap();
+    assert!(refused().await.contains("`raw.restored` cannot be read"));
+    std::fs::write(&file, whole).unwrap();
+    query(&opened(root).await, &expire("")).await;
+    let left = shown(&opened(root).await, "SELECT count(*) AS n FROM raw.restored").await;
+    assert!(left.contains("| 3 |"), "{left}");
+    // A table that lies elsewhere and is gone keeps no other from being looked after.
+    let session = opened(root).await;
+    run(&session, "CREATE TABLE raw.u (id BIGINT)").await;
+    std::fs::remove_dir_all(folder.path().join("raw/u")).unwrap();
+    run(&session, "INSERT INTO raw.t VALUES (4)").await;
+    query(&opened(root).await, &expire("")).await;
+}
+
+#[tokio::test]
+async fn metadata_that_another_table_stands_on_is_not_pruned() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_str().unwrap();
+    let location = with_a_copy(
+        root,
+        "'write.metadata.delete-after-commit.enabled' = 'true', \
+         'write.metadata.previous-versions-max' = '1'",
+    )
+    .await;
+    let session = opened(root).await;
+    for id in 10..14 {
+        run(&session, &format!("INSERT INTO raw.t VALUES ({id})")).await;
+    }
+    let left = shown(&opened(root).await, "SELECT count(*) AS n FROM raw.restored").await;
+    assert!(left.contains("| 3 |"), "{left}");
+    let is_metadata = |it: &std::path::Path| it.to_string_lossy().ends_with(".metadata.json");
+    let files = std::fs::read_dir(folder.path().join("raw/t/metadata")).unwrap();
+    let files = files.filter(|it| is_metadata(&it.as_ref().unwrap().path())).count();
+    assert_eq!(files, 3, "the current one, one before, and {location}");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use icefield_catalog::JournalEntry;
 use icefield_catalog::journal::SCANS;
 use serde_json::json;
 
-use super::{Lake, five_files};
+use super::{LATER_MS, Lake, five_files};
 
 fn rewrite(arguments: &str) -> String {
     format!("CALL system.rewrite_data_files('raw.t'{arguments})")
@@ -107,4 +107,45 @@ async fn a_table_that_queries_filter_by_a_column_is_sorted_by_it() {
     };
     warehouse.catalog.record(&[scans]).await.unwrap();
     assert!(due().await.is_some_and(|it| it >= 1.0));
+}
+
+const INSERTS: &str = "MERGE INTO raw.t USING (VALUES (1), (9)) s(id) ON t.id = s.id \
+                       WHEN NOT MATCHED THEN INSERT *";
+const REWRITE: &str =
+    "CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))";
+
+#[tokio::test]
+async fn a_merge_finds_rows_that_it_matched_where_a_rewrite_has_put_them() {
+    for version in [2, 3] {
+        let create = format!(
+            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+             'write.delete.mode' = 'merge-on-read')"
+        );
+        let new = async || Lake::new(&[&create, "INSERT INTO raw.t VALUES (1), (2)"]).await;
+        let lake = new().await;
+        lake.meanwhile_run(REWRITE);
+        lake.run(INSERTS).await;
+        assert!(lake.is_over());
+        assert_eq!(lake.ids("raw.t").await, [1, 2, 9]);
+        // Where they were changed there, or before, the merge begins again.
+        let delete = "DELETE FROM raw.t WHERE id = 1";
+        for theirs in [[REWRITE, delete], [delete, REWRITE]] {
+            let lake = new().await;
+            lake.meanwhile_run_all(theirs.map(str::to_owned).to_vec());
+            lake.run(INSERTS).await;
+            assert_eq!(lake.ids("raw.t").await, [1, 2, 9]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn t109_what_came_into_an_empty_table_is_seen_though_its_snapshot_expired() {
+    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let expire = format!("CALL system.expire_snapshots('raw.t', {LATER_MS})");
+    lake.meanwhile_run_all(
+        ["INSERT INTO raw.t VALUES (1)", REWRITE, &expire].map(str::to_owned).to_vec(),
+    );
+    lake.run(INSERTS).await;
+    assert!(lake.is_over());
+    assert_eq!(lake.ids("raw.t").await, [1, 9]);
 }
