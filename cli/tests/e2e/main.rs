@@ -5,6 +5,7 @@
 
 mod answers;
 mod bad_input;
+mod change_modes;
 mod changes;
 mod crash;
 mod crash_changes;

@@ -450,3 +450,47 @@ fn a_change_reads_its_source_once() {
     assert_eq!(counts, vec!["{\"n\": 1}"; TIMES]);
     assert_eq!(lake.value("SELECT sum(n) FROM raw.counted"), json!(TIMES));
 }
+
+/// Keys that several processes bring and take at once are there once, or not at all.
+#[test]
+fn merges_of_one_key_insert_it_once() {
+    const KEYS: u64 = 4;
+    let lake = Lake::new();
+    let modes =
+        [(2, "copy-on-write"), (2, "merge-on-read"), (3, "copy-on-write"), (3, "merge-on-read")];
+    for (place, (version, mode)) in modes.iter().enumerate() {
+        lake.exec(&format!(
+            "CREATE TABLE raw.t{place} (id BIGINT, n BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+             'write.merge.mode' = '{mode}', 'write.delete.mode' = '{mode}')"
+        ));
+    }
+    let script = |process: u64| {
+        let mut dice = Dice((process + 7).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
+        let statement = |step: u64| {
+            let (table, key) = (step % 4, dice.roll(KEYS));
+            match dice.roll(4) {
+                0 => format!("DELETE FROM raw.t{table} WHERE id = {key};\n"),
+                1 => format!(
+                    "MERGE INTO raw.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
+                     WHEN MATCHED THEN UPDATE SET n = n + 1 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 0);\n"
+                ),
+                _ => format!(
+                    "MERGE INTO raw.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
+                     WHEN NOT MATCHED THEN INSERT VALUES (s.id, 0);\n"
+                ),
+            }
+        };
+        let statements: String = (0..24).map(statement).collect();
+        lake.file(&format!("{process}.sql"), &statements)
+    };
+    let scripts: Vec<_> = (0..4).map(script).collect();
+    std::thread::scope(|scope| {
+        for script in &scripts {
+            scope.spawn(|| lake.ok(&["sql", "-f", script]));
+        }
+    });
+    for place in 0..modes.len() {
+        let sql = format!("SELECT count(*) - count(DISTINCT id) FROM raw.t{place}");
+        assert_eq!(lake.value(&sql), json!(0), "{:?}", modes[place]);
+    }
+}

@@ -159,7 +159,7 @@ impl ColumnBounds {
         // DataFusion reads a column as one constant if its exact bounds agree; a bound that another
         // writer cut short agrees with itself and is no value.
         let cut = lower == upper && may_be_cut_scalar(&lower);
-        if !lower.is_null() && !upper.is_null() && !cut {
+        if !lower.is_null() && !upper.is_null() && !cut && !spans_all(&lower, &upper) {
             statistics.min_value = Precision::Exact(shown(lower)?);
             statistics.max_value = Precision::Exact(shown(upper)?);
         }
@@ -199,7 +199,10 @@ impl ColumnBounds {
             true => Precision::Exact(value),
             false => Precision::Inexact(value),
         };
-        if known && let (Some(least), Some(most)) = (least, most) {
+        if known
+            && let (Some(least), Some(most)) = (least, most)
+            && !spans_all(&least, &most)
+        {
             statistics.min_value = precision(shown(least)?);
             statistics.max_value = precision(shown(most)?);
         }
@@ -210,6 +213,11 @@ impl ColumnBounds {
         }
         Ok(statistics)
     }
+}
+
+/// Whether bounds are those of all long integers, of which there are more than DataFusion 54 can count.
+fn spans_all(least: &ScalarValue, most: &ScalarValue) -> bool {
+    *least == ScalarValue::Int64(Some(i64::MIN)) && *most == ScalarValue::Int64(Some(i64::MAX))
 }
 
 /// Rows in a file.

@@ -20,6 +20,8 @@ pub(crate) struct Lake {
     pub(crate) tables: Tables,
     pub(crate) faults: Arc<Faults>,
     pub(crate) next: Arc<Mutex<Option<Fault>>>,
+    /// Calls of the catalog, whichever they are.
+    catalog: Arc<icefield_tests::faulty_catalog::Strike>,
     /// As the catalog has them.
     pub(crate) hung: Arc<Notify>,
     pub(crate) released: Arc<Notify>,
@@ -32,15 +34,15 @@ impl Lake {
         let storage = Storage::wrapped(Arc::new(move |inner| {
             Arc::new(FaultyStore::new(inner, Env::seeded(1), Arc::clone(&in_store)))
         }));
-        let (mut next, mut hung, mut released) = Default::default();
+        let (mut next, mut strike, mut hung, mut released) = Default::default();
         let tables = memory_warehouse(storage, Env::seeded(1), |inner| {
             let none = Arc::new(AtomicU64::new(0));
             let catalog = FaultyCatalog::new(inner, Env::seeded(1), none);
-            next = catalog.next();
+            (next, strike) = (catalog.next(), catalog.strike());
             (hung, released) = (Arc::clone(&catalog.hung), Arc::clone(&catalog.released));
             Arc::new(catalog)
         });
-        let lake = Self { tables, faults, next, hung, released };
+        let lake = Self { tables, faults, next, catalog: strike, hung, released };
         for sql in [
             "CREATE NAMESPACE raw".to_owned(),
             format!(
@@ -104,16 +106,24 @@ pub(crate) const STATEMENTS: [&[&str]; 9] = [
     ],
 ];
 
-/// Those for a mode: the rest of them do the same in both.
+/// Those for a mode: the rest of them do the same in all, and the other versions differ in what files they write.
 pub(crate) fn statements(mode: &str) -> &'static [&'static [&'static str]] {
-    if mode == MODES[1] { &STATEMENTS } else { &STATEMENTS[..5] }
+    match MODES.iter().position(|it| *it == mode) {
+        Some(0) => &STATEMENTS[..5],
+        Some(1) => &STATEMENTS,
+        _ => &STATEMENTS[..3],
+    }
 }
 
-pub(crate) const MODES: [&str; 2] = [
+pub(crate) const MODES: [&str; 4] = [
     "'format-version' = '2', 'write.delete.mode' = 'copy-on-write', \
      'write.update.mode' = 'copy-on-write', 'write.merge.mode' = 'copy-on-write'",
     "'format-version' = '3', 'write.delete.mode' = 'merge-on-read', \
      'write.update.mode' = 'merge-on-read', 'write.merge.mode' = 'merge-on-read'",
+    "'format-version' = '2', 'write.delete.mode' = 'merge-on-read', \
+     'write.update.mode' = 'merge-on-read', 'write.merge.mode' = 'merge-on-read'",
+    "'format-version' = '3', 'write.delete.mode' = 'copy-on-write', \
+     'write.update.mode' = 'copy-on-write', 'write.merge.mode' = 'copy-on-write'",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -167,6 +177,34 @@ async fn no_failing_catalog_call_leaves_a_change_half_done() {
                 assert_eq!(acknowledged, fault != Fault::Unreachable, "{what}");
                 assert!(lake.run(statements).await, "again: {what}");
                 assert_eq!(lake.rows().await, after, "again: {what}");
+            }
+        }
+    }
+}
+
+/// Not only commits: also whatever else is asked of the catalog.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_catalog_that_cannot_be_reached_leaves_a_change_half_done() {
+    for statements in STATEMENTS {
+        let lake = Lake::new(MODES[1]).await;
+        let before = lake.rows().await;
+        assert!(lake.run(statements).await);
+        let after = lake.rows().await;
+        for number in 1.. {
+            let what = format!("catalog call {number} of {statements:?}");
+            let lake = Lake::new(MODES[1]).await;
+            lake.catalog.calls.store(0, Ordering::Relaxed);
+            lake.catalog.at.store(number, Ordering::Relaxed);
+            let acknowledged = lake.run(statements).await;
+            let calls = lake.catalog.calls.load(Ordering::Relaxed);
+            lake.catalog.at.store(0, Ordering::Relaxed);
+            let found = lake.rows().await;
+            assert!(found == after || (found == before && !acknowledged), "{what}\n{found}");
+            assert!(lake.run(statements).await, "again: {what}");
+            assert_eq!(lake.rows().await, after, "again: {what}");
+            if calls < number {
+                assert!(acknowledged, "{what}: nothing failed");
+                break;
             }
         }
     }

@@ -125,6 +125,34 @@ async fn a_merge_of_more_than_memory_spills_on_one_core() {
     merge(1).await;
 }
 
+/// Rows that nothing matches are looked for too, and files are copied.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_merge_of_all_rows_of_both_sides_spills() {
+    let tables = target().await;
+    let large = session(&tables, 2, None);
+    large
+        .run("ALTER TABLE raw.t SET TBLPROPERTIES ('write.merge.mode' = 'copy-on-write')")
+        .await
+        .unwrap();
+    let small = session(&tables, 2, Some(MEMORY_BYTES));
+    let sql = format!(
+        "MERGE INTO raw.t t USING {} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v \
+         WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.id % 4 = 1 THEN DELETE",
+        source()
+    );
+    let Ok(Answer::Done(done)) = small.run(&sql).await else { panic!("the merge failed") };
+    let half = rows() as u64 / 2;
+    assert_eq!(done.changed, Some((half, half, half / 2)));
+    let of = "left(CAST(id / 2 + 1000000 AS TEXT) || '1', 8)";
+    let right = format!(
+        "SELECT count(*) FROM raw.t WHERE CASE WHEN id >= {} OR id % 2 = 0 THEN left(v, 8) = {of} \
+         ELSE id % 4 = 3 AND left(v, 7) = CAST(id + 1000000 AS TEXT) END",
+        rows()
+    );
+    assert_eq!(number(&large, &right).await, rows() + rows() / 4);
+    assert_eq!(number(&large, "SELECT count(*) FROM raw.t").await, rows() + rows() / 4);
+}
+
 /// What merges the sorts of both cores gets memory beside them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_sort_of_more_than_memory_spills_and_is_merged() {

@@ -1,0 +1,62 @@
+//! Which way rows are deleted, asked for or chosen, and what a scan tells of them.
+
+use serde_json::json;
+
+use crate::lake::Lake;
+
+/// Delete files and rows of files that were written anew by the last snapshot.
+fn last(lake: &Lake) -> (u64, u64) {
+    let sql = "SELECT CAST(coalesce(summary['added-delete-files'], '0') AS BIGINT), \
+               CAST(coalesce(summary['added-data-files'], '0') AS BIGINT) \
+               FROM raw.t.snapshots ORDER BY committed_at DESC LIMIT 1";
+    let row = lake.rows(sql).remove(0);
+    (row[0].as_u64().unwrap(), row[1].as_u64().unwrap())
+}
+
+#[test]
+fn the_cheaper_way_is_taken_where_the_table_does_not_say() {
+    let lake = Lake::new();
+    // Texts that do not compress: a file of more than 8 MB.
+    let made = "CREATE TABLE raw.t AS SELECT i AS id, md5(CAST(i AS TEXT)) || md5(CAST(-i AS TEXT)) AS v \
+                FROM range(0, 250000) r(i)";
+    lake.ok(&["sql", "--threads", "1", "-c", made]);
+    let size = lake.value("SELECT max(file_size_in_bytes) FROM raw.t.files").as_u64().unwrap();
+    assert!(size > 8 << 20, "{size}");
+    let explained =
+        |sql: &str| lake.ok(&["sql", "--format", "csv", "-c", &format!("EXPLAIN {sql}")]);
+    let delete = "DELETE FROM raw.t WHERE id = 7";
+    assert!(explained(delete).contains("merge-on-read"));
+    lake.exec(delete);
+    assert_eq!(last(&lake), (1, 0), "few rows of a large file are written down");
+    lake.exec("DELETE FROM raw.t WHERE id >= 100000");
+    let (deletes, written) = last(&lake);
+    assert!(deletes == 0 && written > 0, "a file that loses half of its rows is copied");
+    lake.exec("DELETE FROM raw.t WHERE id < 90000");
+    lake.exec("DELETE FROM raw.t WHERE id = 95000");
+    let (deletes, written) = last(&lake);
+    assert!(deletes == 0 && written > 0, "a small file is copied");
+    lake.exec("ALTER TABLE raw.t SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')");
+    lake.exec("DELETE FROM raw.t WHERE id = 95001");
+    assert_eq!(last(&lake), (1, 0), "unless the table says otherwise");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(9998));
+}
+
+#[test]
+fn rows_that_are_deleted_are_shown_to_who_asks_for_them() {
+    for version in [2, 3] {
+        let lake = Lake::new();
+        lake.exec(&format!(
+            "CREATE TABLE raw.t (id INT) TBLPROPERTIES ('format-version' = '{version}', \
+             'write.delete.mode' = 'merge-on-read')"
+        ));
+        lake.exec("INSERT INTO raw.t VALUES (1), (2), (3)");
+        lake.exec("DELETE FROM raw.t WHERE id = 2");
+        let rows = lake.rows("SELECT id, _deleted, _pos FROM raw.t ORDER BY id");
+        let all = json!([[1, false, 0], [2, true, 1], [3, false, 2]]);
+        assert_eq!(json!(rows), all, "version {version}");
+        let gone = lake.rows("SELECT id FROM raw.t WHERE _deleted");
+        assert_eq!(json!(gone), json!([[2]]), "version {version}");
+        assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(2));
+        assert_eq!(lake.value("SELECT sum(id) FROM raw.t"), json!(4));
+    }
+}
