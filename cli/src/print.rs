@@ -115,6 +115,10 @@ pub(crate) fn done(out: &mut dyn Write, done: &Done, format: Format) -> Result<(
             if done.was_there {
                 line.push_str(" (done before)");
             }
+            if let [_, _, ..] = done.snapshots.as_slice() {
+                let all = done.snapshots.iter().map(|(table, id)| format!("{table} snapshot {id}"));
+                line.push_str(&format!("  {}", all.collect::<Vec<_>>().join(", ")));
+            }
             if let Some(id) = done.snapshot_id {
                 line.push_str(&format!("  snapshot {id}"));
             }
@@ -130,6 +134,11 @@ pub(crate) fn done(out: &mut dyn Write, done: &Done, format: Format) -> Result<(
                 object.insert("inserted".to_owned(), inserted.into());
                 object.insert("updated".to_owned(), updated.into());
                 object.insert("deleted".to_owned(), deleted.into());
+            }
+            if let (false, Some(object)) = (done.snapshots.is_empty(), value.as_object_mut()) {
+                let all = done.snapshots.iter().map(|(table, id)| (table.clone(), (*id).into()));
+                let all: serde_json::Map<String, serde_json::Value> = all.collect();
+                object.insert("snapshots".to_owned(), all.into());
             }
             match format {
                 Format::Json => writeln!(out, "[{value}]")?,

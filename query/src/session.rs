@@ -97,7 +97,7 @@ impl Rows {
 }
 
 /// What was done.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Done {
     /// As PostgreSQL would say it: `INSERT`, `CREATE TABLE`.
     pub tag: String,
@@ -105,6 +105,8 @@ pub struct Done {
     pub rows: Option<u64>,
     /// The snapshot it made, if it made one.
     pub snapshot_id: Option<i64>,
+    /// The snapshots that a COMMIT made, by table.
+    pub snapshots: Vec<(String, i64)>,
     /// Rows inserted, updated and deleted, of statements that change rows.
     pub changed: Option<(u64, u64, u64)>,
     /// Whether it had been done before, under the same key.
@@ -113,7 +115,7 @@ pub struct Done {
 
 impl Done {
     pub(crate) fn new(tag: &str) -> Self {
-        Self { tag: tag.to_owned(), rows: None, snapshot_id: None, changed: None, was_there: false }
+        Self { tag: tag.to_owned(), ..Self::default() }
     }
 }
 
@@ -531,6 +533,7 @@ impl Session {
             tag: "INSERT".to_owned(),
             rows: Some(rows),
             snapshot_id: receipt.and_then(|it| it.snapshot_id),
+            snapshots: Vec::new(),
             changed: Some((rows, 0, 0)),
             was_there: receipt.is_some_and(|it| it.was_there),
         })

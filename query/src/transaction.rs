@@ -87,6 +87,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
             if let [one] = changed.as_slice() {
                 done.snapshot_id = Some(one.snapshot_id);
             }
+            let made = changed.iter().map(|it| (it.table.name(), it.snapshot_id));
+            done.snapshots = made.collect();
+            done.snapshots.sort();
             Ok(done)
         }
     }
@@ -149,9 +152,17 @@ impl Lake {
                 return Err(Error::new(
                     ErrorKind::Conflict,
                     format!(
-                        "`{}` was changed after the transaction read it, so `{}` cannot be read \
+                        "`{}` was changed{} after the transaction read it, so `{}` cannot be read \
                          as of the same moment",
                         other.name(),
+                        match now.metadata().current_snapshot() {
+                            Some(by) => format!(
+                                " by snapshot {} ({})",
+                                by.snapshot_id(),
+                                by.summary().operation.as_str()
+                            ),
+                            None => String::new(),
+                        },
                         table.name()
                     ),
                 )

@@ -571,9 +571,16 @@ fn a_transaction_reads_all_its_tables_as_of_one_moment() {
     let mut shell = Shell::open(&lake);
     shell.say("BEGIN");
     assert!(shell.say("SELECT v FROM raw.a").contains("10"));
-    lake.ok(&["sql", "-c", "BEGIN; UPDATE raw.a SET v = 0; UPDATE raw.b SET v = 20; COMMIT"]);
+    let both = "BEGIN; UPDATE raw.a SET v = 0; UPDATE raw.b SET v = 20; COMMIT";
+    let said = lake.ok(&["sql", "--format", "ndjson", "-c", both]);
+    let said: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    for table in ["raw.a", "raw.b"] {
+        let id = lake.value(&format!("SELECT snapshot_id FROM {table}.refs"));
+        assert_eq!(said["snapshots"][table], id);
+    }
     let (answered, error) = shell.end("SELECT v FROM raw.b");
-    assert!(!answered && error.contains("same moment"), "{error}");
+    let by = format!("by snapshot {}", lake.value("SELECT snapshot_id FROM raw.a.refs"));
+    assert!(!answered && error.contains("same moment") && error.contains(&by), "{error}");
 }
 
 #[test]

@@ -192,6 +192,25 @@ async fn rows_in_order_are_found_in_few_pages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pages_of_which_all_rows_are_deleted_are_not_read() {
+    for version in [2, 3] {
+        let lake = scattered(200_000, SMALL_PAGES).await;
+        lake.run(&format!(
+            "CREATE TABLE raw.sorted TBLPROPERTIES ({SMALL_PAGES}, 'format-version' = '{version}', \
+             'write.delete.mode' = 'merge-on-read') AS SELECT * FROM raw.t ORDER BY n"
+        ))
+        .await;
+        let of = async || lake.cost("SELECT sum(length(wide)) FROM raw.sorted").await.data_bytes();
+        let whole = of().await;
+        lake.run("DELETE FROM raw.sorted WHERE n >= (SELECT max(n) / 10 FROM raw.sorted)").await;
+        let files = lake.run("SELECT * FROM raw.sorted.delete_files").await;
+        assert!(files.iter().any(|it| it.num_rows() > 0), "no file of deletes");
+        let left = of().await;
+        assert!(left * 3 < whole, "{left} of {whole}, version {version}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn many_partitions_fit_in_little_memory() {
     let lake = Lake::new().await;
     lake.run("CREATE TABLE raw.p (k INT, v STRING) PARTITIONED BY (k)").await;
