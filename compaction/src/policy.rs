@@ -7,6 +7,7 @@
 //! | `icefield.maintenance.min-input-files` | 5 | files that are worth merging |
 //! | `icefield.maintenance.target-file-size-bytes` | the table's | bytes of a data file |
 //! | `icefield.maintenance.delete-file-threshold` | 3 | delete files that make a data file worth it |
+//! | `icefield.maintenance.bytes-per-second` | none | how fast files may be rewritten |
 //! | `icefield.maintenance.snapshots.max-age-days` | 30 in `raw`, else 5 | age at which snapshots go |
 //! | `icefield.maintenance.snapshots.retain-last` | 1 | snapshots of each branch that stay |
 //! | `icefield.maintenance.orphans.max-age-days` | 3 | age at which orphans go; `off` keeps them |
@@ -31,12 +32,13 @@ use crate::rewrite_data_files::Request;
 
 const PREFIX: &str = "icefield.maintenance.";
 /// The properties that there are.
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 11] = [
     "enabled",
     "compact",
     "min-input-files",
     "target-file-size-bytes",
     "delete-file-threshold",
+    "bytes-per-second",
     "snapshots.max-age-days",
     "snapshots.retain-last",
     "orphans.max-age-days",
@@ -148,7 +150,7 @@ impl Policy {
     /// A property that makes no sense.
     pub async fn rewrite(&self, session: &Session, table: &Table) -> Result<Request> {
         let mut options = BTreeMap::new();
-        for name in ["min-input-files", "target-file-size-bytes"] {
+        for name in ["min-input-files", "target-file-size-bytes", "bytes-per-second"] {
             if let Some(text) = self.text(name) {
                 options.insert(name.to_owned(), text.to_owned());
             }

@@ -36,6 +36,7 @@ use crate::plan::{Group, plan};
 use crate::task::Task;
 use crate::{answer, int, long, refuse_v1, remove_dangling_deletes};
 pub(crate) use candidates::candidates;
+pub(crate) use request::parse_job_order;
 pub use request::{Copying, JobOrder, Request};
 
 /// How often a group that lost its files to somebody is begun again.
@@ -190,6 +191,9 @@ pub async fn run(
     request: &Request,
     progress: &Progress,
 ) -> Result<Done> {
+    let mut request = request.clone();
+    request.cores = session.settings().threads.unwrap_or(request.cores);
+    let request = &request;
     let planned = planned(session, table, request).await?;
     let mut done = Done { files: planned.files, ..Done::default() };
     let add = |bytes: u64| progress.bytes.fetch_add(bytes, Ordering::Relaxed);
@@ -221,9 +225,9 @@ pub async fn run(
         let removed = remove_dangling_deletes::run(session, &table.refresh().await?, None).await;
         match removed {
             Ok(removed) => done.removed_delete_files += removed,
-            // What was committed is done; the ledger has what went wrong after it.
             Err(error) if done.commits == 0 => return Err(error),
-            Err(_) => {}
+            // What was committed is done, and what went wrong after it is told.
+            Err(error) => done.error = Some(error.message),
         }
     }
     Ok(done)
@@ -345,7 +349,7 @@ impl Run<'_> {
             group::tried(rewriter, table, group, request, pace)
         });
         let works = futures::stream::iter(works).map(Task::spawn);
-        let mut works = works.buffer_unordered(self.request.groups_at_once);
+        let mut works = works.buffer_unordered(self.request.groups());
         let mut written = Vec::new();
         while let Some(group) = works.next().await {
             let group = match group? {

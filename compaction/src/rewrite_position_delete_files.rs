@@ -22,7 +22,7 @@ use icefield_table::scan::ScanTask;
 use serde_json::json;
 
 use crate::options::Options;
-use crate::rewrite_data_files::summary;
+use crate::rewrite_data_files::{parse_job_order, summary};
 use crate::{answer, int, ledger, long};
 
 /// How often it is begun again when others change the same delete files.
@@ -69,6 +69,8 @@ pub struct Request {
     pub min_input_files: usize,
     /// Whether all are.
     pub all: bool,
+    /// Data files at most; those with the most deletes first.
+    pub max_files: Option<usize>,
 }
 
 impl Request {
@@ -81,6 +83,7 @@ impl Request {
         let mut options = Options::new("rewrite_position_delete_files", options);
         let count = options.positive("min-input-files")?;
         let all = options.take("rewrite-all")?.unwrap_or(false);
+        let max_files = options.positive("max-files-to-rewrite")?;
         // What says how Spark cuts its work up; delete files here are one a data file.
         for name in [
             "target-file-size-bytes",
@@ -94,12 +97,15 @@ impl Request {
             options.positive(name)?;
         }
         let _: Option<bool> = options.take("partial-progress.enabled")?;
-        let _: Option<String> = options.take("rewrite-job-order")?;
+        if let Some(text) = options.take::<String>("rewrite-job-order")? {
+            parse_job_order(&text)?;
+        }
         options.done()?;
         Ok(Self {
             condition: condition.map(str::to_owned),
             min_input_files: count.map_or(2, |it| usize::try_from(it).unwrap_or(usize::MAX)),
             all,
+            max_files: max_files.map(|it| usize::try_from(it).unwrap_or(usize::MAX)),
         })
     }
 }
@@ -173,7 +179,12 @@ pub(crate) fn chosen<'a>(
                 || of_positions.len() >= request.min_input_files
                 || of_positions.iter().any(|it| is_old(it)))
     };
-    tasks.iter().filter(is_worth_it).collect()
+    let mut chosen: Vec<_> = tasks.iter().filter(is_worth_it).collect();
+    if let Some(most) = request.max_files.filter(|it| *it < chosen.len()) {
+        chosen.sort_by_key(|it| std::cmp::Reverse(it.deletes.len()));
+        chosen.truncate(most);
+    }
+    chosen
 }
 
 async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<Done> {

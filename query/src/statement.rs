@@ -2,6 +2,7 @@
 
 mod alter;
 mod call;
+mod checked_decimals;
 pub(crate) mod checked_math;
 pub(crate) mod checked_sum;
 mod create;
@@ -237,6 +238,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(in_lists::InLists));
     rules.push(Arc::new(uuid::UuidCasts));
+    rules.push(Arc::new(checked_decimals::CheckedDecimals));
     rules
 }
 

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Int32Type, Int64Type};
+use arrow::datatypes::{
+    DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
+};
 use icefield_catalog::spec::{
     PartitionSpec, PrimitiveLiteral, PrimitiveType, TableMetadata, Transform, Type,
 };
@@ -83,7 +85,26 @@ pub fn transform(transform: &Transform, array: &ArrayRef) -> Result<ArrayRef> {
             return Err(Error::new(ErrorKind::DataInvalid, message));
         }
     }
+    let plain = match plain.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, zone) if !is_value(transform) => {
+            let nanos = plain.as_primitive::<TimestampNanosecondType>();
+            let micros = nanos.unary::<_, TimestampMicrosecondType>(whole_micros);
+            Arc::new(micros.with_timezone_opt(zone.clone()))
+        }
+        _ => plain,
+    };
     iceberg::transform::create_transform_function(transform)?.transform(plain)
+}
+
+/// Whether a transform gives the value itself, or none.
+fn is_value(transform: &Transform) -> bool {
+    matches!(transform, Transform::Identity | Transform::Void | Transform::Unknown)
+}
+
+/// The microsecond that a nanosecond is in, also before 1970: transforms of nanoseconds are those of microseconds
+/// (the specification's Appendix B; iceberg 0.10 cuts towards zero).
+pub fn whole_micros(nanos: i64) -> i64 {
+    nanos.div_euclid(1000)
 }
 
 /// A value from its binary form; `None` if the bytes do not fit the type.

@@ -108,6 +108,28 @@ fn sums_of_decimals_do_not_wrap() {
 }
 
 #[test]
+fn decimals_have_no_more_than_38_digits() {
+    let lake = Lake::new();
+    let most = "CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0))";
+    lake.exec(&format!("CREATE TABLE raw.most AS SELECT {most} AS d"));
+    for sql in [
+        format!("SELECT {most} + 1"),
+        format!("SELECT -{most} - 1"),
+        "SELECT d + 1 FROM raw.most".to_owned(),
+        "SELECT d FROM raw.most WHERE d * 1.5 > 0".to_owned(),
+        "SELECT sum(d + d) FROM raw.most".to_owned(),
+        "INSERT INTO raw.most SELECT d + 1 FROM raw.most".to_owned(),
+        "UPDATE raw.most SET d = d + 1".to_owned(),
+    ] {
+        let error = lake.fails(&["sql", "-c", &sql], 1);
+        assert!(error.contains("overflow"), "{sql}: {error}");
+    }
+    let rest = "SELECT d - 1, d + 0, d * 1 FROM raw.most";
+    let of = |last: u8| format!("9999999999999999999999999999999999999{last}");
+    assert_eq!(csv(&lake, rest), [of(8), of(9), of(9)].join(","));
+}
+
+#[test]
 fn times_of_any_year_are_put_into_bins() {
     let lake = Lake::new();
     for (sql, wanted) in [

@@ -71,6 +71,26 @@ fn partitions_of_any_text_have_a_folder() {
 }
 
 #[test]
+fn t86_nanoseconds_before_1970_are_found_in_their_bucket() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.n (id INT, n TIMESTAMP(9)) PARTITIONED BY (bucket(1000, n)) \
+         TBLPROPERTIES ('format-version' = '3')",
+    );
+    let times =
+        ["1969-12-31 23:59:59.999999500", "1969-12-31 23:59:59.999999", "1970-01-01 00:00:00"];
+    for (id, time) in times.iter().enumerate() {
+        lake.exec(&format!("INSERT INTO raw.n VALUES ({id}, TIMESTAMP '{time}')"));
+    }
+    for (id, time) in times.iter().enumerate() {
+        let sql = format!("SELECT id FROM raw.n WHERE n = TIMESTAMP '{time}'");
+        assert_eq!(lake.rows(&sql), [[json!(id)]], "{time}");
+    }
+    let partitions = lake.value("SELECT count(*) FROM raw.n.partitions");
+    assert_eq!(partitions, json!(2), "the first two are of one microsecond");
+}
+
+#[test]
 fn a_scan_by_path_reads_the_past_too() {
     let lake = Lake::new();
     lake.exec("CREATE TABLE raw.t (id INT)");

@@ -60,7 +60,7 @@ async fn write(
     if request.order == Order::None && group.has_spec && request.copying != Copying::Never {
         let context = WriteContext::for_rewrite(&table, &outputs)?;
         if let Some(parts) = parts(&context, &table, &group, &request).await? {
-            let files = join(&context, &table, parts, &group, &pace).await?;
+            let files = join(&context, &table, parts, &group, (&pace, request.cores)).await?;
             check(&table, &group, rows, &files)?;
             return Ok(Written { group, files, copied: true });
         }
@@ -93,8 +93,7 @@ fn check(table: &Table, group: &Work, rows: u64, files: &[DataFile]) -> Result<(
 
 /// Threads for each file, so that all cores have work whatever the number of groups and files.
 fn encoders(request: &Request, group: &Work) -> usize {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    cores.div_ceil(request.groups_at_once.min(group.siblings).max(1)).max(1)
+    request.cores.div_ceil(request.groups().min(group.siblings).max(1)).max(1)
 }
 
 /// The group's files as parts to be joined; `None` if one does not fit, or if it is not worth it.
@@ -137,7 +136,7 @@ async fn join(
     table: &Table,
     parts: Vec<Part>,
     group: &Work,
-    pace: &SharedPace,
+    (pace, cores): (&SharedPace, usize),
 ) -> Result<Vec<DataFile>> {
     let Some(first) = group.tasks.first() else { return Ok(Vec::new()) };
     let model = Arc::new(file_of(table, first)?);
@@ -171,7 +170,6 @@ async fn join(
         }
     });
     // Few at once, since each holds a row group.
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let joins = futures::stream::iter(joins.collect::<Vec<_>>()).map(Task::spawn);
-    joins.buffered(cores).try_collect().await
+    joins.buffered(cores.max(1)).try_collect().await
 }

@@ -28,8 +28,10 @@ pub struct Request {
     pub sizes: Sizes,
     /// The spec that files are written with.
     pub spec_id: i32,
-    /// Groups at work side by side.
-    pub groups_at_once: usize,
+    /// Groups at work side by side, if it is said.
+    pub groups_at_once: Option<usize>,
+    /// Cores to work on.
+    pub cores: usize,
     /// Commits at most, if finished work is to be committed by and by.
     pub max_commits: Option<usize>,
     /// Commits that may fail before the work is given up.
@@ -122,7 +124,8 @@ impl Request {
             is_policy: false,
             sizes,
             spec_id,
-            groups_at_once: groups.map_or(cores.min(5), count),
+            groups_at_once: groups.map(count),
+            cores,
             max_commits: partial.then_some(count(commits)),
             max_failed_commits: count(failed.unwrap_or(commits)),
             use_starting_sequence_number: options
@@ -145,6 +148,11 @@ impl Request {
         }
         options.done()?;
         Ok(request)
+    }
+
+    /// Groups at work side by side.
+    pub(super) fn groups(&self) -> usize {
+        self.groups_at_once.unwrap_or(self.cores.min(5)).max(1)
     }
 
     /// Whether rows are brought into an order.
@@ -185,7 +193,14 @@ fn order(table: &Table, strategy: Option<&str>, sort_order: Option<&str>) -> Res
             }
         }
         (Some("sort"), None) => Order::of_table(table).ok_or_else(|| {
-            invalid(format!("`{}` has no sort order, and none is given", table.name()))
+            let message = match table.metadata().default_sort_order().fields.is_empty() {
+                true => format!("`{}` has no sort order, and none is given", table.name()),
+                false => format!(
+                    "the sort order of `{}` begins with a transform, by which files are not rewritten",
+                    table.name()
+                ),
+            };
+            invalid(message)
                 .with_hint("give sort_order => 'a, b', or ALTER TABLE … WRITE ORDERED BY a, b")
         }),
         (Some(curve @ ("zorder" | "z-order" | "hilbert")), None) => {
@@ -197,7 +212,7 @@ fn order(table: &Table, strategy: Option<&str>, sort_order: Option<&str>) -> Res
     }
 }
 
-fn parse_job_order(text: &str) -> Result<JobOrder> {
+pub(crate) fn parse_job_order(text: &str) -> Result<JobOrder> {
     Ok(match text.to_lowercase().replace('_', "-").as_str() {
         "none" => JobOrder::None,
         "bytes-asc" => JobOrder::By { files: false, descending: false },

@@ -293,7 +293,12 @@ fn buckets_of(
     let function = iceberg::transform::create_transform_function(transform)?;
     let mut buckets = Vec::with_capacity(values.len());
     for raw in values {
-        let datum = Datum::try_from_bytes(raw, kind.clone())?;
+        let datum = match (kind, raw.as_slice().try_into().map(i64::from_le_bytes)) {
+            (PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs, Ok(nanos)) => {
+                Datum::timestamp_micros(partition::whole_micros(nanos))
+            }
+            _ => Datum::try_from_bytes(raw, kind.clone())?,
+        };
         match function.transform_literal(&datum)?.map(|it| it.literal().clone()) {
             Some(PrimitiveLiteral::Int(bucket)) => buckets.push(bucket),
             _ => return Ok(None),

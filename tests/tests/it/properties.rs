@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+    TimestampNanosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use datafusion::datasource::MemTable;
 use datafusion::execution::SessionStateBuilder;
@@ -207,6 +210,24 @@ fn t86_buckets_are_those_of_the_specification() {
     assert_eq!(bucket(zoned), of(-2_047_944_441));
     let uuid = Datum::uuid_from_str("f79c3e09-677c-4bbd-a479-3f349cb785e7").unwrap();
     assert_eq!(bucket(uuid), of(1_488_055_340));
+}
+
+#[test]
+fn t86_nanoseconds_have_the_buckets_of_their_microseconds() {
+    let nanos = [-1_i64, -500, -999, -1000, -1001, 0, 1, 999, 1000, i64::MIN, i64::MAX];
+    let micros = nanos.map(|it| it.div_euclid(1000));
+    let nanos: ArrayRef = Arc::new(TimestampNanosecondArray::from(nanos.to_vec()));
+    let micros: ArrayRef = Arc::new(TimestampMicrosecondArray::from(micros.to_vec()));
+    for of in [
+        Transform::Bucket(1000),
+        Transform::Year,
+        Transform::Month,
+        Transform::Day,
+        Transform::Hour,
+    ] {
+        let apply = |array: &ArrayRef| icefield_table::partition::transform(&of, array).unwrap();
+        assert_eq!(&apply(&nanos), &apply(&micros), "{of}");
+    }
 }
 
 #[test]

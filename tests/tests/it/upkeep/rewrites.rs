@@ -2,9 +2,10 @@
 
 use icefield_catalog::JournalEntry;
 use icefield_catalog::journal::SCANS;
+use icefield_compaction::policy::Policy;
 use serde_json::json;
 
-use super::{LATER_MS, Lake, five_files};
+use super::{LATER_MS, Lake, MERGE_ON_READ, five_files};
 
 fn rewrite(arguments: &str) -> String {
     format!("CALL system.rewrite_data_files('raw.t'{arguments})")
@@ -148,4 +149,43 @@ async fn t109_what_came_into_an_empty_table_is_seen_though_its_snapshot_expired(
     lake.run(INSERTS).await;
     assert!(lake.is_over());
     assert_eq!(lake.ids("raw.t").await, [1, 9]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rewrite_goes_no_faster_than_it_may() {
+    let lake = five_files(2, "", "").await;
+    let bytes: u64 = {
+        let tasks = lake.other().files(&lake.table().await, None).await.unwrap();
+        tasks.iter().map(icefield_table::scan::ScanTask::file_size_bytes).sum()
+    };
+    let start = tokio::time::Instant::now();
+    let options = format!(
+        "map('min-input-files', '2', 'copy-row-groups', 'always', 'bytes-per-second', '{}')",
+        bytes / 100
+    );
+    assert_eq!(lake.call(&rewrite(&format!(", options => {options}"))).await[0], 5);
+    // What is told by footers is not copied, and the first file does not wait for the others.
+    let took = start.elapsed().as_secs();
+    assert!((10..100).contains(&took), "{took} s");
+    // A policy may say so, too.
+    lake.run("ALTER NAMESPACE raw SET PROPERTIES ('icefield.maintenance.bytes-per-second' = '7')")
+        .await;
+    let policy = Policy::of(&lake.session, &lake.table().await).await.unwrap();
+    let request = policy.rewrite(&lake.session, &lake.table().await).await.unwrap();
+    assert_eq!(request.bytes_per_second, Some(7));
+}
+
+#[tokio::test]
+async fn delete_files_of_as_many_data_files_are_rewritten_as_may_be() {
+    let lake = five_files(2, "", MERGE_ON_READ).await;
+    for id in ["id % 2 = 0", "id % 2 = 1"] {
+        lake.run(&format!("DELETE FROM raw.t WHERE {id} AND id % 10 < 2")).await;
+    }
+    let call = |options: &str| {
+        format!("CALL system.rewrite_position_delete_files('raw.t', map({options}))")
+    };
+    let done = lake.call(&call("'rewrite-all', 'true', 'max-files-to-rewrite', '2'")).await;
+    assert_eq!(done[1], 2, "{done:?}");
+    let error = lake.refused(&call("'rewrite-job-order', 'sideways'")).await.to_string();
+    assert!(error.contains("`rewrite-job-order` cannot be `sideways`"), "{error}");
 }
