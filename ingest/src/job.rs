@@ -64,7 +64,7 @@ pub struct Loaded {
 pub struct Progress {
     /// Bytes of files to load.
     pub bytes_all: AtomicU64,
-    /// Bytes of files that were read to their end.
+    /// Bytes of them that were read, as far as decoding has come.
     pub bytes_done: AtomicU64,
     /// Rows decoded.
     pub rows: AtomicU64,
@@ -516,14 +516,21 @@ impl PartitionStream for Files {
         let (bad, progress) = (Arc::clone(&self.bad), Arc::clone(&self.progress));
         builder.spawn_blocking(move || {
             for file in files {
-                let mut heard = true;
+                let (mut heard, mut told) = (true, 0);
+                // What was read to know the file's columns does not count.
+                file.read.store(0, Ordering::Relaxed);
+                let mut tell = |bytes: u64| {
+                    progress.bytes_done.fetch_add(bytes.saturating_sub(told), Ordering::Relaxed);
+                    told = bytes.max(told);
+                };
                 let read = decode::batches(&file, &schema, &bad, &mut |batch| {
+                    tell(file.read.load(Ordering::Relaxed).min(file.bytes));
                     progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                     heard = sender.blocking_send(Ok(batch)).is_ok();
                     heard
                 });
                 read.map_err(DataFusionError::from)?;
-                progress.bytes_done.fetch_add(file.bytes, Ordering::Relaxed);
+                tell(file.bytes);
                 if !heard {
                     break;
                 }

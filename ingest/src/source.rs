@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use icefield_catalog::Storage;
 use icefield_query::{Error, Result};
@@ -51,6 +52,8 @@ pub struct Source {
     pub format: Format,
     compression: Compression,
     path: Arc<Held>,
+    /// How many of its bytes have been read, since this was last set to 0.
+    pub(crate) read: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -81,7 +84,8 @@ impl Source {
 
     /// Its content, decompressed.
     pub fn open(&self) -> Result<Box<dyn Read + Send>> {
-        let file = BufReader::with_capacity(1 << 20, self.file()?);
+        let counted = Counted { file: self.file()?, place: 0, read: Arc::clone(&self.read) };
+        let file = BufReader::with_capacity(1 << 20, counted);
         Ok(match self.compression {
             Compression::None => Box::new(file),
             Compression::Gzip => Box::new(flate2::read::MultiGzDecoder::new(file)),
@@ -112,6 +116,22 @@ impl Source {
     /// An error that names the file.
     pub fn unreadable(&self, why: &dyn std::fmt::Display) -> Error {
         Error::invalid(format!("cannot read `{}`: {why}", self.name))
+    }
+}
+
+/// A file that says how far it was read.
+struct Counted {
+    file: File,
+    place: u64,
+    read: Arc<AtomicU64>,
+}
+
+impl Read for Counted {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.file.read(buffer)?;
+        self.place += count as u64;
+        self.read.fetch_max(self.place, Ordering::Relaxed);
+        Ok(count)
     }
 }
 
@@ -171,7 +191,8 @@ fn from_disk(pattern: &str, format: Option<Format>) -> Result<Vec<Source>> {
         let file = File::open(&path).map_err(unreadable)?;
         let (bytes, checksum) = digest(file, &mut std::io::sink()).map_err(unreadable)?;
         let path = Arc::new(Held::Local(path));
-        Ok(Source { name, bytes, checksum, format, compression, path })
+        let read = Arc::default();
+        Ok(Source { name, bytes, checksum, format, compression, path, read })
     });
     read.collect()
 }
@@ -203,7 +224,8 @@ fn from_stdin(format: Option<Format>) -> Result<Source> {
     };
     let path = Arc::new(Held::Temporary(held.into_temp_path()));
     let name = "-".to_owned();
-    Ok(Source { name, bytes, checksum, format, compression, path })
+    let read = Arc::default();
+    Ok(Source { name, bytes, checksum, format, compression, path, read })
 }
 
 /// How a file without a name is compressed, by its first bytes.
@@ -237,7 +259,8 @@ async fn from_storage(location: &str, format: Option<Format>, storage: &Storage)
     }
     let checksum = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
     let path = Arc::new(Held::Temporary(held.into_temp_path()));
-    Ok(Source { name, bytes, checksum, format, compression, path })
+    let read = Arc::default();
+    Ok(Source { name, bytes, checksum, format, compression, path, read })
 }
 
 fn scratch(error: std::io::Error) -> Error {

@@ -45,6 +45,33 @@ fn ten_thousand_partitions_are_written_in_512_mb() {
     assert_eq!(lake.rows(rows), [[json!(1_000_000), json!(4_999_500_000_i64), json!(1_000_000)]]);
 }
 
+/// A file of five times the rows takes little more.
+#[cfg(target_os = "linux")]
+#[test]
+fn files_are_loaded_in_bounded_memory() {
+    let lake = Lake::new();
+    let file = |kind: &str, rows: u64| {
+        let line = |it: u64| match kind {
+            "csv" => format!("{it},a name that is not so short {it},{}.25\n", it % 1000),
+            _ => format!(
+                "{{\"id\":{it},\"name\":\"a name that is not so short {it}\",\"v\":{}.25}}\n",
+                it % 1000
+            ),
+        };
+        let head = if kind == "csv" { "id,name,v\n" } else { "" };
+        let lines: String = (0..rows).map(line).collect();
+        lake.file(&format!("{rows}.{kind}"), &format!("{head}{lines}"))
+    };
+    for kind in ["csv", "json"] {
+        let of = |rows: u64| {
+            let (path, table) = (file(kind, rows), format!("raw.{kind}{rows}"));
+            peak(&mut lake.command(&["ingest", &path, "--into", &table, "--threads", "1"]))
+        };
+        let (small, large) = (of(100_000), of(500_000));
+        assert!(large < small * 2, "{kind}: {} MB, then {} MB", small >> 20, large >> 20);
+    }
+}
+
 /// From the third statement that reads them, columns come from memory, unless that is not wanted.
 #[test]
 fn columns_stay_in_memory_for_later_statements() {

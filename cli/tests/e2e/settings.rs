@@ -70,6 +70,19 @@ fn flags_win_over_variables_and_those_over_the_file() {
 }
 
 #[test]
+fn a_query_works_on_as_many_cores_as_are_given() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT i, i % 7 AS k FROM range(0, 100000) r(i)");
+    for threads in ["1", "3"] {
+        let sql = "EXPLAIN SELECT k, count(*) FROM raw.t GROUP BY k";
+        let plan = lake.ok(&["--threads", threads, "sql", "--format", "csv", "-c", sql]);
+        let parts = format!("], {threads}), input_partitions");
+        assert_eq!(plan.contains(&parts), threads != "1", "{threads}: {plan}");
+        assert_eq!(plan.contains("RepartitionExec"), threads != "1", "{plan}");
+    }
+}
+
+#[test]
 fn settings_that_make_no_sense_are_refused_with_their_place() {
     let lake = Lake::new();
     for (text, wanted) in [

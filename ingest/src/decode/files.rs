@@ -1,6 +1,7 @@
 //! Parquet and Avro: files that know their columns.
 
 use std::io::{BufReader, Read};
+use std::sync::atomic::Ordering;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -31,12 +32,19 @@ pub(super) fn parquet_batches(
         .map_err(|error| source.unreadable(&error))?;
     let places = wanted.fields().iter().filter_map(|it| find(builder.schema(), it.name()));
     let mask = ProjectionMask::roots(builder.parquet_schema(), places);
+    let all = builder.metadata().file_metadata().num_rows().max(1).cast_unsigned();
     let reader = builder
         .with_projection(mask)
         .with_batch_size(BATCH_ROWS)
         .build()
         .map_err(|error| source.unreadable(&error))?;
-    pass_on(source, reader, wanted, bad, take)
+    let mut rows = 0;
+    let counted = reader.inspect(|it| {
+        rows += it.as_ref().map_or(0, |it| it.num_rows() as u64);
+        let share = u128::from(source.bytes) * u128::from(rows) / u128::from(all);
+        source.read.store(u64::try_from(share).unwrap_or(source.bytes), Ordering::Relaxed);
+    });
+    pass_on(source, counted, wanted, bad, take)
 }
 
 pub(super) fn avro_schema(source: &Source) -> Result<Schema> {
@@ -53,7 +61,7 @@ pub(super) fn avro_batches(
 ) -> Result<()> {
     let reader = AvroBuilder::new()
         .with_batch_size(BATCH_ROWS)
-        .build(BufReader::new(source.file()?))
+        .build(BufReader::new(source.open()?))
         .map_err(|error| source.unreadable(&Error::from(error)))?;
     let (mut rows, mut heard) = (0, true);
     let counted = reader.inspect(|it| rows += it.as_ref().map_or(0, |it| it.num_rows() as u64));
@@ -187,4 +195,97 @@ fn text(record: &RecordBatch) -> Result<String> {
     writer.write(record)?;
     writer.finish()?;
     Ok(String::from_utf8_lossy(&text).trim_end().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{Int64Array, StringArray};
+    use arrow::datatypes::{DataType, Field};
+    use arrow_avro::writer::AvroWriter;
+    use icefield_catalog::Storage;
+
+    use super::*;
+    use crate::source::find;
+
+    fn rows(count: i64) -> RecordBatch {
+        let names = (0..count).map(|it| (it % 5 != 0).then(|| format!("name {it}")));
+        let fields = vec![
+            Field::new("id", DataType::Int64, false),
+            Field::new("name", DataType::Utf8, true),
+        ];
+        let columns: Vec<arrow::array::ArrayRef> = vec![
+            Arc::new(Int64Array::from_iter_values(0..count)),
+            Arc::new(names.collect::<StringArray>()),
+        ];
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    }
+
+    async fn source(name: &str, bytes: &[u8]) -> (tempfile::TempDir, Source) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let pattern = path.to_str().unwrap().to_owned();
+        let mut found = find(&[pattern], None, &Storage::new()).await.unwrap();
+        (folder, found.remove(0))
+    }
+
+    /// The batches of a file in its own columns, and how much of it had been read when each came.
+    fn read(source: &Source) -> Result<(Vec<RecordBatch>, Vec<u64>)> {
+        let wanted: SchemaRef = Arc::new(super::super::schema(source)?);
+        let (mut batches, mut reached) = (Vec::new(), Vec::new());
+        source.read.store(0, Ordering::Relaxed);
+        super::super::batches(source, &wanted, &BadRecords::default(), &mut |batch| {
+            batches.push(batch);
+            reached.push(source.read.load(Ordering::Relaxed));
+            true
+        })?;
+        Ok((batches, reached))
+    }
+
+    fn in_avro(batch: &RecordBatch) -> Vec<u8> {
+        let schema = batch.schema().as_ref().clone();
+        let mut writer = AvroWriter::new(Vec::new(), schema).unwrap();
+        for start in (0..batch.num_rows()).step_by(10_000) {
+            writer.write(&batch.slice(start, 10_000.min(batch.num_rows() - start))).unwrap();
+        }
+        writer.finish().unwrap();
+        writer.into_inner()
+    }
+
+    #[tokio::test]
+    async fn avro_files_are_read_whole_or_refused() {
+        let written = rows(200_000);
+        let bytes = in_avro(&written);
+        let (_folder, whole) = source("a.avro", &bytes).await;
+        let (batches, reached) = read(&whole).unwrap();
+        let found = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
+        assert_eq!(found.columns(), written.columns());
+        assert!(reached.is_sorted() && reached[0] < whole.bytes, "{reached:?} of {}", whole.bytes);
+        for length in [bytes.len() - 1, bytes.len() / 2, 20, 0] {
+            let (_folder, cut) = source("a.avro", &bytes[..length]).await;
+            let error = read(&cut).unwrap_err().to_string();
+            assert!(error.contains("cannot read") && error.contains("a.avro"), "{length}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn progress_goes_on_within_a_file() {
+        let written = rows(200_000);
+        let mut csv = Vec::new();
+        arrow::csv::Writer::new(&mut csv).write(&written).unwrap();
+        let mut parquet = Vec::new();
+        let schema = written.schema();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(&mut parquet, schema, None).unwrap();
+        writer.write(&written).unwrap();
+        writer.close().unwrap();
+        for (name, bytes) in [("a.csv", csv), ("a.parquet", parquet)] {
+            let (_folder, file) = source(name, &bytes).await;
+            let (_, reached) = read(&file).unwrap();
+            let halfway = reached[reached.len() / 2];
+            assert!(reached.is_sorted(), "{name}: {reached:?}");
+            assert!(halfway > 0 && halfway < file.bytes, "{name}: {reached:?} of {}", file.bytes);
+        }
+    }
 }

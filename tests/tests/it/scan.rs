@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
 use futures::TryStreamExt;
+use icefield_catalog::spec::DataFileFormat;
 use icefield_catalog::storage::recording::IoSnapshot;
 use icefield_catalog::{Env, Storage};
 use icefield_query::{Answer, Session, Settings};
+use icefield_table::commit::Change;
 use icefield_tests::memory_warehouse;
 
 /// A warehouse of which is counted what is asked of storage.
@@ -189,6 +191,31 @@ async fn rows_in_order_are_found_in_few_pages() {
     lake.run("DELETE FROM raw.sorted WHERE n % 10 = 3").await;
     let (narrow, whole) = (of("n BETWEEN 777 AND 780").await, of("n >= 0").await);
     assert!(narrow * 3 < whole, "{narrow} of {whole}");
+}
+
+#[tokio::test]
+async fn data_files_that_are_no_parquet_are_refused() {
+    for (format, name) in [(DataFileFormat::Orc, "ORC"), (DataFileFormat::Avro, "AVRO")] {
+        let lake = Lake::new().await;
+        lake.run("CREATE TABLE raw.t AS SELECT 1 AS id").await;
+        let table = lake.session.table("raw.t").await.unwrap();
+        let tasks = lake.session.files(&table, None).await.unwrap();
+        let mut file = icefield_query::rewrite::file_of(&table, &tasks[0]).unwrap();
+        file.path = format!("{}.{name}", file.path);
+        file.format = format;
+        let change = Change { files: vec![file.clone()], ..Change::default() };
+        icefield_table::commit::change(&table, change).await.unwrap();
+        let error = match lake.session.run("SELECT sum(id) FROM raw.t").await {
+            Err(error) => error.to_string(),
+            Ok(Answer::Rows(rows)) => {
+                rows.stream.try_collect::<Vec<_>>().await.unwrap_err().to_string()
+            }
+            Ok(Answer::Done(_)) => panic!("no rows"),
+        };
+        let wanted =
+            format!("data file `{}` is {name}; only Parquet data files can be read", file.path);
+        assert!(error.contains(&wanted), "{error}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
