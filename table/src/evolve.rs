@@ -5,6 +5,7 @@
 //! is refused.
 
 pub mod layout;
+mod name_mapping;
 pub mod refs;
 
 use std::collections::HashMap;
@@ -109,9 +110,15 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
     }
     refuse_newer_types(&schema, metadata.format_version())?;
     refuse_depth(&schema)?;
+    let mapping = metadata.properties().get(name_mapping::PROPERTY);
+    let mapping = mapping.and_then(|it| name_mapping::updated(it, current, &schema));
     let mut updates =
         vec![TableUpdate::AddSchema { schema }, TableUpdate::SetCurrentSchema { schema_id: -1 }];
     updates.extend(moved_properties(metadata, changes));
+    if let Some(mapping) = mapping {
+        let updated = HashMap::from([(name_mapping::PROPERTY.to_owned(), mapping)]);
+        updates.push(TableUpdate::SetProperties { updates: updated });
+    }
     Ok(Evolution {
         requirements: vec![
             TableRequirement::CurrentSchemaIdMatch { current_schema_id: current.schema_id() },

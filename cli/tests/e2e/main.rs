@@ -9,6 +9,7 @@ mod change_modes;
 mod changes;
 mod crash;
 mod crash_changes;
+mod evolution;
 mod ingest;
 mod interop;
 mod lake;

@@ -33,7 +33,8 @@ impl Backoff {
             retries_max: text.and_then(|it| it.parse().ok()),
             // Java waits 100 ms at least; a local catalog settles a race in less.
             least: ms("commit.retry.min-wait-ms", 10),
-            most: ms("commit.retry.max-wait-ms", 60_000).min(Duration::from_secs(5)),
+            // Java's 60 s are more than people wait for.
+            most: ms("commit.retry.max-wait-ms", 5000),
             total_ms: table.property("commit.retry.total-timeout-ms", 1_800_000),
         }
     }
@@ -53,7 +54,7 @@ impl Backoff {
             );
             return Err(Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(true));
         }
-        let longest = self.least.saturating_mul(1 << self.attempt.min(9)).min(self.most);
+        let longest = self.least.saturating_mul(1 << self.attempt.min(16)).min(self.most);
         self.attempt += 1;
         self.env.sleep(self.env.jitter(longest)).await;
         Ok(())

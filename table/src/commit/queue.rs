@@ -210,7 +210,8 @@ async fn attempt(
         // cannot land twice: either this attempt is found to have landed, or it never can.
         Ok(CommitOutcome::Unknown(cause)) => {
             lost.answer(cause, &current);
-            if number < 3 { Ok(()) } else { last_look(begun, group, lost).await }
+            let checks = current.property("commit.status-check.num-retries", 3);
+            if number < checks { Ok(()) } else { last_look(begun, group, lost).await }
         }
         Err(error) if error.retryable() => {
             lost.failed(&error);

@@ -201,7 +201,8 @@ async fn attempt(
         }
         Ok(CommitOutcome::Unknown(cause)) => {
             lost.answer(cause, &first);
-            if number < 3 { Ok(None) } else { Err(Error::new(ErrorKind::Unexpected, "lost")) }
+            let checks = first.property("commit.status-check.num-retries", 3);
+            if number < checks { Ok(None) } else { Err(Error::new(ErrorKind::Unexpected, "lost")) }
         }
         Err(error) if error.retryable() => {
             lost.failed(&error);
