@@ -215,9 +215,9 @@ impl ColumnBounds {
     }
 }
 
-/// Whether bounds are those of all long integers, of which there are more than DataFusion 54 can count.
+/// Whether there are more values between bounds than DataFusion 54 can count.
 fn spans_all(least: &ScalarValue, most: &ScalarValue) -> bool {
-    *least == ScalarValue::Int64(Some(i64::MIN)) && *most == ScalarValue::Int64(Some(i64::MAX))
+    most.distance(least) == Some(usize::MAX)
 }
 
 /// Rows in a file.

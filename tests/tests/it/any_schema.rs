@@ -64,7 +64,7 @@ fn kind(nanoseconds: bool) -> impl Strategy<Value = String> {
 }
 
 /// Values of a type, in the shape that queries have it in.
-fn values(field: &NestedField, to: &DataType, rows: usize, dice: &mut Dice) -> ArrayRef {
+pub(crate) fn values(field: &NestedField, to: &DataType, rows: usize, dice: &mut Dice) -> ArrayRef {
     let nulls: Vec<bool> = (0..rows).map(|_| !field.required && dice.roll(4) == 0).collect();
     let nulls = NullBuffer::from_iter(nulls.iter().map(|it| !it));
     let array: ArrayRef = match (field.field_type.as_ref(), to) {

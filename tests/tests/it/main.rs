@@ -1,5 +1,6 @@
 //! Tests across crates.
 
+mod any_predicate;
 mod any_schema;
 mod cache;
 mod changes;
