@@ -57,6 +57,7 @@ fn floats_beside_decimals_stay_floats() {
         ("SELECT 0.0 AS x EXCEPT SELECT 1e-20", "0.0"),
         ("SELECT count(*) FROM raw.p JOIN (SELECT 1.5 AS x) ON price = x", "1"),
         ("SELECT power(2.5, 2), power(1.1, 10)", "6.25,2.5937424601000023"),
+        ("SELECT CAST(X'00ff' AS BINARY) = X'00ff'", "true"),
         ("SELECT x FROM (VALUES (1e-20), (0.5), (NULL), (2)) v(x)", "1e-20 0.5  2.0"),
         ("SELECT x * 2 FROM (VALUES (-1.5), ('inf'::DOUBLE)) v(x)", "-3.0 Infinity"),
         (

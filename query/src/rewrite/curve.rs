@@ -83,7 +83,9 @@ impl Scale {
                 let number = |value: f64| match value.is_nan() {
                     true => u32::MAX,
                     // Infinities are cast to the ends too.
-                    false if span > 0.0 => ((value - least) / span * steps) as u32 + 1,
+                    false if span > 0.0 => {
+                        (((value - least) / span * steps) as u32).saturating_add(1)
+                    }
                     false => 1,
                 };
                 let numbers = as_numbers(array)?;

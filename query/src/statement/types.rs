@@ -29,6 +29,7 @@ impl TypePlanner for Types {
                 TimezoneInfo::None | TimezoneInfo::WithoutTimeZone,
             ) => DataType::Time64(TimeUnit::Microsecond),
             SqlType::Uuid => DataType::FixedSizeBinary(16),
+            SqlType::Binary(None) | SqlType::Varbinary(None) => DataType::Binary,
             _ => return Ok(None),
         };
         Ok(Some(Arc::new(Field::new("", planned, true))))

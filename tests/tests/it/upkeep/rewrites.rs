@@ -189,3 +189,20 @@ async fn delete_files_of_as_many_data_files_are_rewritten_as_may_be() {
     let error = lake.refused(&call("'rewrite-job-order', 'sideways'")).await.to_string();
     assert!(error.contains("`rewrite-job-order` cannot be `sideways`"), "{error}");
 }
+
+#[tokio::test]
+async fn a_curve_goes_through_the_greatest_values() {
+    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, d DOUBLE, n BIGINT)"]).await;
+    for value in ["1.7976931348623157e308", "-1.7976931348623157e308", "inf", "-inf", "NaN", "1"] {
+        lake.run(&format!(
+            "INSERT INTO raw.t VALUES (1, CAST('{value}' AS DOUBLE), 9223372036854775807), \
+             (2, CAST('{value}' AS DOUBLE), -9223372036854775808), (3, NULL, NULL)"
+        ))
+        .await;
+    }
+    for curve in ["zorder", "hilbert"] {
+        lake.call(&rewrite(&format!(", sort_order => '{curve}(d, n)'"))).await;
+        let ids = lake.ids("raw.t").await;
+        assert_eq!(ids, [[1; 6], [2; 6], [3; 6]].concat(), "{curve}");
+    }
+}
