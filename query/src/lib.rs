@@ -19,6 +19,7 @@ mod headings;
 mod insert;
 mod memory;
 mod names;
+mod optimizer;
 mod parser;
 mod plan;
 pub mod procedure;

@@ -33,7 +33,7 @@ use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::scan::cache::ColumnCache;
 use crate::statement::{self, uuid};
-use crate::{Error, Result, change, transaction};
+use crate::{Error, Result, change, optimizer, transaction};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -149,9 +149,12 @@ impl Session {
             .with_catalog_list(Arc::new(catalogs))
             .with_type_planner(Arc::new(statement::types::Types))
             .with_analyzer_rules(statement::analyzer_rules())
+            .with_optimizer_rules(optimizer::rules())
+            .with_physical_optimizer_rules(optimizer::physical_rules())
             .build();
         let mut context = SessionContext::new_with_state(state);
         SessionContext::register_udf(&context, uuid::function());
+        SessionContext::register_udf(&context, statement::grouped::same());
         SessionContext::register_udf(&context, statement::subqueries::one_row());
         for function in statement::far_times::functions() {
             SessionContext::register_udf(&context, function);
@@ -413,6 +416,7 @@ impl Session {
         mut statement: Statement,
     ) -> Result<LogicalPlan> {
         statement::values::keep_casts(&mut statement);
+        statement::grouped::hide_columns(&mut statement);
         let error = match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),
             Err(error) => error,

@@ -10,6 +10,7 @@ pub(crate) mod dates;
 mod dependent;
 pub(crate) mod far_times;
 pub(crate) mod floats;
+pub(crate) mod grouped;
 pub(crate) mod in_lists;
 pub(crate) mod insert;
 mod show;

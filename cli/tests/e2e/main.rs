@@ -14,6 +14,7 @@ mod ingest;
 mod interop;
 mod lake;
 mod memory;
+mod optimizer;
 mod races;
 mod services;
 mod settings;

@@ -118,6 +118,8 @@ fn health_tells_what_upkeep_would_gain() {
     };
     assert_eq!(of("raw.t")["data_files"], json!(6), "{all}");
     assert_eq!(of("raw.empty")["data_files"], json!(0), "{all}");
+    let number = |table: &str, what: &str| of(table)[what].as_f64().unwrap();
+    assert!(number("raw.t", "scan_cost_after_ms") < number("raw.t", "scan_cost_ms"), "{all}");
     assert_eq!(lake.ok(&["health", "--format", "ndjson"]).lines().count(), 2);
     let error = lake.fails(&["health", "raw.s"], 1);
     assert!(error.contains("no table `raw.s`"), "{error}");

@@ -26,14 +26,14 @@ pub(crate) fn parse(text: &str) -> Result<Query> {
 }
 
 /// Parses an expression of ours.
-pub(super) fn expression(text: &str) -> Result<Expr> {
+pub(crate) fn expression(text: &str) -> Result<Expr> {
     let dialect = Sql::default();
     let mut parser = Parser::new(&dialect).try_with_sql(text).map_err(sql)?;
     parser.parse_expr().map_err(sql)
 }
 
 /// The first argument of a call.
-pub(super) fn first_argument(call: &mut Expr) -> Option<&mut Expr> {
+pub(crate) fn first_argument(call: &mut Expr) -> Option<&mut Expr> {
     let Expr::Function(function) = call else { return None };
     let ast::FunctionArguments::List(list) = &mut function.args else { return None };
     match list.args.first_mut()? {

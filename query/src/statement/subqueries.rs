@@ -15,6 +15,7 @@
 //! for a row that finds several.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::AsArray;
 use arrow::datatypes::{DataType, Int64Type};
@@ -186,11 +187,17 @@ fn has_one_row(plan: &LogicalPlan) -> bool {
     }
 }
 
+/// How many queries have been given a name.
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
 fn counted(it: InSubquery, schema: &DFSchema) -> Result<Expr> {
     if has_one_row(&it.subquery.subquery) {
         return Ok(equal(it));
     }
-    let rows = &it.subquery.subquery;
+    // Under a name of its own: it may be of the table that it is asked beside.
+    let name = format!("__in_{}", COUNTED.fetch_add(1, Ordering::Relaxed));
+    let rows = LogicalPlanBuilder::from(it.subquery.subquery.as_ref().clone());
+    let rows = &Arc::new(rows.alias(name)?.build()?);
     let Some((qualifier, field)) = rows.schema().iter().next() else {
         return Ok(Expr::InSubquery(it));
     };

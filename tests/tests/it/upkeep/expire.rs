@@ -480,3 +480,31 @@ async fn a_dry_run_says_what_goes_and_takes_nothing() {
     let listed = lake.rows("SELECT count(DISTINCT file_path) AS n FROM system.removed_files").await;
     assert!(listed.contains(&format!("| {gone} ")), "{listed}");
 }
+
+#[tokio::test]
+async fn t61_snapshots_that_are_named_go_and_no_others() {
+    let (lake, made) = five_snapshots().await;
+    let call = format!(
+        "CALL system.expire_snapshots('raw.t', snapshot_ids => array({}, {}))",
+        made[1], made[3]
+    );
+    lake.call(&call).await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([made[0], made[2], made[4]]));
+    assert_eq!(lake.ids(&format!("raw.t FOR VERSION AS OF {}", made[2])).await, [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn t61_a_branch_keeps_its_snapshots_for_as_long_as_it_says() {
+    let (lake, made) = five_snapshots().await;
+    lake.run(&format!(
+        "ALTER TABLE raw.t CREATE BRANCH b AS OF VERSION {} WITH SNAPSHOT RETENTION 36500 DAYS",
+        made[3]
+    ))
+    .await;
+    lake.call(&expire("")).await;
+    // Of main only the head is left; of the branch all that it stands on.
+    assert_eq!(snapshots(&lake).await, made.iter().copied().collect());
+    lake.run("ALTER TABLE raw.t DROP BRANCH b").await;
+    lake.call(&expire("")).await;
+    assert_eq!(snapshots(&lake).await, BTreeSet::from([made[4]]));
+}

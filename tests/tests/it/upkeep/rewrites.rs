@@ -167,12 +167,54 @@ async fn a_rewrite_goes_no_faster_than_it_may() {
     // What is told by footers is not copied, and the first file does not wait for the others.
     let took = start.elapsed().as_secs();
     assert!((10..100).contains(&took), "{took} s");
-    // A policy may say so, too.
-    lake.run("ALTER NAMESPACE raw SET PROPERTIES ('icefield.maintenance.bytes-per-second' = '7')")
-        .await;
-    let policy = Policy::of(&lake.session, &lake.table().await).await.unwrap();
-    let request = policy.rewrite(&lake.session, &lake.table().await).await.unwrap();
-    assert_eq!(request.bytes_per_second, Some(7));
+}
+
+#[tokio::test]
+async fn a_policy_is_that_of_the_table_its_namespace_or_the_warehouse() {
+    let lake = five_files(2, "", "").await;
+    let pace = async || {
+        let policy = Policy::of(&lake.session, &lake.table().await).await.unwrap();
+        // What is in raw is kept longest.
+        assert_eq!(policy.snapshot_age_ms(&lake.table().await).unwrap(), Some(30 * 86_400_000));
+        policy.rewrite(&lake.session, &lake.table().await).await.unwrap().bytes_per_second
+    };
+    assert_eq!(pace().await, None);
+    let name = "icefield.maintenance.bytes-per-second";
+    lake.run("CREATE NAMESPACE IF NOT EXISTS system").await;
+    for (sql, number) in [
+        ("ALTER NAMESPACE system SET PROPERTIES", 5),
+        ("ALTER NAMESPACE raw SET PROPERTIES", 6),
+        ("ALTER TABLE raw.t SET TBLPROPERTIES", 7),
+    ] {
+        lake.run(&format!("{sql} ('{name}' = '{number}')")).await;
+        assert_eq!(pace().await, Some(number), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_written_is_nearly_as_large_as_is_wanted() {
+    for copying in ["always", "never"] {
+        let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, v TEXT)"]).await;
+        for file in 0..24 {
+            let (from, to) = (file * 1000, file * 1000 + 1000);
+            lake.run(&format!(
+                "INSERT INTO raw.t SELECT i, md5(CAST(i AS TEXT)) FROM range({from}, {to}) r(i)"
+            ))
+            .await;
+        }
+        let sizes = async || {
+            let tasks = lake.other().files(&lake.table().await, None).await.unwrap();
+            tasks.iter().map(icefield_table::scan::ScanTask::file_size_bytes).collect::<Vec<_>>()
+        };
+        let target = sizes().await.iter().sum::<u64>() / 4;
+        let options =
+            format!("map('target-file-size-bytes', '{target}', 'copy-row-groups', '{copying}')");
+        lake.call(&rewrite(&format!(", options => {options}"))).await;
+        let sizes = sizes().await;
+        assert!((3..=6).contains(&sizes.len()), "{copying}: {sizes:?} of {target}");
+        let near = (target / 2)..=(target * 9 / 5);
+        assert!(sizes.iter().all(|it| near.contains(it)), "{copying}: {sizes:?} of {target}");
+    }
 }
 
 #[tokio::test]

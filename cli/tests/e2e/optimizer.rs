@@ -1,0 +1,111 @@
+//! Answers that DataFusion's optimizers get wrong where nothing is done about it (`query/src/optimizer.rs`).
+
+use crate::lake::Lake;
+
+/// The rows of a query: values with commas, rows with blanks between them.
+fn csv(lake: &Lake, sql: &str) -> String {
+    let printed = lake.ok(&["sql", "--format", "csv", "-c", sql]);
+    printed.lines().skip(1).collect::<Vec<_>>().join(" ")
+}
+
+fn lake() -> Lake {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE raw.s AS SELECT * FROM (VALUES (1, 'x', 3), (2, 'y', 3), (3, 'x', 4), \
+         (4, 'y', 4), (5, 'z', 3)) v(id, g, n)",
+    );
+    lake.exec("CREATE TABLE raw.l (k INT, a INT)");
+    lake.exec("INSERT INTO raw.l VALUES (1, 10), (2, 20), (3, 30)");
+    lake.exec("CREATE TABLE raw.m (k INT, a INT)");
+    lake.exec("INSERT INTO raw.m VALUES (1, 10), (2, 99)");
+    lake
+}
+
+fn check(lake: &Lake, wanted: &[(&str, &str)]) {
+    for (sql, rows) in wanted {
+        assert_eq!(csv(lake, sql), *rows, "{sql}");
+    }
+}
+
+#[test]
+fn rows_have_their_order_beside_subqueries() {
+    check(
+        &lake(),
+        &[
+            ("SELECT id FROM raw.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC", "5 4 2 3 1"),
+            (
+                "SELECT id, (SELECT max(n) FROM raw.s) FROM raw.s ORDER BY g DESC, id",
+                "5,4 2,4 4,4 1,4 3,4",
+            ),
+            ("SELECT id FROM raw.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC LIMIT 2", "5 4"),
+        ],
+    );
+}
+
+#[test]
+fn columns_beside_computed_ones_are_not_taken_for_unique() {
+    let grouped = "(SELECT count(*) c, g FROM raw.s GROUP BY g)";
+    let lake = lake();
+    for (sql, rows) in [
+        ("SELECT c, g FROM {} ORDER BY c DESC, g DESC", "2,y 2,x 1,z"),
+        ("SELECT DISTINCT c FROM {} ORDER BY 1", "1 2"),
+        ("SELECT c, count(*) FROM {} GROUP BY c ORDER BY 1", "1,1 2,2"),
+        ("SELECT c, count(*) FROM {} GROUP BY c, g ORDER BY 1", "1,1 2,1 2,1"),
+        ("SELECT DISTINCT g FROM {} q CROSS JOIN raw.l ORDER BY 1", "x y z"),
+        ("SELECT DISTINCT q.g FROM {} q JOIN raw.s ON q.g = s.g ORDER BY 1", "x y z"),
+        ("SELECT DISTINCT q.g FROM {} q LEFT JOIN raw.s ON q.g = s.g ORDER BY 1", "x y z"),
+    ] {
+        assert_eq!(csv(&lake, &sql.replace("{}", grouped)), rows, "{sql}");
+    }
+}
+
+#[test]
+fn filters_are_of_the_column_that_they_name() {
+    let join = "FROM raw.l x RIGHT JOIN raw.m y ON x.k = y.k";
+    let full = "FROM raw.l x FULL JOIN raw.m y ON x.k = y.k";
+    let lake = lake();
+    for (sql, rows) in [
+        (format!("SELECT x.a, y.a {join} WHERE y.k > 0 AND coalesce(x.a, 0) <> y.a"), "20,99"),
+        (format!("SELECT x.a, y.a {join} WHERE y.k > 0 AND coalesce(x.a, 0) = y.a"), "10,10"),
+        (format!("SELECT x.a, y.a {join} WHERE x.a IS DISTINCT FROM y.a"), "20,99"),
+        (format!("SELECT x.a, y.a {join} WHERE coalesce(x.a, 0) = 20"), "20,99"),
+        (
+            format!("SELECT x.a, y.a {full} WHERE coalesce(x.a, 0) = coalesce(y.a, 30) + 0"),
+            "10,10 30,",
+        ),
+        (format!("SELECT x.a, y.a {join} ORDER BY x.a DESC LIMIT 1"), "20,99"),
+    ] {
+        assert_eq!(csv(&lake, &sql), rows, "{sql}");
+    }
+}
+
+#[test]
+fn groups_by_a_constant_are_groups() {
+    check(
+        &lake(),
+        &[
+            ("SELECT 'total' l, sum(n) FROM raw.s WHERE n > 99 GROUP BY l", ""),
+            ("SELECT 'total' l, sum(n) FROM raw.s GROUP BY l", "total,17"),
+            ("SELECT g, sum(n) FROM raw.s GROUP BY g, 1 + 1 ORDER BY 1", "x,7 y,7 z,3"),
+        ],
+    );
+}
+
+#[test]
+fn a_query_in_a_list_may_be_of_the_table_beside_it() {
+    let lake = lake();
+    lake.exec("CREATE TABLE raw.x AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
+    let of = "column2 IN (SELECT column2 FROM raw.x WHERE column1 = 1)";
+    check(
+        &lake,
+        &[
+            (&format!("SELECT column1, {of} FROM raw.x ORDER BY 1"), "1,true 2,false 3,"),
+            (
+                &format!(
+                    "SELECT column1, CASE WHEN {of} THEN 'in' ELSE 'out' END FROM raw.x ORDER BY 1"
+                ),
+                "1,in 2,out 3,out",
+            ),
+        ],
+    );
+}
