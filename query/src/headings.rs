@@ -54,7 +54,8 @@ fn named(plan: &LogicalPlan) -> Vec<bool> {
 }
 
 /// How DataFusion writes literals: their type, and in parentheses their value.
-const LITERALS: [&str; 16] = [
+const LITERALS: [&str; 17] = [
+    "IntervalMonthDayNano",
     "Boolean",
     "Int8",
     "Int16",
@@ -104,6 +105,16 @@ fn literal(text: &str) -> Option<(String, &str)> {
     if !LITERALS.contains(&kind) {
         return None;
     }
+    if kind == "IntervalMonthDayNano" {
+        let (fields, behind) = inner.split_once("\")")?;
+        let mut numbers = fields.split(|it: char| !it.is_ascii_digit() && it != '-');
+        let mut number = || numbers.by_ref().find_map(|it| it.parse::<i64>().ok());
+        let units = [(number()?, "months"), (number()?, "days"), (number()?, "nanoseconds")];
+        let parts = units.iter().filter(|(number, _)| *number != 0);
+        let parts: Vec<String> = parts.map(|(number, unit)| format!("{number} {unit}")).collect();
+        let text = if parts.is_empty() { "0 days".to_owned() } else { parts.join(" ") };
+        return Some((format!("INTERVAL '{text}'"), behind));
+    }
     if let Some(inner) = inner.strip_prefix('"') {
         let (value, behind) = inner.split_once("\")")?;
         return Some((format!("'{}'", value.replace('\'', "''")), behind));
@@ -137,6 +148,10 @@ mod tests {
             ("a * Decimal128(Some(15),2,1)", "a * 1.5"),
             ("Decimal128(None,2,1)", "NULL"),
             ("power(a,Float64(0.5))", "power(a,0.5)"),
+            (
+                "a + IntervalMonthDayNano(\"IntervalMonthDayNano { months: 0, days: 2, nanoseconds: 0 }\")",
+                "a + INTERVAL '2 days'",
+            ),
             ("MyInt64(a)", "MyInt64(a)"),
             ("INT8(é)", "INT8(é)"),
             ("Utf8(\"", "Utf8(\""),

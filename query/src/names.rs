@@ -87,6 +87,31 @@ pub(crate) fn folded(ident: &Ident) -> String {
     }
 }
 
+/// A name with dots between its parts.
+///
+/// # Errors
+///
+/// A part with a dot in it: it would be taken for two.
+pub(crate) fn dotted(name: &ObjectName) -> Result<String> {
+    let parts = parts(name);
+    match parts.iter().find(|it| it.contains('.')) {
+        None => Ok(parts.join(".")),
+        Some(part) => Err(Error::invalid(format!(
+            "`{part}` in `{name}` has a dot in it, and cannot be told from two names"
+        ))
+        .with_hint("such a table or column can be read, not changed")),
+    }
+}
+
+/// Refuses to give a table a name by which it could not be found.
+pub(crate) fn refuse_unusable(name: &str) -> Result<()> {
+    match name.contains(['.', '@']) {
+        false => Ok(()),
+        true => Err(Error::invalid(format!("a table cannot be called `{name}`"))
+            .with_hint("leave out dots and @, which mean something else in names of tables")),
+    }
+}
+
 /// Namespace and table of a name that has to be a table's: for CREATE, DROP and the like.
 pub(crate) fn table_parts(name: &ObjectName, current: &str) -> Result<(Vec<String>, String)> {
     let mut parts = parts(name);

@@ -415,7 +415,8 @@ impl Session {
         state: &SessionState,
         mut statement: Statement,
     ) -> Result<LogicalPlan> {
-        statement::values::keep_casts(&mut statement);
+        statement::values::keep_casts(&mut statement)?;
+        statement::using::say(&mut statement)?;
         statement::grouped::hide_columns(&mut statement);
         let error = match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),

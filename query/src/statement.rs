@@ -13,9 +13,11 @@ pub(crate) mod floats;
 pub(crate) mod grouped;
 pub(crate) mod in_lists;
 pub(crate) mod insert;
+mod intervals;
 mod show;
 pub(crate) mod subqueries;
 pub(crate) mod types;
+pub(crate) mod using;
 pub(crate) mod uuid;
 pub(crate) mod values;
 
@@ -232,6 +234,7 @@ pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
         Arc::new(floats::Floats),
         Arc::new(dates::Dates),
+        Arc::new(intervals::Intervals),
         Arc::new(subqueries::Subqueries),
         Arc::new(dependent::Dependent),
         Arc::new(uuid::UuidCasts),

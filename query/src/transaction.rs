@@ -73,6 +73,9 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
             if !changes {
                 return Ok(Done::new("COMMIT"));
             }
+            for member in open.drafts.values() {
+                still_there(&member.draft).await?;
+            }
             let drafts = open.drafts.into_values().filter_map(|member| {
                 let Member { mut draft, read } = member;
                 if read && open.serializable != Some(false) {
@@ -93,6 +96,26 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
             Ok(done)
         }
     }
+}
+
+/// Refuses to commit files that are gone: a transaction that is open for days looks abandoned, and what it has written
+/// like orphans.
+async fn still_there(draft: &Draft) -> Result<()> {
+    for file in &draft.change.files {
+        let location = draft.table.locate(&file.path);
+        if draft.table.storage().size(&location).await?.is_none() {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "data file `{}`, which the transaction wrote to `{}`, has been removed",
+                    file.path,
+                    draft.table.name()
+                ),
+            )
+            .with_hint("ROLLBACK and begin again"));
+        }
+    }
+    Ok(())
 }
 
 fn take(lake: &Lake) -> Result<Transaction> {

@@ -22,7 +22,7 @@ use icefield_catalog::spec::{PrimitiveType, Schema};
 use super::merge::{case, null};
 use super::pieces::{expression, first_argument, is_default, named, parse, query, select};
 use super::sink;
-use crate::names::{folded, parts};
+use crate::names::{dotted, folded, parts};
 use crate::provider::PREPARED;
 use crate::{Error, Result};
 
@@ -231,7 +231,7 @@ pub(crate) fn target(statement: &Statement) -> Result<TargetName> {
     if last.contains(['@', '$']) {
         return Err(Error::invalid("only the current version of a table can be written"));
     }
-    let name = parts.join(".");
+    let name = dotted(&name)?;
     // Beside a table of another namespace that is called alike, the short name is that one's.
     let mut others = 0;
     let _ = ast::visit_relations(inner.as_ref(), |it| {

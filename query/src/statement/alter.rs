@@ -14,7 +14,7 @@ use icefield_table::evolve::refs::{self, Existing, NewRef};
 use icefield_table::evolve::{self, ColumnChange};
 
 use super::{create, sql, word};
-use crate::names::{folded, parts, table_parts};
+use crate::names::{dotted, folded, refuse_unusable, table_parts};
 use crate::provider::ident;
 use crate::session::{Done, Session};
 use crate::{Error, ErrorKind, Result};
@@ -138,7 +138,7 @@ fn properties_word(parser: &mut Parser<'_>) -> Result<()> {
 
 /// A dotted column name, folded.
 fn path(parser: &mut Parser<'_>) -> Result<String> {
-    Ok(parts(&parser.parse_object_name(false).map_err(sql)?).join("."))
+    dotted(&parser.parse_object_name(false).map_err(sql)?)
 }
 
 /// Clauses about the layout of new files.
@@ -286,7 +286,7 @@ fn duration_ms(parser: &mut Parser<'_>, number: u64) -> Result<i64> {
 
 /// Runs ALTER TABLE.
 pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration) -> Result<Done> {
-    let table = session.table(&parts(name).join(".")).await?;
+    let table = session.table(&dotted(name)?).await?;
     match change {
         Alteration::Columns(changes) => {
             let work = |table: &icefield_table::Table| {
@@ -329,6 +329,7 @@ pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration
                 return Err(Error::new(ErrorKind::Invalid, "the table has no name"));
             };
             let (namespace, name) = table_parts(&to, &from.namespace().as_ref().join("."))?;
+            refuse_unusable(&name)?;
             let to = ident(&namespace.join("."), &name)?;
             session.tables().warehouse().catalog.rename_table(from, &to).await?;
         }

@@ -20,7 +20,7 @@ use icefield_table::evolve::{ColumnChange, exact_path, fresh_ids};
 use super::{sql, word};
 use crate::headings;
 use crate::insert::{Purpose, insert_plan};
-use crate::names::{folded, parts, table_parts};
+use crate::names::{folded, parts, refuse_unusable, table_parts};
 use crate::parser::Tokens;
 use crate::plan::optimize;
 use crate::provider::ident;
@@ -390,6 +390,7 @@ fn order(parser: &mut Parser<'_>) -> Result<Order> {
 /// Runs CREATE TABLE.
 pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> Result<Answer> {
     let (namespace, name) = table_parts(&create.name, &session.lake.current())?;
+    refuse_unusable(&name)?;
     let ident = ident(&namespace.join("."), &name)?;
     if create.if_not_exists && session.tables().warehouse().catalog.load_table(&ident).await.is_ok()
     {

@@ -68,7 +68,7 @@ pub(crate) fn beside(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
     })
 }
 
-fn compares(op: Operator) -> bool {
+pub(super) fn compares(op: Operator) -> bool {
     use Operator::{Eq, Gt, GtEq, IsDistinctFrom, IsNotDistinctFrom, Lt, LtEq, NotEq};
     matches!(op, Eq | NotEq | Lt | LtEq | Gt | GtEq | IsDistinctFrom | IsNotDistinctFrom)
 }

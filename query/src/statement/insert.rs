@@ -14,7 +14,7 @@ use icefield_table::evolve::exact_path;
 
 use crate::change::pieces::{is_default, parse, query};
 use crate::change::statement::uuids;
-use crate::names::parts;
+use crate::names::{dotted, parts};
 use crate::{Error, ErrorKind, Result, Session, defaults};
 
 /// The plan of a statement, with what DataFusion cannot plan put in other words.
@@ -68,7 +68,7 @@ async fn insert<'a>(
         Statement::Statement(inner) => {
             let ast::Statement::Insert(insert) = inner.as_mut() else { return None };
             let TableObject::TableName(name) = &insert.table else { return None };
-            let table = session.table(&parts(name).join(".")).await.ok()?;
+            let table = session.table(&dotted(name).ok()?).await.ok()?;
             Some((insert, table))
         }
         _ => None,

@@ -11,7 +11,7 @@ use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform,
 use icefield_table::Table;
 
 use super::{sql, word};
-use crate::names::parts;
+use crate::names::{dotted, parts};
 use crate::plan::rows_of;
 use crate::session::{Answer, Session};
 use crate::{Error, Result};
@@ -95,11 +95,11 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             rows(vec![("namespace", texts(namespaces)), ("table", texts(tables))])?
         }
         Show::Create(name) => {
-            let table = session.table(&parts(&name).join(".")).await?;
+            let table = session.table(&dotted(&name)?).await?;
             rows(vec![("create_statement", texts(vec![create_statement(&table)]))])?
         }
         Show::Properties(name) => {
-            let table = session.table(&parts(&name).join(".")).await?;
+            let table = session.table(&dotted(&name)?).await?;
             let mut all: Vec<_> = table.metadata().properties().clone().into_iter().collect();
             all.push((
                 "format-version".to_owned(),
@@ -109,7 +109,7 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             let (keys, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             rows(vec![("key", texts(keys)), ("value", texts(values))])?
         }
-        Show::Columns(name) => columns(&session.table(&parts(&name).join(".")).await?)?,
+        Show::Columns(name) => columns(&session.table(&dotted(&name)?).await?)?,
     };
     Ok(Answer::Rows(rows_of(batch)))
 }

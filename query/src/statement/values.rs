@@ -11,17 +11,30 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::logical_expr::logical_plan::Values;
 use datafusion::logical_expr::{Expr as Plan, ExprSchemable, LogicalPlan, cast};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{Expr, Query, SetExpr, VisitMut, VisitorMut};
+use datafusion::sql::sqlparser::ast::{
+    Expr, Query, SetExpr, SetOperator, SetQuantifier, VisitMut, VisitorMut,
+};
 
 use super::floats;
+use crate::Error;
 
 /// Writes every cast of a row twice, so that those which DataFusion adds can be told from those that were asked
 /// for: only they have something else than a cast to the column's type inside them.
-pub(crate) fn keep_casts(statement: &mut Statement) {
+///
+/// # Errors
+///
+/// INTERSECT ALL and EXCEPT ALL, of which DataFusion does not count the rows.
+pub(crate) fn keep_casts(statement: &mut Statement) -> crate::Result<()> {
     match statement {
-        Statement::Statement(inner) => drop(inner.visit(&mut Casts)),
+        Statement::Statement(inner) => {
+            if inner.visit(&mut Casts).is_break() {
+                return Err(Error::unsupported("INTERSECT ALL and EXCEPT ALL are not supported")
+                    .with_hint("without ALL, each row is given once; or number the rows first"));
+            }
+            Ok(())
+        }
         Statement::Explain(explain) => keep_casts(&mut explain.statement),
-        _ => {}
+        _ => Ok(()),
     }
 }
 
@@ -31,16 +44,19 @@ impl VisitorMut for Casts {
     type Break = ();
 
     fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
-        twice(&mut query.body);
-        ControlFlow::Continue(())
+        twice(&mut query.body)
     }
 }
 
-fn twice(body: &mut SetExpr) {
+fn twice(body: &mut SetExpr) -> ControlFlow<()> {
     match body {
-        SetExpr::SetOperation { left, right, .. } => {
-            twice(left);
-            twice(right);
+        SetExpr::SetOperation { op, set_quantifier, left, right } => {
+            let counts = matches!(set_quantifier, SetQuantifier::All | SetQuantifier::AllByName);
+            if counts && *op != SetOperator::Union {
+                return ControlFlow::Break(());
+            }
+            twice(left)?;
+            twice(right)?;
         }
         // One row agrees with itself.
         SetExpr::Values(values) if values.rows.len() > 1 => {
@@ -58,6 +74,7 @@ fn twice(body: &mut SetExpr) {
         }
         _ => {}
     }
+    ControlFlow::Continue(())
 }
 
 /// Rows that agree on floats where some are floats, and on nanoseconds where some have them.

@@ -25,7 +25,7 @@ use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{
-    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
@@ -88,6 +88,7 @@ impl Part {
             && footer.row_groups().iter().all(has_lineage);
         let fits = (stores_lineage || is_same(stored, &context.parquet_schema(false)?))
             && footer.row_groups().iter().all(|it| context.stores_alike(it))
+            && footer.row_groups().iter().all(has_page_index)
             && knows_nans(context, file);
         if !fits {
             return Ok(None);
@@ -152,6 +153,14 @@ fn damaged(location: &str, error: &parquet::errors::ParquetError) -> Error {
 
 /// Whether every row of a row group has its id, and the number of its last change, in the last two
 /// columns.
+/// Whether every column has an index of its pages: a file has one of all of them, or of none.
+fn has_page_index(group: &RowGroupMetaData) -> bool {
+    let has = |it: &ColumnChunkMetaData| {
+        it.column_index_offset().is_some() && it.offset_index_offset().is_some()
+    };
+    group.columns().iter().all(has)
+}
+
 fn has_lineage(group: &RowGroupMetaData) -> bool {
     let mut last = group.columns().iter().rev().take(2);
     last.all(|it| it.statistics().and_then(|it| it.null_count_opt()) == Some(0))
