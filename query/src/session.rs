@@ -160,6 +160,9 @@ impl Session {
             SessionContext::register_udf(&context, function);
         }
         context.register_udaf(statement::checked_sum::function());
+        for function in statement::extremes::functions() {
+            context.register_udaf(function);
+        }
         context.register_expr_planner(Arc::new(statement::checked_math::CheckedMath))?;
         context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
         Ok(Self { context, lake, settings, procedures: Vec::new() })

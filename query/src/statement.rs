@@ -8,6 +8,7 @@ pub(crate) mod checked_sum;
 mod create;
 pub(crate) mod dates;
 mod dependent;
+pub(crate) mod extremes;
 pub(crate) mod far_times;
 pub(crate) mod floats;
 pub(crate) mod grouped;

@@ -462,6 +462,24 @@ def case_foreign_files(lake):
         check_files(lake, "raw.t")
 
 
+def case_files_without_page_indexes(lake):
+    """PyIceberg's files have no index of their pages: none are joined to those that have one."""
+    for version in (2, 3):
+        name = f"raw.p{version}"
+        lake.run(f"CREATE TABLE {name} (id BIGINT)")
+        for number in range(3):
+            lake.table(name).append(pa.table({"id": pa.array([number] * 60000, pa.int64())}))
+            lake.run(f"INSERT INTO {name} SELECT {number} FROM range(0, 60000) r(i)")
+        if version == 3:
+            lake.run(f"ALTER TABLE {name} SET TBLPROPERTIES ('format-version' = '3')",
+                     f"INSERT INTO {name} SELECT 9 FROM range(0, 60000) r(i)")
+        done = call(lake, f"rewrite_data_files('{name}', options => map('rewrite-all', 'true'))")
+        lake.tally.same(f"files that failed, v{version}", count(done, "failed_data_files_count"), 0)
+        rows, = lake.run(f"SELECT id, count(*) AS n FROM {name} GROUP BY id ORDER BY id")
+        wanted = [{"id": number, "n": 120000} for number in range(3)]
+        lake.tally.same(f"rows, v{version}", rows, wanted + ([{"id": 9, "n": 60000}] if version == 3 else []))
+
+
 CASES = {name.removeprefix("case_"): value for name, value in list(globals().items()) if name.startswith("case_")}
 
 if __name__ == "__main__":

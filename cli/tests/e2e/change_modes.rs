@@ -1,5 +1,8 @@
 //! Which way rows are deleted, asked for or chosen, and what a scan tells of them.
 
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
 use serde_json::json;
 
 use crate::lake::Lake;
@@ -59,4 +62,58 @@ fn rows_that_are_deleted_are_shown_to_who_asks_for_them() {
         assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(2));
         assert_eq!(lake.value("SELECT sum(id) FROM raw.t"), json!(4));
     }
+}
+
+/// `raw."a.b"` cannot be told from the table `b` in `raw.a`.
+#[test]
+fn names_with_dots_change_no_other_table() {
+    let lake = Lake::new();
+    lake.exec("CREATE NAMESPACE raw.a");
+    lake.exec("CREATE TABLE raw.a.b AS SELECT 1 AS id, 2 AS v");
+    for sql in [
+        "TRUNCATE raw.\"a.b\"",
+        "DELETE FROM raw.\"a.b\" WHERE id > 0",
+        "UPDATE raw.\"a.b\" SET id = 7",
+        "INSERT OVERWRITE raw.\"a.b\" SELECT 9, 9",
+        "ALTER TABLE raw.\"a.b\" DROP COLUMN id",
+        "ALTER TABLE raw.\"a.b\" RENAME TO raw.c",
+        "CREATE TABLE raw.\"c.d\" (id INT)",
+        "ALTER TABLE raw.a.b RENAME TO raw.\"x.y\"",
+        "ALTER TABLE raw.a.b DROP COLUMN \"s.x\"",
+    ] {
+        let error = lake.fails(&["sql", "-c", sql], 1);
+        assert!(error.contains("dot"), "{sql}: {error}");
+    }
+    assert_eq!(json!(lake.rows("SELECT * FROM raw.a.b")), json!([[1, 2]]));
+}
+
+/// A transaction that was open for so long that upkeep took its files for orphans.
+#[test]
+fn a_transaction_does_not_commit_files_that_are_gone() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
+    let mut shell = lake.command(&["sql", "--format", "csv"]);
+    let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut shell = shell.spawn().unwrap();
+    let mut input = shell.stdin.take().unwrap();
+    let mut output = BufReader::new(shell.stdout.take().unwrap());
+    input
+        .write_all(b"BEGIN; INSERT INTO raw.t VALUES (2); SELECT count(*) AS n FROM raw.t;\n")
+        .unwrap();
+    input.flush().unwrap();
+    let mut line = String::new();
+    while line.trim() != "2" {
+        line.clear();
+        assert!(output.read_line(&mut line).unwrap() > 0);
+    }
+    let removed = lake.rows(
+        "CALL system.remove_orphan_files(table => 'raw.t', older_than => now(), allow_recent => true)",
+    );
+    assert!(!removed.is_empty());
+    input.write_all(b"COMMIT;\n").unwrap();
+    drop(input);
+    let ended = shell.wait_with_output().unwrap();
+    let error = String::from_utf8_lossy(&ended.stderr);
+    assert!(!ended.status.success() && error.contains("has been removed"), "{error}");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(1));
 }

@@ -80,6 +80,77 @@ fn filters_are_of_the_column_that_they_name() {
 }
 
 #[test]
+fn columns_of_using_are_those_of_either_side() {
+    let lake = lake();
+    lake.exec("INSERT INTO raw.m VALUES (9, 90)");
+    check(
+        &lake,
+        &[
+            ("SELECT k FROM raw.l JOIN raw.m USING (k) WHERE k = 1", "1"),
+            ("SELECT k FROM raw.l FULL JOIN raw.m USING (k) ORDER BY k", "1 2 3 9"),
+            ("SELECT k FROM raw.l x FULL JOIN raw.m y USING (k) WHERE k > 5", "9"),
+            (
+                "SELECT k, count(*) FROM raw.l RIGHT JOIN raw.m USING (k) GROUP BY k ORDER BY 1",
+                "1,1 2,1 9,1",
+            ),
+            ("SELECT k + 1 FROM raw.l LEFT JOIN raw.m USING (k) WHERE k > 1 ORDER BY 1", "3 4"),
+        ],
+    );
+    let all = "SELECT * FROM raw.l FULL JOIN raw.m USING (k)";
+    let error = lake.fails(&["sql", "-c", all], 1);
+    assert!(error.contains("list the columns"), "{error}");
+    for sql in ["VALUES (1), (1) EXCEPT ALL VALUES (1)", "VALUES (1), (1) INTERSECT ALL VALUES (1)"]
+    {
+        let error = lake.fails(&["sql", "-c", sql], 1);
+        assert!(error.contains("INTERSECT ALL and EXCEPT ALL"), "{error}");
+    }
+}
+
+#[test]
+fn lengths_of_time_are_compared_as_such() {
+    let four = "TIMESTAMP '2020-01-05' - TIMESTAMP '2020-01-01'";
+    let lake = Lake::new();
+    for (condition, holds) in [
+        (format!("{four} >= INTERVAL '2 days'"), "true"),
+        (format!("{four} = INTERVAL '4 days'"), "true"),
+        (format!("{four} BETWEEN INTERVAL '1 day' AND INTERVAL '10 days'"), "true"),
+        (format!("{four} > INTERVAL '97 hours'"), "false"),
+        ("INTERVAL '24 hours' = INTERVAL '1 day'".to_owned(), "true"),
+        ("INTERVAL '1 month' > INTERVAL '29 days'".to_owned(), "true"),
+        ("INTERVAL '-1 day' < INTERVAL '0 days'".to_owned(), "true"),
+    ] {
+        assert_eq!(csv(&lake, &format!("SELECT {condition}")), holds, "{condition}");
+    }
+    check(
+        &lake,
+        &[
+            ("SELECT DATE '2020-01-01' + INTERVAL '12 hours'", "2020-01-01 12:00:00"),
+            ("SELECT DATE '2020-01-01' - INTERVAL '1 minute'", "2019-12-31 23:59:00"),
+            ("SELECT DATE '2020-01-31' + INTERVAL '1 month'", "2020-02-29"),
+        ],
+    );
+}
+
+#[test]
+fn nan_is_the_greatest_in_groups_too() {
+    check(
+        &Lake::new(),
+        &[
+            (
+                "SELECT g, min(x), max(x) FROM (VALUES (1, 1.0::DOUBLE), (1, 'nan'::DOUBLE), \
+                 (1, 2.0::DOUBLE), (2, 'nan'::DOUBLE)) v(g, x) GROUP BY g ORDER BY g",
+                "1,1.0,NaN 2,NaN,NaN",
+            ),
+            (
+                "SELECT g, min(x), max(x) FROM (VALUES ('a', 'nan'::FLOAT), ('a', 2.5::FLOAT), \
+                 ('a', NULL)) v(g, x) GROUP BY g",
+                "a,2.5,NaN",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn groups_by_a_constant_are_groups() {
     check(
         &lake(),
