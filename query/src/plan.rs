@@ -11,8 +11,9 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
 
+use crate::mend::stalls;
 use crate::session::Rows;
-use crate::{Result, headings, stalls};
+use crate::{Result, headings};
 
 /// Starts a query. A hash join does not spill: if one runs out of memory before the first row, the
 /// query is planned again with joins that do.

@@ -7,7 +7,6 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
 use datafusion::common::TableReference;
-use datafusion::execution::FunctionRegistry;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
@@ -32,8 +31,8 @@ use crate::procedure::Procedure;
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::scan::cache::ColumnCache;
-use crate::statement::{self, uuid};
-use crate::{Error, Result, change, optimizer, transaction};
+use crate::statement;
+use crate::{Error, Result, change, mend, transaction};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -146,25 +145,9 @@ impl Session {
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(config(&settings))
             .with_runtime_env(runtime)
-            .with_catalog_list(Arc::new(catalogs))
-            .with_type_planner(Arc::new(statement::types::Types))
-            .with_analyzer_rules(statement::analyzer_rules())
-            .with_optimizer_rules(optimizer::rules())
-            .with_physical_optimizer_rules(optimizer::physical_rules())
-            .build();
-        let mut context = SessionContext::new_with_state(state);
-        SessionContext::register_udf(&context, uuid::function());
-        SessionContext::register_udf(&context, statement::grouped::same());
-        SessionContext::register_udf(&context, statement::subqueries::one_row());
-        for function in statement::far_times::functions() {
-            SessionContext::register_udf(&context, function);
-        }
-        context.register_udaf(statement::checked_sum::function());
-        for function in statement::extremes::functions() {
-            context.register_udaf(function);
-        }
-        context.register_expr_planner(Arc::new(statement::checked_math::CheckedMath))?;
-        context.register_expr_planner(Arc::new(uuid::UuidLiterals))?;
+            .with_catalog_list(Arc::new(catalogs));
+        let mut context = SessionContext::new_with_state(mend::rules(state).build());
+        mend::functions(&mut context)?;
         Ok(Self { context, lake, settings, procedures: Vec::new() })
     }
 
@@ -418,9 +401,7 @@ impl Session {
         state: &SessionState,
         mut statement: Statement,
     ) -> Result<LogicalPlan> {
-        statement::values::keep_casts(&mut statement)?;
-        statement::using::say(&mut statement)?;
-        statement::grouped::hide_columns(&mut statement);
+        mend::words(&mut statement)?;
         let error = match state.statement_to_plan(statement.clone()).await {
             Ok(plan) => return Ok(plan),
             Err(error) => error,

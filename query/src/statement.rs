@@ -2,34 +2,12 @@
 
 mod alter;
 mod call;
-mod checked_decimals;
-pub(crate) mod checked_math;
-pub(crate) mod checked_sum;
 mod create;
-pub(crate) mod dates;
-mod dependent;
-pub(crate) mod extremes;
-pub(crate) mod far_times;
-pub(crate) mod floats;
-pub(crate) mod grouped;
-pub(crate) mod in_lists;
 pub(crate) mod insert;
-mod intervals;
 mod show;
-pub(crate) mod subqueries;
-pub(crate) mod types;
-pub(crate) mod using;
-pub(crate) mod uuid;
-pub(crate) mod values;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::{DFSchema, Result as DataFusionResult};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -228,49 +206,4 @@ fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
         return Err(Error::invalid(format!("`{name}` has a part without a name")));
     }
     Ok(NamespaceIdent::from_strs(parts)?)
-}
-
-/// Our rules see a statement before DataFusion has made its types agree.
-pub(crate) fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
-    let mut rules: Vec<Arc<dyn AnalyzerRule + Send + Sync>> = vec![
-        Arc::new(floats::Floats),
-        Arc::new(dates::Dates),
-        Arc::new(intervals::Intervals),
-        Arc::new(subqueries::Subqueries),
-        Arc::new(dependent::Dependent),
-        Arc::new(uuid::UuidCasts),
-    ];
-    rules.extend(Analyzer::new().rules);
-    rules.push(Arc::new(in_lists::InLists));
-    rules.push(Arc::new(uuid::UuidCasts));
-    rules.push(Arc::new(checked_decimals::CheckedDecimals));
-    rules
-}
-
-/// The columns that the expressions of a plan's node are about.
-fn columns_of(plan: &LogicalPlan) -> DFSchema {
-    let mut schema = DFSchema::empty();
-    for input in plan.inputs() {
-        schema.merge(input.schema());
-    }
-    if let LogicalPlan::TableScan(scan) = plan {
-        schema.merge(&scan.projected_schema);
-    }
-    schema
-}
-
-/// A plan with its expressions rewritten, under the names that they had. The sets of a GROUP BY are left as they
-/// are: what refers to them does so by their names.
-fn rewritten(
-    plan: LogicalPlan,
-    mut rewrite: impl FnMut(Expr) -> DataFusionResult<Transformed<Expr>>,
-) -> DataFusionResult<Transformed<LogicalPlan>> {
-    let names = NamePreserver::new(&plan);
-    plan.map_expressions(|expr| {
-        if matches!(expr, Expr::GroupingSet(_)) {
-            return Ok(Transformed::no(expr));
-        }
-        let name = names.save(&expr);
-        Ok(rewrite(expr)?.update_data(|it| name.restore(it)))
-    })
 }

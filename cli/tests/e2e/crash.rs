@@ -8,14 +8,14 @@ use serde_json::json;
 
 use crate::lake::Lake;
 
-/// Milliseconds after which processes are killed, other ones each time: some while starting, most while committing.
-fn kills_ms() -> Vec<u64> {
+/// Milliseconds after which processes are killed, other ones each time: some while starting, most while committing;
+/// and the ICEFIELD_SEED that gives them again.
+fn kills_ms() -> (u64, Vec<u64>) {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let seed: Option<u64> = std::env::var("ICEFIELD_SEED").ok().and_then(|it| it.parse().ok());
     let seed = seed.unwrap_or_else(|| now.subsec_nanos().into());
-    println!("ICEFIELD_SEED={seed} kills at the same times");
     let mut dice = crate::races::Dice(seed | 1);
-    (0..11).map(|round| 30 + dice.roll(80 * (round + 1))).collect()
+    (seed, (0..11).map(|round| 30 + dice.roll(80 * (round + 1))).collect())
 }
 
 /// Statements of each process.
@@ -26,7 +26,8 @@ fn a_killed_process_loses_nothing_acknowledged() {
     let lake = Lake::new();
     lake.exec("CREATE TABLE raw.t (id BIGINT)");
     let mut least = 0;
-    for (round, kill_ms) in kills_ms().into_iter().chain([3000]).enumerate() {
+    let (seed, kills_ms) = kills_ms();
+    for (round, kill_ms) in kills_ms.into_iter().chain([3000]).enumerate() {
         let statements: Vec<_> = (0..COMMITS)
             .map(|it| format!("INSERT INTO raw.t VALUES ({});", round * COMMITS + it))
             .collect();
@@ -42,7 +43,10 @@ fn a_killed_process_loses_nothing_acknowledged() {
         least += counted.join().unwrap();
         let rows = lake.rows("SELECT count(*), count(DISTINCT id), count(id) FROM raw.t");
         let count = rows[0][0].as_u64().unwrap() as usize;
-        assert!(count == least || count == least + 1, "{count} rows, {least} acknowledged");
+        assert!(
+            count == least || count == least + 1,
+            "{count} rows, {least} acknowledged, seed {seed}"
+        );
         assert_eq!(rows[0][0], rows[0][1], "no row twice");
         let total = lake.value("SELECT sum(record_count) FROM raw.t.files");
         assert_eq!(total.as_u64().unwrap_or(0) as usize, count);
@@ -58,7 +62,8 @@ fn a_killed_process_loses_nothing_acknowledged() {
 fn files_of_a_killed_job_land_once() {
     let lake = Lake::new();
     let mut killed = 0;
-    for (round, kill_ms) in kills_ms().into_iter().enumerate() {
+    let (seed, kills_ms) = kills_ms();
+    for (round, kill_ms) in kills_ms.into_iter().enumerate() {
         let file = |number: usize| {
             let first = (round * 4 + number) * 5000;
             let lines: String =
@@ -78,7 +83,11 @@ fn files_of_a_killed_job_land_once() {
         lake.ok(&args);
         let rows = lake.rows("SELECT count(*), count(DISTINCT id), max(id) FROM raw.f");
         let count = (round + 1) * 20_000;
-        assert_eq!(json!(rows), json!([[count, count, count - 1]]), "killed after {kill_ms} ms");
+        assert_eq!(
+            json!(rows),
+            json!([[count, count, count - 1]]),
+            "killed after {kill_ms} ms, seed {seed}"
+        );
     }
     assert!(killed > 0, "no job was at work when it was to be killed");
 }

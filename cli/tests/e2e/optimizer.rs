@@ -1,4 +1,4 @@
-//! Answers that DataFusion's optimizers get wrong where nothing is done about it (`query/src/optimizer.rs`).
+//! Answers that DataFusion's optimizers get wrong where nothing is done about it (`query/src/mend/optimizer.rs`).
 
 use crate::lake::Lake;
 
@@ -127,6 +127,28 @@ fn lengths_of_time_are_compared_as_such() {
             ("SELECT DATE '2020-01-01' + INTERVAL '12 hours'", "2020-01-01 12:00:00"),
             ("SELECT DATE '2020-01-01' - INTERVAL '1 minute'", "2019-12-31 23:59:00"),
             ("SELECT DATE '2020-01-31' + INTERVAL '1 month'", "2020-02-29"),
+        ],
+    );
+}
+
+#[test]
+fn what_other_engines_know_is_known() {
+    check(
+        &lake(),
+        &[
+            (
+                "WITH RECURSIVE r(i, s) AS (SELECT 1, 'a' UNION ALL SELECT i + 1, s FROM r WHERE i < 3) \
+                 SELECT i, s FROM r ORDER BY i",
+                "1,a 2,a 3,a",
+            ),
+            ("SELECT id FROM raw.s ORDER BY id FETCH FIRST 2 ROWS ONLY", "1 2"),
+            ("SELECT id FROM raw.s ORDER BY id OFFSET 3 ROWS FETCH NEXT ROW ONLY", "4"),
+            ("SELECT mod(7, 4), mod(id + 1, 2) FROM raw.s WHERE id = 2", "3,1"),
+            ("SELECT sign(-2.5), sign(3)", "-1.0,1.0"),
+            (
+                "SELECT CAST(TIMESTAMPTZ '2020-01-01 00:00:00Z' AT TIME ZONE 'America/New_York' AS TIMESTAMP)",
+                "2019-12-31 19:00:00",
+            ),
         ],
     );
 }

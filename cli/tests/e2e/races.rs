@@ -489,8 +489,8 @@ fn merges_of_one_key_insert_it_once() {
             scope.spawn(|| lake.ok(&["sql", "-f", script]));
         }
     });
-    for place in 0..modes.len() {
+    for (place, mode) in modes.iter().enumerate() {
         let sql = format!("SELECT count(*) - count(DISTINCT id) FROM raw.t{place}");
-        assert_eq!(lake.value(&sql), json!(0), "{:?}", modes[place]);
+        assert_eq!(lake.value(&sql), json!(0), "{mode:?}");
     }
 }

@@ -17,8 +17,8 @@ use icefield_table::scan::{Sieve, plan};
 use icefield_table::snapshot::Version;
 
 use crate::Result;
+use crate::mend::{dates, floats, in_lists, uuid};
 use crate::scan::{columns, query_schema, sieve};
-use crate::statement::{dates, floats, in_lists, uuid};
 
 /// The condition of a plan's one Filter over one table, with its columns unqualified. `None` if it
 /// has a subquery, or if there is more than a Filter.

@@ -25,7 +25,7 @@ use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result as ParquetResult;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
+    PageIndexPolicy, ParquetMetaData, ParquetMetaDataReader, RowGroupMetaData,
 };
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
@@ -153,12 +153,10 @@ fn damaged(location: &str, error: &parquet::errors::ParquetError) -> Error {
 
 /// Whether every row of a row group has its id, and the number of its last change, in the last two
 /// columns.
-/// Whether every column has an index of its pages: a file has one of all of them, or of none.
+/// Whether it is known of every column where its pages are: a file says so of all of them, or of none. (What is in
+/// them is not known of a column of nothing but NaN.)
 fn has_page_index(group: &RowGroupMetaData) -> bool {
-    let has = |it: &ColumnChunkMetaData| {
-        it.column_index_offset().is_some() && it.offset_index_offset().is_some()
-    };
-    group.columns().iter().all(has)
+    group.columns().iter().all(|it| it.offset_index_offset().is_some())
 }
 
 fn has_lineage(group: &RowGroupMetaData) -> bool {

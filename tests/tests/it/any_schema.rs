@@ -178,7 +178,7 @@ async fn check(kinds: Vec<(String, bool)>, version: u8, rows: usize, seed: u64) 
         format!("c{place} {kind}{}", if *required { " NOT NULL" } else { "" })
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
-    let mode = if seed % 2 == 0 { "copy-on-write" } else { "merge-on-read" };
+    let mode = if seed.is_multiple_of(2) { "copy-on-write" } else { "merge-on-read" };
     let create = format!(
         "CREATE TABLE raw.t ({columns}, id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
          'write.update.mode' = '{mode}', 'write.delete.mode' = '{mode}', 'write.merge.mode' = '{mode}')"
@@ -222,6 +222,9 @@ fn by_id(batches: &[RecordBatch]) -> BTreeMap<i64, String> {
     rows.collect()
 }
 
+/// A change of a model.
+type Step<'a> = &'a dyn Fn(&mut BTreeMap<i64, String>);
+
 /// Changes rows of the table and of a model alike.
 async fn change(session: &Session, columns: usize, mut model: BTreeMap<i64, String>, create: &str) {
     let columns: Vec<_> = (0..columns).map(|it| format!("c{it}")).collect();
@@ -237,7 +240,7 @@ async fn change(session: &Session, columns: usize, mut model: BTreeMap<i64, Stri
     let old = |model: &BTreeMap<i64, String>, by: i64| -> Vec<(i64, String)> {
         model.iter().map(|(id, row)| (id + by, row.clone())).collect()
     };
-    let steps: [(&str, &dyn Fn(&mut BTreeMap<i64, String>)); 6] = [
+    let steps: [(&str, Step<'_>); 6] = [
         ("UPDATE raw.t SET c0 = c0", &|_| ()),
         ("DELETE FROM raw.t WHERE id % 3 = 0", &|it| it.retain(|id, _| id % 3 != 0)),
         (&merge, &|it| it.extend(old(it, 5))),

@@ -9,6 +9,8 @@ use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType, TimestampNa
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
+use datafusion::functions::datetime::to_local_time;
+use datafusion::logical_expr::expr::Cast;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
     ScalarUDFImpl, Signature, Volatility, cast,
@@ -63,9 +65,20 @@ pub(crate) fn beside(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>>
                 }
                 Transformed::new_transformed(Expr::InList(it), meant.is_some())
             }
+            Expr::Cast(it) if is_local(&it, schema) => {
+                let inner = to_local_time().call(vec![*it.expr]);
+                Transformed::yes(cast(inner, it.field.data_type().clone()))
+            }
             other => Transformed::no(other),
         })
     })
+}
+
+/// Whether a time of another zone becomes one without: the time that its clocks show, not UTC's.
+fn is_local(it: &Cast, schema: &DFSchema) -> bool {
+    let is_elsewhere = |zone: &str| !matches!(zone, "UTC" | "+00:00" | "Z");
+    matches!(it.field.data_type(), DataType::Timestamp(_, None))
+        && matches!(it.expr.get_type(schema), Ok(DataType::Timestamp(_, Some(zone))) if is_elsewhere(&zone))
 }
 
 pub(super) fn compares(op: Operator) -> bool {

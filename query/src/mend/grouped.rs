@@ -2,7 +2,7 @@
 //!
 //! Of `SELECT count(*) c, g FROM t GROUP BY g` it knows that `g` is unique, but counts only plain columns, so that
 //! it takes `c` for it; and a query around this one that groups by `c` then groups by `g` too, before any rule could
-//! stop it (`query/src/optimizer.rs` stops the others). Behind `same`, which goes away later, there are no plain
+//! stop it (`query/src/mend/optimizer.rs` stops the others). Behind `same`, which goes away later, there are no plain
 //! columns.
 
 use std::ops::ControlFlow;
