@@ -202,16 +202,13 @@ impl Catalog for MemoryCatalog {
                 state.tables.insert(change.table.clone(), next.next.clone());
             }
         }
-        let pointers: Vec<String> = self
-            .state
-            .lock()
-            .await
-            .tables
-            .values()
-            .map(|it| it.metadata_location.clone())
-            .collect();
-        let in_use = |old: &str| pointers.iter().any(|it| same_file(it, old));
-        let old: Vec<String> = fallen_out(&staged).into_iter().filter(|it| !in_use(it)).collect();
+        let mut old = fallen_out(&staged);
+        if !old.is_empty() {
+            let state = self.state.lock().await;
+            let stands_on =
+                |old: &str| state.tables.values().any(|it| same_file(&it.metadata_location, old));
+            old.retain(|it| !stands_on(it));
+        }
         remove(&self.storage, &old).await;
         Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
     }

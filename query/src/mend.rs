@@ -32,7 +32,7 @@ mod values;
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
+use datafusion::common::tree_node::{Transformed, TransformedResult};
 use datafusion::common::{DFSchema, Result};
 use datafusion::execution::{FunctionRegistry, SessionStateBuilder};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
@@ -108,7 +108,19 @@ fn columns_of(plan: &LogicalPlan) -> DFSchema {
     schema
 }
 
-/// A plan with its expressions rewritten, under the names that they had. The sets of a GROUP BY are left as they
+/// A plan with all its expressions rewritten, also those of subqueries, each beside the columns that it is about.
+fn everywhere(
+    plan: LogicalPlan,
+    rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
+) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|plan| {
+        let schema = columns_of(&plan);
+        rewritten(plan, |expr| rewrite(expr, &schema))
+    })
+    .data()
+}
+
+/// A plan's node with its expressions rewritten, under the names that they had. The sets of a GROUP BY are left as they
 /// are: what refers to them does so by their names.
 fn rewritten(
     plan: LogicalPlan,

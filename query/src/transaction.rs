@@ -107,12 +107,13 @@ async fn still_there(draft: &Draft) -> Result<()> {
             return Err(Error::new(
                 ErrorKind::Conflict,
                 format!(
-                    "data file `{}`, which the transaction wrote to `{}`, has been removed",
+                    "data file `{}`, which the transaction wrote to `{}`, has been removed; nothing \
+                     was committed",
                     file.path,
                     draft.table.name()
                 ),
             )
-            .with_hint("ROLLBACK and begin again"));
+            .with_hint("begin the transaction again, and commit it within a day"));
         }
     }
     Ok(())

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arrow::array::{AsArray, PrimitiveArray};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::functions::datetime::to_local_time;
 use datafusion::logical_expr::expr::Cast;
@@ -27,11 +27,7 @@ impl AnalyzerRule for Dates {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
-            let schema = super::columns_of(&plan);
-            super::rewritten(plan, |expr| beside(expr, &schema))
-        })
-        .data()
+        super::everywhere(plan, beside)
     }
 }
 

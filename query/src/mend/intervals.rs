@@ -10,7 +10,7 @@ use arrow::datatypes::{
     DataType, DurationNanosecondType, IntervalMonthDayNanoType, IntervalUnit, TimeUnit,
 };
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF,
@@ -34,11 +34,9 @@ impl AnalyzerRule for Intervals {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
-            let schema = super::columns_of(&plan);
-            super::rewritten(plan, |expr| expr.transform_up(|it| Ok(in_expression(it, &schema))))
+        super::everywhere(plan, |expr, schema| {
+            expr.transform_up(|it| Ok(in_expression(it, schema)))
         })
-        .data()
     }
 }
 

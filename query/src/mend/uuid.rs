@@ -10,7 +10,7 @@ use arrow::array::{Array, AsArray, FixedSizeBinaryBuilder};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result, ScalarValue};
 use datafusion::logical_expr::expr::{Cast, ScalarFunction};
 use datafusion::logical_expr::planner::{ExprPlanner, PlannerResult, RawBinaryExpr};
@@ -105,11 +105,7 @@ impl AnalyzerRule for UuidCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|plan| {
-            let schema = super::columns_of(&plan);
-            super::rewritten(plan, |expr| beside(expr, &schema))
-        })
-        .data()
+        super::everywhere(plan, beside)
     }
 }
 
