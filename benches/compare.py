@@ -12,7 +12,8 @@ measured again replace what was there.
     micro    w1..w8, their answers, and x_*: planning alone (EXPLAIN)
     startup  whole processes that answer SELECT 1
     commits  200 INSERTs of one row each, one process; baseline: PyIceberg's append, SQLite catalog
-    ctas     lineitem into a new table; baseline: DuckDB's COPY to zstd Parquet
+    ctas     lineitem into a new table, by CREATE TABLE AS and by INSERT … SELECT; baseline: DuckDB's COPY to
+             zstd Parquet
 """
 from __future__ import annotations
 
@@ -211,27 +212,41 @@ print(json.dumps(time.perf_counter() - t0))
 """
 
 
-def ctas(a) -> None:
+WAYS = {
+    "CREATE TABLE AS": ("SELECT 1 AS marker", "CREATE TABLE raw.lineitem AS {}"),
+    "INSERT": ("CREATE TABLE raw.lineitem AS {} WHERE false", "INSERT INTO raw.lineitem {}"),
+}
+
+
+def written(a, way: str, metadata: str, is_checked: bool) -> dict:
+    """The last of two statements, in a process and a warehouse of their own."""
     import bench
     from run_duckdb import Engine
+
+    with tempfile.TemporaryDirectory(dir=a.out) as w:
+        bench.wait_quiet(10)
+        statements = [it.format(f"SELECT * FROM iceberg_scan('{metadata}')") for it in WAYS[way]]
+        at = arrivals([BIN, "sql", "--warehouse", w, "--format", "ndjson", "-c", statements[0], "-c", statements[1]], cwd=w)
+        files = list(Path(w).rglob("*.parquet"))
+        record = {"engine": f"icefield, {way}", "seconds": at[1] - at[0], "files": len(files),
+                  "mb": sum(it.stat().st_size for it in files) / 1e6}
+        if is_checked:  # what was written, as DuckDB reads it, against what was read
+            made = max(Path(w).rglob("*.metadata.json"), key=lambda it: it.stat().st_mtime)
+            c = Engine({}).c
+            got, want = (c.execute(f"select {SUMS} from iceberg_scan('{it}')").fetchone() for it in (made, metadata))
+            record |= {"ok": got == want, "got": str(got), "want": str(want)}
+        return record
+
+
+def ctas(a) -> None:
+    import bench
 
     metadata = index(a)["lineitem"]["metadata"]
     records = []
     for run in range(4):
-        with tempfile.TemporaryDirectory(dir=a.out) as w:
-            bench.wait_quiet(10)
-            at = arrivals([BIN, "sql", "--warehouse", w, "--format", "ndjson", "-c", "SELECT 1 AS marker",
-                           "-c", f"CREATE TABLE raw.lineitem AS SELECT * FROM iceberg_scan('{metadata}')"], cwd=w)
-            files = list(Path(w).rglob("*.parquet"))
-            record = {"engine": "icefield", "run": run, "seconds": at[1] - at[0], "files": len(files),
-                      "mb": sum(it.stat().st_size for it in files) / 1e6}
-            if run == 0:  # what was written, as DuckDB reads it, against what was read
-                made = max(Path(w).rglob("*.metadata.json"), key=lambda it: it.stat().st_mtime)
-                c = Engine({}).c
-                got, want = (c.execute(f"select {SUMS} from iceberg_scan('{it}')").fetchone() for it in (made, metadata))
-                record |= {"ok": got == want, "got": str(got), "want": str(want)}
-            records.append(record)
-            say(json.dumps(record))
+        for way in WAYS:
+            records.append({"run": run} | written(a, way, metadata, run == 0))
+            say(json.dumps(records[-1]))
         with tempfile.TemporaryDirectory(dir=a.out) as w:
             bench.wait_quiet(10)
             code = DUCKDB.format(metadata=metadata, out=f"{w}/out.parquet")
@@ -320,12 +335,14 @@ def report(a) -> None:
         print("## lineitem into a new table\n\n| engine | runs, s | median of the last three, s | files | MB |\n"
               "|---|---|---:|---:|---:|")
         middle = {}
-        for engine in ("duckdb", "icefield"):
+        for engine in dict.fromkeys(r["engine"] for r in records):
             mine = [r for r in records if r["engine"] == engine]
             middle[engine] = statistics.median([r["seconds"] for r in mine][-3:])
             print(f"| {engine} | {', '.join(cell(r['seconds']) for r in mine)} | {cell(middle[engine])} | "
                   f"{mine[-1]['files']} | {mine[-1]['mb']:.0f} |")
-        print(f"\nicefield / DuckDB: {middle['icefield'] / middle['duckdb']:.2f}\n")
+        for engine, seconds in middle.items():
+            print(f"\n{engine} / DuckDB: {seconds / middle['duckdb']:.2f}")
+        print()
 
 
 def main() -> None:

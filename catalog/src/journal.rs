@@ -12,10 +12,13 @@ pub const REMOVED_FILES: &str = "removed-files";
 /// Kind of the entries that tell what queries read.
 pub const SCANS: &str = "scans";
 
+/// Kind of the entries that other engines report: scans and commits, as the REST specification has them.
+pub const METRICS: &str = "metrics";
+
 /// One entry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct JournalEntry {
-    /// What it tells of: [`MAINTENANCE`], [`REMOVED_FILES`], [`SCANS`].
+    /// What it tells of: [`MAINTENANCE`], [`REMOVED_FILES`], [`SCANS`], [`METRICS`].
     pub kind: String,
     /// When, in milliseconds since 1970.
     pub at_ms: i64,

@@ -167,8 +167,9 @@ fn object(schema: &SchemaRef, batch: &RecordBatch, row: usize) -> String {
     format!("{{{}}}", members.collect::<Vec<_>>().join(", "))
 }
 
+/// A cell of CSV. An empty text is quoted, since an empty cell is null, as in PostgreSQL's.
 fn csv_cell(text: &str) -> String {
-    if text.contains([',', '"', '\n', '\r']) {
+    if text.is_empty() || text.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", text.replace('"', "\"\""))
     } else {
         text.to_owned()

@@ -65,14 +65,13 @@ impl Procedure for ExpireSnapshots {
         if retain_last.is_some_and(|it| it < 1) {
             return Err(invalid("`retain_last` is at least 1: the current snapshot stays"));
         }
-        let at_once = arguments.long("max_concurrent_deletes");
         let request = Request {
             older_than_ms: arguments.time_ms("older_than"),
             max_age_ms: None,
             retain_last: retain_last.map(|it| usize::try_from(it).unwrap_or(usize::MAX)),
             snapshot_ids: arguments.longs("snapshot_ids").to_vec(),
             clean_metadata: arguments.flag("clean_expired_metadata"),
-            deletes_at_once: at_once.and_then(|it| usize::try_from(it).ok()),
+            deletes_at_once: crate::deletes_at_once(arguments)?,
             dry_run: arguments.flag("dry_run"),
         };
         let done = run(session, &table, &request, None).await?.removed;

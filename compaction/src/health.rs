@@ -142,7 +142,10 @@ pub async fn of(session: &Session, table: &Table) -> Result<Health> {
         health.sizes.push(it.bytes);
     }
     health.sizes.sort_unstable();
-    let groups = crate::plan::plan(&candidates, &request.sizes, request.sorts());
+    let groups = match crate::is_v1(table) {
+        true => Vec::new(),
+        false => crate::plan::plan(&candidates, &request.sizes, request.sorts()),
+    };
     health.small_files = small(&candidates, &request.sizes);
     let paths = tasks.iter().flat_map(|it| &it.deletes);
     let deletes: std::collections::HashSet<_> =

@@ -45,6 +45,14 @@ const NAMES: [&str; 11] = [
     "orphans.every-days",
     "longest-write-hours",
 ];
+/// Those that count something, of which there is at least one.
+const COUNTS: [&str; 5] = [
+    "min-input-files",
+    "target-file-size-bytes",
+    "delete-file-threshold",
+    "bytes-per-second",
+    "snapshots.retain-last",
+];
 /// The namespace whose properties are the warehouse's.
 pub const WAREHOUSE: &str = "system";
 /// Milliseconds of a day.
@@ -94,6 +102,7 @@ impl Policy {
         properties.retain(|name, _| name.starts_with(PREFIX));
         let policy = Self { properties, own: own.keys().cloned().collect(), is_raw };
         policy.refuse_unknown()?;
+        policy.refuse_senseless()?;
         Ok(policy)
     }
 
@@ -117,6 +126,23 @@ impl Policy {
             Some(name) => Err(invalid(format!("there is no property `{name}`"))
                 .with_hint(format!("there are {}", NAMES.join(", ")))),
         }
+    }
+
+    /// Refuses numbers that are none, or mean nothing, before anything is worked out with them.
+    fn refuse_senseless(&self) -> Result<()> {
+        for name in COUNTS {
+            if self.number(name, 1_u64)? == 0 {
+                return Err(invalid(format!("property `{PREFIX}{name}` has to be greater than 0")));
+            }
+        }
+        for name in ["orphans.every-days", "longest-write-hours"] {
+            let number = self.number(name, 1.0_f64)?;
+            if !(number.is_finite() && number >= 0.0) {
+                return Err(invalid(format!("property `{PREFIX}{name}` cannot be `{number}`"))
+                    .with_hint("it is 0 or more"));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the table is looked after at all.

@@ -179,9 +179,8 @@ impl Request {
         request.dry_run = arguments.flag("dry_run");
         request.allow_recent = arguments.flag("allow_recent");
         request.allow_foreign = arguments.flag("allow_foreign");
-        let at_once = arguments.long("max_concurrent_deletes");
-        if let Some(at_once) = at_once.and_then(|it| usize::try_from(it).ok()) {
-            request.deletes_at_once = at_once.max(1);
+        if let Some(at_once) = crate::deletes_at_once(arguments)? {
+            request.deletes_at_once = at_once;
         }
         let mode = arguments.text("prefix_mismatch_mode").unwrap_or("ERROR").to_uppercase();
         request.mismatch = match mode.as_str() {

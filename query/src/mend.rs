@@ -3,8 +3,8 @@
 //! ```text
 //!   statement ─▶ words ──────────▶ DataFusion's planner ─▶ rules for plans ─▶ its optimizers, without what is
 //!                values, using,    types, checked_math,    floats, dates,      wrong in them: optimizer, stalls
-//!                grouped, dialect  uuid                    intervals, uuid,
-//!                                                          subqueries, dependent, in_lists, checked_decimals
+//!                grouped, dialect, interval_math, uuid     intervals, truths, uuid,
+//!                row_in                                    subqueries, dependent, in_lists, checked_decimals
 //!   functions: checked_sum, extremes, far_times
 //! ```
 //!
@@ -21,10 +21,13 @@ mod far_times;
 pub(crate) mod floats;
 mod grouped;
 pub(crate) mod in_lists;
+mod interval_math;
 mod intervals;
 mod optimizer;
+mod row_in;
 pub(crate) mod stalls;
 mod subqueries;
+mod truths;
 mod types;
 mod using;
 pub(crate) mod uuid;
@@ -49,6 +52,7 @@ use datafusion::sql::parser::Statement;
 pub(crate) fn words(statement: &mut Statement) -> crate::Result<()> {
     values::keep_casts(statement)?;
     dialect::translate(statement);
+    row_in::as_exists(statement)?;
     using::say(statement)?;
     grouped::hide_columns(statement);
     Ok(())
@@ -76,6 +80,7 @@ pub(crate) fn functions(context: &mut SessionContext) -> Result<()> {
         SessionContext::register_udaf(context, function);
     }
     context.register_expr_planner(Arc::new(checked_math::CheckedMath))?;
+    context.register_expr_planner(Arc::new(interval_math::IntervalMath))?;
     context.register_expr_planner(Arc::new(uuid::UuidLiterals))
 }
 
@@ -85,6 +90,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(floats::Floats),
         Arc::new(dates::Dates),
         Arc::new(intervals::Intervals),
+        Arc::new(truths::Truths),
         Arc::new(subqueries::Subqueries),
         Arc::new(dependent::Dependent),
         Arc::new(uuid::UuidCasts),

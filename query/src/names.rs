@@ -13,6 +13,7 @@ use datafusion::sql::sqlparser::ast::{
     TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
 use icefield_catalog::warehouse::CATALOG_NAME;
+use icefield_table::table::METADATA_COLUMNS;
 
 use crate::{Error, Result};
 
@@ -323,17 +324,6 @@ fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
     Ok(serde_json::Value::Object(out).to_string())
 }
 
-/// The metadata columns that any table has if a statement asks for one of them.
-pub(crate) const POSITION_COLUMNS: [&str; 7] = [
-    "_file",
-    "_pos",
-    "_spec_id",
-    "_partition",
-    "_deleted",
-    "_row_id",
-    "_last_updated_sequence_number",
-];
-
 /// Gives the tables of a statement their metadata columns, and keeps those out of its stars.
 pub(crate) fn ask_for_positions(statement: &mut impl VisitMut) {
     let mut visitor = Positions { named: Vec::new() };
@@ -374,7 +364,7 @@ impl VisitorMut for Positions {
             return ControlFlow::Continue(());
         }
         let hidden = || {
-            let names = POSITION_COLUMNS.iter().map(|it| ObjectName::from(Ident::new(*it)));
+            let names = METADATA_COLUMNS.iter().map(|it| ObjectName::from(Ident::new(*it)));
             ExcludeSelectItem::Multiple(names.collect())
         };
         for item in &mut select.projection {

@@ -17,6 +17,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
 use icefield_catalog::Storage;
+use icefield_table::table::METADATA_COLUMNS;
 use icefield_table::{Table, Tables};
 use object_store::ObjectStore;
 use url::Url;
@@ -336,7 +337,7 @@ impl Session {
 
     pub(crate) fn parse(&self, tokens: Tokens) -> Result<Statement> {
         let asks_for_positions = tokens.iter().any(|it| match &it.token {
-            Token::Word(word) => names::POSITION_COLUMNS.contains(&word.value.as_str()),
+            Token::Word(word) => METADATA_COLUMNS.contains(&word.value.as_str()),
             _ => false,
         });
         let dialect = Sql::default();

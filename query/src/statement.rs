@@ -175,7 +175,7 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
                 Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => {
                     return Err(Error::not_found(error.message()));
                 }
-                other => other?,
+                other => drop(other?),
             }
             Done::new("DROP TABLE")
         }

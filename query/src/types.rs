@@ -51,7 +51,11 @@ pub(crate) fn from_sql(kind: &DataType) -> Result<Type> {
         | DataType::CharacterVarying(_)
         | DataType::CharVarying(_) => PrimitiveType::String,
         DataType::Uuid => PrimitiveType::Uuid,
-        DataType::Binary(_)
+        DataType::Binary(Some(length)) => {
+            return Err(Error::unsupported(format!("binary({length}): binary has no length"))
+                .with_hint(format!("write fixed({length}), or binary for any length")));
+        }
+        DataType::Binary(None)
         | DataType::Varbinary(_)
         | DataType::Blob(_)
         | DataType::Bytes(_)

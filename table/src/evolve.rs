@@ -17,7 +17,7 @@ use icefield_catalog::spec::{
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use crate::commit::Evolution;
-use crate::table::{refuse_depth, refuse_newer_types};
+use crate::table::{refuse_depth, refuse_newer_types, refuse_reserved};
 
 /// One change of columns.
 #[derive(Debug, Clone)]
@@ -241,6 +241,9 @@ fn apply(
 ) -> Result<()> {
     match change {
         ColumnChange::Add { parent, name, kind, doc } => {
+            if parent.is_empty() {
+                refuse_reserved(name)?;
+            }
             let id = next(last_id);
             let kind = fresh_ids(kind, last_id);
             let mut field = NestedField::optional(id, name, kind);
@@ -253,6 +256,9 @@ fn apply(
         }
         ColumnChange::Rename { path, to } => at(fields, path, &mut |fields, place| {
             refuse_taken(fields, to)?;
+            if !path.contains('.') {
+                refuse_reserved(to)?;
+            }
             edit(fields, place, |field| field.name.clone_from(to))
         }),
         ColumnChange::DropNotNull { path } => at(fields, path, &mut |fields, place| {

@@ -122,6 +122,9 @@ impl Tables {
         let (schema, spec) = (new.schema, new.spec);
         refuse_newer_types(&schema, version)?;
         refuse_depth(&schema)?;
+        for field in schema.as_struct().fields() {
+            refuse_reserved(&field.name)?;
+        }
         let builder =
             TableMetadataBuilder::new(schema, spec, new.order, location, version, properties)?
                 .assign_uuid(self.0.warehouse.env.uuid());
@@ -132,7 +135,11 @@ impl Tables {
 
     /// The table's usual location; another if a renamed or dropped table still lies there, since
     /// two tables below one folder cannot be told apart by their files (trap T-66).
-    async fn free_location(&self, ident: &TableIdent) -> Result<String> {
+    ///
+    /// # Errors
+    ///
+    /// A namespace that is missing, or storage that cannot be listed.
+    pub async fn free_location(&self, ident: &TableIdent) -> Result<String> {
         let warehouse = &self.0.warehouse;
         let location = warehouse.location_of(ident).await?;
         let (store, path) = warehouse.storage.resolve(&location)?;
@@ -294,6 +301,28 @@ impl Table {
 /// How many structs, lists and maps may lie within each other. Readers of JSON, ours among them, stop
 /// at 128 brackets, of which each takes up to three in a table's metadata.
 const DEPTH_MAX: usize = 32;
+
+/// Columns that any table has if it is asked for them, so that no column can be called so.
+pub const METADATA_COLUMNS: [&str; 7] = [
+    "_file",
+    "_pos",
+    "_spec_id",
+    "_partition",
+    "_deleted",
+    "_row_id",
+    "_last_updated_sequence_number",
+];
+
+/// Refuses the name of a metadata column for a column of the table.
+pub(crate) fn refuse_reserved(name: &str) -> Result<()> {
+    match METADATA_COLUMNS.contains(&name) {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::DataInvalid,
+            format!("no column can be called `{name}`: every table has that metadata column"),
+        )),
+    }
+}
 
 /// Refuses a schema that could not be read again.
 pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {

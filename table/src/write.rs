@@ -113,6 +113,15 @@ impl WriteContext {
     /// A write with a schema that the commit of these files will make current.
     pub fn with_schema(table: &Table, schema: &Arc<Schema>) -> Result<Arc<Self>> {
         let metadata = Arc::clone(&table.loaded().metadata);
+        if metadata.format_version() == icefield_catalog::spec::FormatVersion::V1 {
+            let name = table.name();
+            return Err(Error::new(
+                ErrorKind::FeatureUnsupported,
+                format!(
+                    "`{name}` is of format version 1, which is read and not written; upgrade it to version 2"
+                ),
+            ));
+        }
         let spec = metadata.default_partition_spec().as_ref().clone();
         if let Some(field) = spec
             .fields()

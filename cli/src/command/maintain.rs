@@ -54,7 +54,7 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
 async fn once(session: &Session, tables: &[String], is_json: bool) -> Result<(), Failure> {
     let mut failed = 0;
     let mut done = 0;
-    for Looked { table, actions, errors } in maintain::due(session, tables).await? {
+    for Looked { table, actions, errors, .. } in maintain::due(session, tables).await? {
         for error in errors {
             failed += 1;
             tell(&table, "look", &Err(error), is_json)?;
@@ -113,7 +113,10 @@ async fn dry_run(session: &Session, tables: &[String], is_json: bool) -> Result<
     let mut out = std::io::stdout().lock();
     let mut failed = 0;
     let mut all: Vec<Action> = Vec::new();
-    for Looked { table, actions, errors } in looked {
+    for Looked { table, actions, left_alone, errors } in looked {
+        if let Some(reason) = left_alone {
+            writeln!(std::io::stderr(), "note: {table} is left alone: it is {reason}")?;
+        }
         failed += usize::from(!errors.is_empty());
         for error in errors {
             writeln!(std::io::stderr(), "error: {table}: {}", error.message)?;

@@ -145,12 +145,48 @@ fn what_other_engines_know_is_known() {
             ("SELECT id FROM raw.s ORDER BY id OFFSET 3 ROWS FETCH NEXT ROW ONLY", "4"),
             ("SELECT mod(7, 4), mod(id + 1, 2) FROM raw.s WHERE id = 2", "3,1"),
             ("SELECT sign(-2.5), sign(3)", "-1.0,1.0"),
+            ("SELECT DISTINCT (id < 3) IS TRUE AS x FROM raw.s ORDER BY x", "false true"),
+            (
+                "SELECT (id = NULL) IS NOT FALSE AS x, (id = 1) IS NOT TRUE AS y, count(*) FROM raw.s \
+                 GROUP BY (id = NULL) IS NOT FALSE, (id = 1) IS NOT TRUE ORDER BY y",
+                "true,false,1 true,true,4",
+            ),
+            ("SELECT 'a%b' LIKE 'a!%b' ESCAPE '!', 'axb' LIKE 'a!%b' ESCAPE '!'", "true,false"),
+            ("SELECT 'a\\b' LIKE 'a\\b' ESCAPE '!', 'A_' ILIKE 'a#_' ESCAPE '#'", "true,true"),
+            ("SELECT 'a!b' LIKE 'a!!b' ESCAPE '!', 'a\\b' LIKE 'a\\b' ESCAPE ''", "true,true"),
+            ("SELECT DATE '2020-01-01' + INTERVAL '1 day' * 3", "2020-01-04"),
+            (
+                "SELECT DATE '2020-01-01' + id * INTERVAL '1 month' FROM raw.s WHERE id = 2",
+                "2020-03-01",
+            ),
+            ("SELECT INTERVAL '1 hour' / 4 = INTERVAL '15 minutes'", "true"),
             (
                 "SELECT CAST(TIMESTAMPTZ '2020-01-01 00:00:00Z' AT TIME ZONE 'America/New_York' AS TIMESTAMP)",
                 "2019-12-31 19:00:00",
             ),
         ],
     );
+}
+
+#[test]
+fn rows_are_looked_for_in_queries() {
+    let lake = lake();
+    lake.exec("CREATE TABLE raw.pairs AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
+    let two = "(SELECT column1, column2 FROM raw.pairs WHERE column1 < 3)";
+    let all = "(SELECT column1, column2 FROM raw.pairs)";
+    let of = "FROM (VALUES (1, 1), (1, 2), (3, 3), (4, NULL), (NULL, 2)) v(a, b) WHERE";
+    check(
+        &lake,
+        &[
+            (&format!("SELECT a, b {of} (a, b) IN {two}"), "1,1"),
+            (&format!("SELECT a, b {of} a = 1 AND ((a, b) IN {all})"), "1,1"),
+            (&format!("SELECT a, b {of} (a, b) NOT IN {two} ORDER BY a"), "1,2 3,3 4,"),
+            // Of 3 and null nobody can say that it is not 3 and 3.
+            (&format!("SELECT a, b {of} (a, b) NOT IN {all} ORDER BY a"), "1,2 4,"),
+        ],
+    );
+    lake.exec(&format!("DELETE FROM raw.pairs WHERE (column1, column2) IN {two}"));
+    assert_eq!(csv(&lake, "SELECT column1 FROM raw.pairs"), "3");
 }
 
 #[test]

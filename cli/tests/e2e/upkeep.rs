@@ -353,6 +353,10 @@ fn what_makes_no_sense_is_refused_before_any_work() {
         ("CALL system.expire_snapshots('raw.t', snapshot_ids => array(7))".into(), "no snapshot 7"),
         ("CALL system.expire_snapshots('raw.t', snapshot_ids => 7)".into(), "takes an array"),
         ("CALL system.expire_snapshots('raw.kept')".into(), "`gc.enabled` is false"),
+        (
+            "CALL system.expire_snapshots('raw.t', max_concurrent_deletes => 0)".into(),
+            "`max_concurrent_deletes` is at least 1",
+        ),
         ("CALL system.remove_orphan_files('raw.kept')".into(), "`gc.enabled` is false"),
         ("CALL system.remove_orphan_files('raw.t', now())".into(), "allow_recent => true"),
         (
@@ -416,6 +420,10 @@ fn policies_that_would_disturb_writers_are_refused() {
         ("'icefield.maintenance.snapshots.max-age-days' = 'NaN'", "NaN"),
         ("'icefield.maintenance.orphans.max-age-days' = 'NaN'", "NaN"),
         ("'icefield.maintenance.min-input-files' = '0'", "greater than 0"),
+        ("'icefield.maintenance.snapshots.retain-last' = '0'", "greater than 0"),
+        ("'icefield.maintenance.target-file-size-bytes' = '0'", "greater than 0"),
+        ("'icefield.maintenance.orphans.every-days' = '-1'", "cannot be `-1`"),
+        ("'icefield.maintenance.longest-write-hours' = 'inf'", "cannot be `inf`"),
         ("'icefield.maintenance.compact' = 'zorder(x)'", "has no column `x`"),
     ] {
         let lake = Lake::new();

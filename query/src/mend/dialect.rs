@@ -1,12 +1,12 @@
 //! SQL that other engines know and DataFusion 54 does not, in its words: names of the columns of a recursive query,
-//! FETCH FIRST, `mod` and `sign`.
+//! FETCH FIRST, `mod` and `sign`, and LIKE with an ESCAPE of its own.
 
 use std::ops::ControlFlow;
 
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, Ident, LimitClause,
-    ObjectName, Query, Select, SelectItem, SetExpr, VisitMut, VisitorMut,
+    ObjectName, Query, Select, SelectItem, SetExpr, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 
 /// Puts a statement into DataFusion's words.
@@ -40,6 +40,11 @@ impl VisitorMut for Dialect {
     }
 
     fn post_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
+        if let Expr::Like { pattern, escape_char, .. } | Expr::ILike { pattern, escape_char, .. } =
+            expr
+        {
+            escape_with_backslash(pattern, escape_char);
+        }
         let Expr::Function(call) = &*expr else { return ControlFlow::Continue(()) };
         let FunctionArguments::List(list) = &call.args else { return ControlFlow::Continue(()) };
         let plain = |it: &FunctionArg| match it {
@@ -85,12 +90,42 @@ fn name(select: &mut Select, names: &[Ident]) -> bool {
     true
 }
 
+/// DataFusion escapes with a backslash alone, so patterns that are written out are written with that.
+fn escape_with_backslash(pattern: &mut Expr, escape_char: &mut Option<ValueWithSpan>) {
+    let Expr::Value(pattern) = pattern else { return };
+    let Value::SingleQuotedString(text) = &mut pattern.value else { return };
+    let escape = match escape_char.as_ref().map(|it| &it.value) {
+        Some(Value::SingleQuotedString(escape)) => {
+            let mut letters = escape.chars();
+            match (letters.next(), letters.next()) {
+                (letter, None) => letter,
+                _ => return,
+            }
+        }
+        _ => return,
+    };
+    let mut said = String::with_capacity(text.len() + 4);
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        match letter {
+            it if Some(it) == escape => match letters.next() {
+                Some(next) => said.extend(['\\', next]),
+                None => return,
+            },
+            '\\' => said.push_str("\\\\"),
+            it => said.push(it),
+        }
+    }
+    *text = said;
+    *escape_char = None;
+}
+
 /// `FETCH FIRST n ROWS ONLY` is `LIMIT n`.
 fn fetch_first(query: &mut Query) {
     let is_plain = |it: &datafusion::sql::sqlparser::ast::Fetch| !it.percent && !it.with_ties;
     let Some(fetch) = query.fetch.take_if(|it| is_plain(it)) else { return };
     let one = || {
-        let one = datafusion::sql::sqlparser::ast::Value::Number("1".to_owned(), false);
+        let one = Value::Number("1".to_owned(), false);
         Expr::Value(one.into())
     };
     let count = fetch.quantity.unwrap_or_else(one);

@@ -3,7 +3,7 @@
 //! | what it does | what comes of it | here |
 //! |---|---|---|
 //! | takes a column for unique, in the wrong place, after a computed one | DISTINCT, GROUP BY and ORDER BY lose columns | [`Forget`]: nothing is taken for unique |
-//! | drops GROUP BY of a constant | a row where there are none to group | the rule is left out |
+//! | drops GROUP BY of a constant | a row where there are none to group | [`NotAll`]: not the last |
 //! | pushes filters down by the names of columns | a filter of one side of a join filters the other | [`Careful`]: not where names come twice |
 //! | puts subqueries above a sort | nobody asks for the order any more, and the sort goes | [`Ordered`] |
 
@@ -14,9 +14,9 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{DFSchemaRef, FunctionalDependencies, Result};
 use datafusion::execution::TaskContext;
-use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::optimizer::Optimizer;
-use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::physical_optimizer::output_requirements::OutputRequirements;
@@ -29,7 +29,10 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
     for rule in Optimizer::new().rules {
         match rule.name() {
-            "eliminate_group_by_constant" => continue,
+            "eliminate_group_by_constant" => {
+                rules.push(Arc::new(NotAll(rule)));
+                continue;
+            }
             // Those that ask what is unique.
             "replace_distinct_aggregate" | "eliminate_duplicated_expr" | "optimize_projections" => {
                 rules.push(Arc::new(Forget));
@@ -51,6 +54,38 @@ pub(crate) fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Syn
         });
     }
     rules
+}
+
+/// Drops constants from a GROUP BY that has a column beside them. Without any group a query over no rows has one row.
+#[derive(Debug)]
+struct NotAll(Arc<dyn OptimizerRule + Send + Sync>);
+
+impl OptimizerRule for NotAll {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        self.0.apply_order()
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        let is_column = |it: &Expr| matches!(it, Expr::Column(_));
+        match &plan {
+            LogicalPlan::Aggregate(it) if it.group_expr.iter().any(is_column) => {
+                self.0.rewrite(plan, config)
+            }
+            _ => Ok(Transformed::no(plan)),
+        }
+    }
 }
 
 /// Forgets which columns are unique: DataFusion counts them wrongly in a projection that computes something before

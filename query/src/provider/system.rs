@@ -5,6 +5,7 @@
 //! | `system.maintenance_runs` | run of a procedure of upkeep |
 //! | `system.removed_files` | file that upkeep deleted, or was about to |
 //! | `system.scans` | count of scans of a table, as a process noted it |
+//! | `system.metrics_reports` | report of a scan or a commit that another engine sent to the server |
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::Result;
 use icefield_catalog::JournalEntry;
-use icefield_catalog::journal::{MAINTENANCE, REMOVED_FILES, SCANS};
+use icefield_catalog::journal::{MAINTENANCE, METRICS, REMOVED_FILES, SCANS};
 use serde_json::Value;
 
 use super::Lake;
@@ -27,6 +28,7 @@ pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn Tabl
         "maintenance_runs" => MAINTENANCE,
         "removed_files" => REMOVED_FILES,
         "scans" => SCANS,
+        "metrics_reports" => METRICS,
         _ => return Ok(None),
     };
     let catalog = &lake.tables.warehouse().catalog;
@@ -34,6 +36,7 @@ pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn Tabl
     let batch = match kind {
         MAINTENANCE => runs(&entries)?,
         REMOVED_FILES => removed(&entries)?,
+        METRICS => reports(&entries)?,
         _ => scans(&entries)?,
     };
     Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)))
@@ -102,6 +105,18 @@ fn removed(entries: &[JournalEntry]) -> Result<RecordBatch> {
         ("file_path", texts(files(), "path")),
         ("kind", texts(files(), "kind")),
         ("bytes", longs(files(), "bytes")),
+    ])
+}
+
+fn reports(entries: &[JournalEntry]) -> Result<RecordBatch> {
+    let bodies = || entries.iter().map(|it| &it.body);
+    let whole = bodies().map(|it| Some(it.to_string())).collect::<StringArray>();
+    batch(vec![
+        ("reported_at", times(entries.iter())),
+        ("table_name", tables(entries.iter())),
+        ("report_type", texts(bodies(), "report-type")),
+        ("snapshot_id", longs(bodies(), "snapshot-id")),
+        ("report", Arc::new(whole)),
     ])
 }
 

@@ -50,9 +50,19 @@ async fn t58_tables_without_counts_keep_all_rows_and_get_ids_for_each() {
         let text = serde_json::to_vec(&metadata).unwrap();
         warehouse.storage.write(location, text.into()).await.unwrap();
         let ident = TableIdent::from_strs(["raw", "t"]).unwrap();
-        warehouse.catalog.register_table(&ident, location).await.unwrap();
+        warehouse.catalog.register_table(&ident, location, false).await.unwrap();
         let ids = "SELECT id FROM raw.t ORDER BY id";
         assert_eq!(lake.rows(ids).await, "1; 2; 3");
+        // Until it is upgraded it is only read, and upkeep leaves it alone.
+        let (store, root) = warehouse.storage.resolve("memory:///w").unwrap();
+        let files = futures::StreamExt::count(store.list(Some(&root))).await;
+        let error = lake.session.run("INSERT INTO raw.t VALUES (4)").await.err().unwrap();
+        assert!(error.message.contains("format version 1"), "{error}");
+        let named = ["raw.t".to_owned()];
+        let looked = icefield_compaction::maintain::due(&lake.session, &named).await.unwrap();
+        assert!(looked[0].left_alone.is_some() && looked[0].actions.is_empty(), "{looked:?}");
+        assert!(looked[0].errors.is_empty(), "{looked:?}");
+        assert_eq!(futures::StreamExt::count(store.list(Some(&root))).await, files);
 
         let upgrade =
             format!("ALTER TABLE raw.t SET TBLPROPERTIES ('format-version' = '{version}')");
