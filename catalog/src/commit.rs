@@ -15,10 +15,13 @@
 
 use std::sync::Arc;
 
+use std::collections::HashMap;
+
 use crate::spec::{
-    FormatVersion, Snapshot, TableIdent, TableMetadata, TableRequirement, TableUpdate,
+    FormatVersion, Snapshot, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
+    TableRequirement, TableUpdate, UnboundPartitionSpec,
 };
-use crate::{Env, Error, LoadedTable, Result, Storage, metadata};
+use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
 
 /// Changes to one or more tables that become visible together.
 #[derive(Debug, Clone, Default)]
@@ -68,6 +71,48 @@ pub enum CommitOutcome {
 }
 
 impl TableChange {
+    /// Whether the table must not be there, and comes to be with this change.
+    pub fn creates(&self) -> bool {
+        self.requirements.contains(&TableRequirement::NotExist)
+    }
+
+    /// The metadata of the table that this change makes.
+    ///
+    /// # Errors
+    ///
+    /// Updates that make no table: without a schema or a location, or such as do not fit each other.
+    pub fn create(&self) -> Result<Arc<TableMetadata>> {
+        let missing = |what: &str| {
+            Error::new(
+                ErrorKind::DataInvalid,
+                format!("the updates that make table `{}` have no {what}", self.table),
+            )
+        };
+        let mut version = FormatVersion::V2;
+        let (mut schema, mut location) = (None, None);
+        let mut spec = UnboundPartitionSpec::builder().build();
+        let mut order = SortOrder::unsorted_order();
+        for update in self.updates.iter().rev() {
+            match update {
+                TableUpdate::UpgradeFormatVersion { format_version } => version = *format_version,
+                TableUpdate::AddSchema { schema: it } => schema = Some(it.clone()),
+                TableUpdate::AddSpec { spec: it } => spec = it.clone(),
+                TableUpdate::AddSortOrder { sort_order: it } => order = it.clone(),
+                TableUpdate::SetLocation { location: it } => location = Some(it.clone()),
+                _ => {}
+            }
+        }
+        let schema = schema.ok_or_else(|| missing("schema"))?;
+        let location = location.ok_or_else(|| missing("location"))?;
+        let mut next =
+            TableMetadataBuilder::new(schema, spec, order, location, version, HashMap::new())?;
+        // What the table was begun with is found to be there, and ids that it gave itself stay.
+        for update in self.updates.iter().cloned() {
+            next = update.apply(next)?;
+        }
+        Ok(Arc::new(next.build()?.metadata))
+    }
+
     /// The metadata this change makes of `base`; `None` if a requirement no longer holds.
     ///
     /// A pure function: it reads no clock but the one iceberg's builder stamps into
@@ -103,16 +148,28 @@ fn is_stale(snapshot: &Snapshot, base: &TableMetadata) -> bool {
         || (is_v3 && snapshot.first_row_id().is_none_or(|first| first < base.next_row_id()))
 }
 
-/// One table's commit, staged: the base it was made from, and the next state, already written.
+/// One table's commit, staged: the base it was made from, if there was one, and the next state, already written.
 pub(crate) struct Staged {
-    pub(crate) base: LoadedTable,
+    pub(crate) base: Option<LoadedTable>,
     pub(crate) next: LoadedTable,
 }
 
 impl Staged {
     /// Whether the pointer moves, and is not only held.
     pub(crate) fn moves(&self) -> bool {
-        self.base.metadata_location != self.next.metadata_location
+        self.base.as_ref().is_none_or(|it| it.metadata_location != self.next.metadata_location)
+    }
+}
+
+/// The metadata that a table has now, for a change of it; `None` where it is to be made and is not there.
+pub(crate) fn base_of(
+    change: &TableChange,
+    loaded: Result<LoadedTable>,
+) -> Result<Option<LoadedTable>> {
+    match loaded {
+        Ok(loaded) => Ok(Some(loaded)),
+        Err(error) if change.creates() && error.kind() == ErrorKind::TableNotFound => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -121,27 +178,35 @@ impl Staged {
 pub(crate) async fn stage(
     storage: &Storage,
     env: &Env,
-    base: LoadedTable,
+    base: Option<LoadedTable>,
     change: &TableChange,
 ) -> Result<Option<Staged>> {
+    let Some(base) = base else {
+        let metadata = change.create()?;
+        let metadata_location = metadata::write_next(storage, env, &metadata, None).await?;
+        return Ok(Some(Staged { base, next: LoadedTable { metadata_location, metadata } }));
+    };
     if change.only_from.as_ref().is_some_and(|it| *it != base.metadata_location) {
         return Ok(None);
     }
     if change.updates.is_empty() {
         let holds = change.requirements.iter().all(|it| it.check(Some(&base.metadata)).is_ok());
-        return Ok(holds.then(|| Staged { next: base.clone(), base }));
+        return Ok(holds.then(|| Staged { next: base.clone(), base: Some(base) }));
     }
     let Some(metadata) = change.apply(&base)? else { return Ok(None) };
     let metadata_location =
         metadata::write_next(storage, env, &metadata, Some(&base.metadata_location)).await?;
-    Ok(Some(Staged { base, next: LoadedTable { metadata_location, metadata } }))
+    Ok(Some(Staged { base: Some(base), next: LoadedTable { metadata_location, metadata } }))
 }
 
 /// After the swap: the metadata files that fell out of the log, if the table says that they are to go.
 /// Another table may stand on one of them: a copy that was registered.
 pub(crate) fn fallen_out(staged: &[Staged]) -> Vec<String> {
     let moved = staged.iter().filter(|it| it.moves());
-    moved.flat_map(|it| metadata::dropped_from_log(&it.base.metadata, &it.next.metadata)).collect()
+    let pairs = moved.filter_map(|it| Some((it.base.as_ref()?, &it.next)));
+    pairs
+        .flat_map(|(base, next)| metadata::dropped_from_log(&base.metadata, &next.metadata))
+        .collect()
 }
 
 /// Whether two locations may be those of one metadata file, whose names are never used twice, however they are

@@ -145,7 +145,7 @@ async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
 
     catalog.rename_table(&t, &u).await.unwrap();
     assert_eq!(catalog.load_table(&t).await.unwrap_err().kind(), ErrorKind::TableNotFound);
-    catalog.register_table(&t, &made.metadata_location).await.unwrap();
+    catalog.register_table(&t, &made.metadata_location, false).await.unwrap();
     let taken = catalog.rename_table(&t, &u).await.unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::TableAlreadyExists);
     catalog.drop_table(&t).await.unwrap();

@@ -25,6 +25,7 @@ pub mod env;
 pub mod journal;
 pub mod memory;
 pub mod metadata;
+pub mod requests;
 pub mod spec;
 pub mod sql;
 pub mod storage;
@@ -39,6 +40,7 @@ pub use commit::{Commit, CommitOutcome, LedgerEntry, TableChange};
 pub use env::Env;
 pub use iceberg::{Error, ErrorKind, Result};
 pub use journal::JournalEntry;
+pub use requests::Answered;
 use spec::{NamespaceIdent, TableIdent, TableMetadata};
 pub use storage::Storage;
 pub use warehouse::Warehouse;
@@ -88,6 +90,9 @@ pub trait Catalog: Debug + Send + Sync {
     /// The tables directly in a namespace, by name.
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>>;
 
+    /// All tables of all namespaces, each with where its current metadata lies, in no order.
+    async fn pointers(&self) -> Result<Vec<(TableIdent, String)>>;
+
     /// Where the current metadata of a table lies, which may be unreadable; [`ErrorKind::TableNotFound`] if there
     /// is no such table.
     async fn metadata_location(&self, table: &TableIdent) -> Result<String>;
@@ -105,20 +110,23 @@ pub trait Catalog: Debug + Send + Sync {
         ledger: &[LedgerEntry],
     ) -> Result<LoadedTable>;
 
-    /// Gives a name to a table that exists as files, from its metadata's location.
+    /// Gives a name to a table that exists as files, from its metadata's location. A name that is taken fails with
+    /// [`ErrorKind::TableAlreadyExists`], or if `overwrite`, means these files from then on.
     async fn register_table(
         &self,
         table: &TableIdent,
         metadata_location: &str,
+        overwrite: bool,
     ) -> Result<LoadedTable>;
 
-    /// Forgets a table. Its files stay: removing them is the work of purge.
-    async fn drop_table(&self, table: &TableIdent) -> Result<()>;
+    /// Forgets a table; gives where its last metadata lies. Its files stay: removing them is the work of purge.
+    async fn drop_table(&self, table: &TableIdent) -> Result<String>;
 
     /// Gives a table another name, perhaps in another namespace.
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
 
-    /// Moves the pointers of one or several tables, all or none.
+    /// Moves the pointers of one or several tables, all or none. A change that requires that there is no such table
+    /// makes it.
     ///
     /// # Errors
     ///
@@ -128,6 +136,19 @@ pub trait Catalog: Debug + Send + Sync {
 
     /// Which of `keys` the table's ledger holds, each with the snapshot that brought it.
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>>;
+
+    /// This catalog, with changes that remember, each in its own transaction, that the request is answered so. One
+    /// that is answered already changes nothing and fails; [`Catalog::answered`] says how.
+    fn answering(&self, answer: Answered) -> Arc<dyn Catalog>;
+
+    /// What was answered to the request of this key.
+    async fn answered(&self, key: &str) -> Result<Option<Answered>>;
+
+    /// Remembers the answer of a catalog that is [`Catalog::answering`] without a change: a refusal.
+    async fn remember_answer(&self) -> Result<()>;
+
+    /// Drops answers from before a moment.
+    async fn forget_answers(&self, before_ms: i64) -> Result<()>;
 
     /// Adds entries to the journal.
     async fn record(&self, entries: &[JournalEntry]) -> Result<()>;

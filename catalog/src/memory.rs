@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use crate::commit::{check_distinct, fallen_out, remove, same_file, stage};
+use crate::commit::{base_of, check_distinct, fallen_out, remove, same_file, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
-    Result, Storage, metadata,
+    Answered, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry,
+    LoadedTable, Result, Storage, metadata,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -18,7 +18,9 @@ use crate::{
 pub struct MemoryCatalog {
     storage: Arc<Storage>,
     env: Env,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
+    /// What each change remembers to have answered.
+    answering: Option<Answered>,
 }
 
 #[derive(Debug, Default)]
@@ -27,12 +29,25 @@ struct State {
     tables: BTreeMap<TableIdent, LoadedTable>,
     ledger: HashMap<(uuid::Uuid, String), i64>,
     journal: Vec<JournalEntry>,
+    answers: HashMap<String, (i64, Answered)>,
 }
 
 impl MemoryCatalog {
     /// An empty catalog whose metadata files go to `storage`.
     pub fn new(storage: Arc<Storage>, env: Env) -> Self {
-        Self { storage, env, state: Mutex::default() }
+        Self { storage, env, state: Arc::default(), answering: None }
+    }
+}
+
+impl MemoryCatalog {
+    /// Remembers the answer that is being given; called before anything changes.
+    fn answer(&self, state: &mut State) -> Result<()> {
+        let Some(answer) = &self.answering else { return Ok(()) };
+        if state.answers.contains_key(&answer.key) {
+            return Err(answered_before(&answer.key));
+        }
+        state.answers.insert(answer.key.clone(), (self.env.now_ms(), answer.clone()));
+        Ok(())
     }
 }
 
@@ -41,14 +56,14 @@ impl State {
         self.tables.get(table).cloned().ok_or_else(|| no_table(table))
     }
 
-    fn insert(&mut self, table: &TableIdent, loaded: &LoadedTable) -> Result<()> {
+    /// Whether a table of this name can be made.
+    fn check_free(&self, table: &TableIdent) -> Result<()> {
         if !self.namespaces.contains_key(table.namespace()) {
             return Err(no_namespace(table.namespace()));
         }
         if self.tables.contains_key(table) {
             return Err(table_exists(table));
         }
-        self.tables.insert(table.clone(), loaded.clone());
         Ok(())
     }
 }
@@ -73,6 +88,7 @@ impl Catalog for MemoryCatalog {
         if state.namespaces.contains_key(namespace) {
             return Err(namespace_exists(namespace));
         }
+        self.answer(&mut state)?;
         state.namespaces.insert(namespace.clone(), properties);
         Ok(())
     }
@@ -92,9 +108,11 @@ impl Catalog for MemoryCatalog {
         remove: &[String],
     ) -> Result<()> {
         let mut state = self.state.lock().await;
-        let Some(properties) = state.namespaces.get_mut(namespace) else {
+        if !state.namespaces.contains_key(namespace) {
             return Err(no_namespace(namespace));
-        };
+        }
+        self.answer(&mut state)?;
+        let properties = state.namespaces.entry(namespace.clone()).or_default();
         properties.retain(|name, _| !remove.contains(name));
         properties.extend(set);
         Ok(())
@@ -109,6 +127,7 @@ impl Catalog for MemoryCatalog {
         if has_child || state.tables.keys().any(|it| it.namespace() == namespace) {
             return Err(not_empty(namespace));
         }
+        self.answer(&mut state)?;
         state.namespaces.remove(namespace);
         Ok(())
     }
@@ -119,6 +138,12 @@ impl Catalog for MemoryCatalog {
             return Err(no_namespace(namespace));
         }
         Ok(state.tables.keys().filter(|it| it.namespace() == namespace).cloned().collect())
+    }
+
+    async fn pointers(&self) -> Result<Vec<(TableIdent, String)>> {
+        let state = self.state.lock().await;
+        let pointer = |it: &LoadedTable| it.metadata_location.clone();
+        Ok(state.tables.iter().map(|(table, it)| (table.clone(), pointer(it))).collect())
     }
 
     async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
@@ -138,7 +163,9 @@ impl Catalog for MemoryCatalog {
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
         let loaded = LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
         let mut state = self.state.lock().await;
-        state.insert(table, &loaded)?;
+        state.check_free(table)?;
+        self.answer(&mut state)?;
+        state.tables.insert(table.clone(), loaded.clone());
         for entry in ledger {
             let key = (loaded.metadata.uuid(), entry.key.clone());
             state.ledger.insert(key, entry.snapshot_id);
@@ -150,22 +177,34 @@ impl Catalog for MemoryCatalog {
         &self,
         table: &TableIdent,
         metadata_location: &str,
+        overwrite: bool,
     ) -> Result<LoadedTable> {
         let loaded = metadata::read(&self.storage, metadata_location).await?;
-        self.state.lock().await.insert(table, &loaded)?;
+        let mut state = self.state.lock().await;
+        match state.check_free(table) {
+            Err(error) if overwrite && error.kind() == ErrorKind::TableAlreadyExists => {}
+            other => other?,
+        }
+        self.answer(&mut state)?;
+        state.tables.insert(table.clone(), loaded.clone());
         Ok(loaded)
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
-        let removed = self.state.lock().await.tables.remove(table);
-        removed.map(|_| ()).ok_or_else(|| no_table(table))
+    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
+        let mut state = self.state.lock().await;
+        let last = state.table(table)?.metadata_location;
+        self.answer(&mut state)?;
+        state.tables.remove(table);
+        Ok(last)
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
         let mut state = self.state.lock().await;
         let loaded = state.table(from)?;
-        state.insert(to, &loaded)?;
+        state.check_free(to)?;
+        self.answer(&mut state)?;
         state.tables.remove(from);
+        state.tables.insert(to.clone(), loaded);
         Ok(())
     }
 
@@ -173,7 +212,7 @@ impl Catalog for MemoryCatalog {
         check_distinct(commit)?;
         let mut staged = Vec::with_capacity(commit.changes.len());
         for change in &commit.changes {
-            let base = self.load_table(&change.table).await?;
+            let base = base_of(change, self.load_table(&change.table).await)?;
             match stage(&self.storage, &self.env, base, change).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
@@ -182,9 +221,19 @@ impl Catalog for MemoryCatalog {
         {
             let mut state = self.state.lock().await;
             for (change, next) in commit.changes.iter().zip(&staged) {
-                let current = state.table(&change.table)?;
-                if current.metadata_location != next.base.metadata_location {
-                    return Ok(CommitOutcome::Conflict);
+                match &next.base {
+                    None => match state.check_free(&change.table) {
+                        Err(error) if error.kind() == ErrorKind::TableAlreadyExists => {
+                            return Ok(CommitOutcome::Conflict);
+                        }
+                        other => other?,
+                    },
+                    Some(base) => {
+                        let current = state.table(&change.table)?;
+                        if current.metadata_location != base.metadata_location {
+                            return Ok(CommitOutcome::Conflict);
+                        }
+                    }
                 }
                 let uuid = next.next.metadata.uuid();
                 for entry in &change.ledger {
@@ -194,6 +243,7 @@ impl Catalog for MemoryCatalog {
                     }
                 }
             }
+            self.answer(&mut state)?;
             for (change, next) in commit.changes.iter().zip(&staged) {
                 let uuid = next.next.metadata.uuid();
                 for entry in &change.ledger {
@@ -220,6 +270,31 @@ impl Catalog for MemoryCatalog {
         Ok(keys.iter().filter_map(held).collect())
     }
 
+    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
+        Arc::new(Self {
+            storage: Arc::clone(&self.storage),
+            env: self.env.clone(),
+            state: Arc::clone(&self.state),
+            answering: Some(answer),
+        })
+    }
+
+    async fn answered(&self, key: &str) -> Result<Option<Answered>> {
+        Ok(self.state.lock().await.answers.get(key).map(|(_, it)| it.clone()))
+    }
+
+    async fn remember_answer(&self) -> Result<()> {
+        let mut state = self.state.lock().await;
+        // Another may have answered it meanwhile.
+        let _ = self.answer(&mut state);
+        Ok(())
+    }
+
+    async fn forget_answers(&self, before_ms: i64) -> Result<()> {
+        self.state.lock().await.answers.retain(|_, (at, _)| *at >= before_ms);
+        Ok(())
+    }
+
     async fn record(&self, entries: &[JournalEntry]) -> Result<()> {
         self.state.lock().await.journal.extend_from_slice(entries);
         Ok(())
@@ -238,6 +313,11 @@ impl Catalog for MemoryCatalog {
         state.journal.retain(|it| it.kind != kind || it.at_ms >= before_ms);
         Ok(())
     }
+}
+
+pub(crate) fn answered_before(key: &str) -> Error {
+    let message = format!("the request with the idempotency key `{key}` was answered before");
+    Error::new(ErrorKind::PreconditionFailed, message)
 }
 
 pub(crate) fn no_table(table: &TableIdent) -> Error {

@@ -8,6 +8,7 @@
 //!   iceberg_namespace_properties    (catalog_name, namespace, property_key) → property_value
 //!   icefield_ledger                 (catalog_name, table_uuid, ledger_key) → snapshot_id
 //!   icefield_journal                (catalog_name, kind, at_ms, entry_id) → table_name, body
+//!   icefield_requests               (catalog_name, request_key) → fingerprint, status, body
 //! ```
 //!
 //! A commit is one transaction of `UPDATE … WHERE metadata_location = <the one it was made from>`;
@@ -16,6 +17,7 @@
 mod database;
 mod journal;
 mod namespaces;
+mod requests;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,12 +27,12 @@ use database::Database;
 use md5::{Digest, Md5};
 use sqlx::Row;
 
-use crate::commit::{Staged, check_distinct, fallen_out, remove, same_file, stage};
-use crate::memory::{no_namespace, no_table, table_exists};
+use crate::commit::{Staged, base_of, check_distinct, fallen_out, remove, same_file, stage};
+use crate::memory::{answered_before, no_namespace, no_table, table_exists};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable, Result, Storage,
-    TableChange, metadata,
+    Answered, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable, Result,
+    Storage, TableChange, metadata,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -42,11 +44,13 @@ const IS_TABLE: &str = "(iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
 /// A catalog on SQLite or PostgreSQL.
 #[derive(Debug)]
 pub struct SqlCatalog {
-    database: Database,
+    database: Arc<Database>,
     storage: Arc<Storage>,
     env: Env,
     /// The metadata last seen of each table; valid while its location is the current one.
-    seen: Mutex<HashMap<TableIdent, LoadedTable>>,
+    seen: Arc<Mutex<HashMap<TableIdent, LoadedTable>>>,
+    /// What each change remembers to have answered.
+    answering: Option<Answered>,
 }
 
 impl SqlCatalog {
@@ -63,8 +67,8 @@ impl SqlCatalog {
         storage: Arc<Storage>,
         env: Env,
     ) -> Result<Self> {
-        let database = Database::open(url, name, namespaces, &env).await?;
-        Ok(Self { database, storage, env, seen: Mutex::default() })
+        let database = Arc::new(Database::open(url, name, namespaces, &env).await?);
+        Ok(Self { database, storage, env, seen: Arc::default(), answering: None })
     }
 
     /// The name under which this catalog's rows stand in the database.
@@ -126,35 +130,62 @@ impl SqlCatalog {
         seen.get(table).filter(|it| it.metadata_location == location).cloned()
     }
 
+    /// Writes the row of a new table, or if `overwrite`, of one that is there; false if the name is taken.
+    async fn insert_row(
+        &self,
+        transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+        table: &TableIdent,
+        loaded: &LoadedTable,
+        overwrite: bool,
+    ) -> std::result::Result<bool, sqlx::Error> {
+        let taken = match overwrite {
+            false => "DO NOTHING".to_owned(),
+            true => format!(
+                "(catalog_name, table_namespace, table_name) DO UPDATE SET metadata_location = $4, \
+                 previous_metadata_location = NULL WHERE {}",
+                IS_TABLE.replace("iceberg_type", "iceberg_tables.iceberg_type")
+            ),
+        };
+        let done = sqlx::query(&format!(
+            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
+             metadata_location, previous_metadata_location, iceberg_type) \
+             VALUES ($1, $2, $3, $4, NULL, 'TABLE') ON CONFLICT {taken}"
+        ))
+        .bind(self.name())
+        .bind(joined(table.namespace()))
+        .bind(table.name())
+        .bind(loaded.metadata_location.as_str())
+        .execute(&mut **transaction)
+        .await?;
+        Ok(done.rows_affected() == 1)
+    }
+
+    /// What went wrong in a transaction that may also have been an answer to a request that has one.
+    fn refused(&self, verb: &str, error: sqlx::Error) -> crate::Error {
+        match &self.answering {
+            Some(answer) if database::is_duplicate(&error) => answered_before(&answer.key),
+            _ => self.database.failed(verb, error),
+        }
+    }
+
     /// The transaction that gives a new table its name.
     async fn insert(
         &self,
         table: &TableIdent,
         loaded: &LoadedTable,
         ledger: &[LedgerEntry],
+        overwrite: bool,
     ) -> Result<()> {
         let failed = |e| self.database.failed("create a table", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        let done = sqlx::query(
-            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
-             metadata_location, previous_metadata_location, iceberg_type) \
-             VALUES ($1, $2, $3, $4, NULL, 'TABLE')",
-        )
-        .bind(self.name())
-        .bind(joined(table.namespace()))
-        .bind(table.name())
-        .bind(loaded.metadata_location.as_str())
-        .execute(&mut *transaction)
-        .await;
-        match done {
-            Ok(_) => {}
-            Err(error) if database::is_duplicate(&error) => return Err(table_exists(table)),
-            Err(error) => return Err(failed(error)),
+        if !self.insert_row(&mut transaction, table, loaded, overwrite).await.map_err(failed)? {
+            return Err(table_exists(table));
         }
         let uuid = loaded.metadata.uuid().to_string();
         for entry in ledger {
             self.record(&mut transaction, &uuid, entry).await.map_err(failed)?;
         }
+        self.answer(&mut transaction).await.map_err(|e| self.refused("create a table", e))?;
         transaction.commit().await.map_err(|error| {
             let cause = failed(error);
             let message = format!(
@@ -192,11 +223,39 @@ impl SqlCatalog {
         Ok(written.rows_affected() == 1)
     }
 
+    /// Writes the keys that land with a change into the ledger; false if one is taken.
+    async fn settle(
+        &self,
+        transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+        change: &TableChange,
+        staged: &Staged,
+    ) -> std::result::Result<bool, sqlx::Error> {
+        let uuid = staged.next.metadata.uuid().to_string();
+        for entry in &change.ledger {
+            if !self.record(transaction, &uuid, entry).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The transaction that moves the pointers. `Ok(false)` if somebody moved first.
     async fn swap(&self, changes: &[(&TableChange, &Staged)]) -> Result<Swap> {
         let failed = |e| self.database.failed("commit", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         for (change, staged) in changes {
+            let Some(base) = &staged.base else {
+                match self.insert_row(&mut transaction, &change.table, &staged.next, false).await {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(Swap::Lost),
+                    Err(error) if database::is_lost_race(&error) => return Ok(Swap::Lost),
+                    Err(error) => return Err(failed(error)),
+                }
+                if !self.settle(&mut transaction, change, staged).await.map_err(failed)? {
+                    return Ok(Swap::Lost);
+                }
+                continue;
+            };
             // A table that is only held gets a write without effect, which holds its row.
             let previous = if staged.moves() { "$2" } else { "previous_metadata_location" };
             let moved = sqlx::query(&format!(
@@ -205,7 +264,7 @@ impl SqlCatalog {
                  table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {IS_TABLE}"
             ))
             .bind(staged.next.metadata_location.as_str())
-            .bind(staged.base.metadata_location.as_str())
+            .bind(base.metadata_location.as_str())
             .bind(self.name())
             .bind(joined(change.table.namespace()))
             .bind(change.table.name())
@@ -219,13 +278,11 @@ impl SqlCatalog {
             if moved.rows_affected() != 1 {
                 return Ok(Swap::Lost);
             }
-            let uuid = staged.next.metadata.uuid().to_string();
-            for entry in &change.ledger {
-                if !self.record(&mut transaction, &uuid, entry).await.map_err(failed)? {
-                    return Ok(Swap::Lost);
-                }
+            if !self.settle(&mut transaction, change, staged).await.map_err(failed)? {
+                return Ok(Swap::Lost);
             }
         }
+        self.answer(&mut transaction).await.map_err(|e| self.refused("commit", e))?;
         Ok(match transaction.commit().await {
             Ok(()) => Swap::Done,
             Err(error) if database::is_lost_race(&error) => Swap::Lost,
@@ -298,6 +355,26 @@ impl Catalog for SqlCatalog {
         Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
     }
 
+    async fn pointers(&self) -> Result<Vec<(TableIdent, String)>> {
+        let failed = |e| self.database.failed("list tables", e);
+        let rows = sqlx::query(&format!(
+            "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
+             WHERE catalog_name = $1 AND metadata_location IS NOT NULL AND {IS_TABLE}"
+        ))
+        .bind(self.name())
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        let mut pointers = Vec::with_capacity(rows.len());
+        for row in rows {
+            let namespace: String = row.try_get(0).map_err(failed)?;
+            let namespace = NamespaceIdent::from_strs(namespace.split('.'))?;
+            let table = TableIdent::new(namespace, row.try_get(1).map_err(failed)?);
+            pointers.push((table, row.try_get(2).map_err(failed)?));
+        }
+        Ok(pointers)
+    }
+
     async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
         self.location(table).await
     }
@@ -323,7 +400,7 @@ impl Catalog for SqlCatalog {
         }
         let location = metadata::write_next(&self.storage, &self.env, &metadata, None).await?;
         let loaded = LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
-        self.insert(table, &loaded, ledger).await?;
+        self.insert(table, &loaded, ledger, false).await?;
         Ok(loaded)
     }
 
@@ -331,33 +408,42 @@ impl Catalog for SqlCatalog {
         &self,
         table: &TableIdent,
         metadata_location: &str,
+        overwrite: bool,
     ) -> Result<LoadedTable> {
         if !self.namespace_exists(table.namespace()).await? {
             return Err(no_namespace(table.namespace()));
         }
         let loaded = metadata::read(&self.storage, metadata_location).await?;
-        self.insert(table, &loaded, &[]).await?;
+        self.insert(table, &loaded, &[], overwrite).await?;
         Ok(loaded)
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
+    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
+        let failed = |e| self.database.failed("drop a table", e);
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         let gone = sqlx::query(&format!(
             "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 \
-             AND table_name = $3 AND {IS_TABLE}"
+             AND table_name = $3 AND {IS_TABLE} RETURNING metadata_location"
         ))
         .bind(self.name())
         .bind(joined(table.namespace()))
         .bind(table.name())
-        .execute(&self.database.pool)
+        .fetch_all(&mut *transaction)
         .await
-        .map_err(|e| self.database.failed("drop a table", e))?;
-        if gone.rows_affected() == 0 { Err(no_table(table)) } else { Ok(()) }
+        .map_err(failed)?;
+        let last = gone.first().ok_or_else(|| no_table(table))?;
+        let last = last.try_get::<Option<String>, _>(0).map_err(failed)?.unwrap_or_default();
+        self.answer(&mut transaction).await.map_err(|e| self.refused("drop a table", e))?;
+        transaction.commit().await.map_err(failed)?;
+        Ok(last)
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
         if !self.namespace_exists(to.namespace()).await? {
             return Err(no_namespace(to.namespace()));
         }
+        let failed = |e| self.database.failed("rename a table", e);
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         let done = sqlx::query(&format!(
             "UPDATE iceberg_tables SET table_namespace = $1, table_name = $2 \
              WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND {IS_TABLE}"
@@ -367,21 +453,26 @@ impl Catalog for SqlCatalog {
         .bind(self.name())
         .bind(joined(from.namespace()))
         .bind(from.name())
-        .execute(&self.database.pool)
+        .execute(&mut *transaction)
         .await;
         match done {
-            Ok(done) if done.rows_affected() == 0 => Err(no_table(from)),
-            Ok(_) => Ok(()),
-            Err(error) if database::is_duplicate(&error) => Err(table_exists(to)),
-            Err(error) => Err(self.database.failed("rename a table", error)),
+            Ok(done) if done.rows_affected() == 0 => return Err(no_table(from)),
+            Ok(_) => {}
+            Err(error) if database::is_duplicate(&error) => return Err(table_exists(to)),
+            Err(error) => return Err(failed(error)),
         }
+        self.answer(&mut transaction).await.map_err(|e| self.refused("rename a table", e))?;
+        transaction.commit().await.map_err(failed)
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
         check_distinct(commit)?;
         let mut staged = Vec::with_capacity(commit.changes.len());
         for change in &commit.changes {
-            let base = self.load_table(&change.table).await?;
+            let base = base_of(change, self.load_table(&change.table).await)?;
+            if base.is_none() && !self.namespace_exists(change.table.namespace()).await? {
+                return Err(no_namespace(change.table.namespace()));
+            }
             match stage(&self.storage, &self.env, base, change).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
@@ -435,6 +526,28 @@ impl Catalog for SqlCatalog {
             }
         }
         Ok(held)
+    }
+
+    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
+        Arc::new(Self {
+            database: Arc::clone(&self.database),
+            storage: Arc::clone(&self.storage),
+            env: self.env.clone(),
+            seen: Arc::clone(&self.seen),
+            answering: Some(answer),
+        })
+    }
+
+    async fn answered(&self, key: &str) -> Result<Option<Answered>> {
+        self.read_answer(key).await
+    }
+
+    async fn remember_answer(&self) -> Result<()> {
+        self.write_answer().await
+    }
+
+    async fn forget_answers(&self, before_ms: i64) -> Result<()> {
+        self.prune_answers(before_ms).await
     }
 
     async fn record(&self, entries: &[JournalEntry]) -> Result<()> {

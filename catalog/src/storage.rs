@@ -135,6 +135,20 @@ impl Storage {
         }
     }
 
+    /// Makes a local folder, for writers that do not make their own. Elsewhere there are none.
+    ///
+    /// # Errors
+    ///
+    /// A file system that refuses.
+    pub fn make_folder(&self, location: &str) -> Result<()> {
+        let place = place(location)?;
+        match place.root == "file:///" {
+            true => durable::create_folders(std::path::Path::new(&format!("/{}", place.path)))
+                .map_err(|e| cannot("make the folder", location, e)),
+            false => Ok(()),
+        }
+    }
+
     /// The size of a local file, without waiting; `None` for what is elsewhere or not there.
     pub fn local_size(&self, place: &Place) -> Option<u64> {
         (place.root == "file:///")

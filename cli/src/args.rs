@@ -67,6 +67,8 @@ pub(crate) enum Command {
     Maintain(Maintain),
     /// Show how tables are: file sizes, deletes, order, what a scan costs
     Health(Health),
+    /// Serve the warehouse as an Iceberg REST catalog
+    Serve(Serve),
     /// See it work, on real data in a temporary folder
     Demo(Demo),
 }
@@ -243,6 +245,13 @@ pub(crate) struct Health {
     /// How it is written
     #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Serve {
+    /// Where to listen; port 0 takes a free one. Nobody is asked who they are, so only this machine can come in
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181")]
+    pub(crate) listen: std::net::SocketAddr,
 }
 
 #[derive(Debug, ClapArgs)]

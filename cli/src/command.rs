@@ -6,6 +6,7 @@ mod health;
 mod history;
 mod ingest;
 mod maintain;
+mod serve;
 pub(crate) mod sql;
 
 use crate::args::{Args, Command};
@@ -22,6 +23,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Compact(compact) => compact::run(&options, compact).await,
         Command::Maintain(maintain) => maintain::run(&options, maintain).await,
         Command::Health(health) => health::run(&options, health).await,
+        Command::Serve(serve) => serve::run(&options, serve).await,
         Command::Demo(demo) => demo::run(&options, demo).await,
     }
 }

@@ -23,6 +23,7 @@ mod neighbours;
 mod options;
 pub mod plan;
 pub mod policy;
+pub mod purge;
 pub mod reachable;
 pub mod remove;
 pub mod remove_dangling_deletes;
@@ -52,11 +53,26 @@ pub fn procedures() -> Vec<Arc<dyn Procedure>> {
     ]
 }
 
+/// The argument `max_concurrent_deletes`.
+pub(crate) fn deletes_at_once(
+    arguments: &icefield_query::procedure::Arguments,
+) -> Result<Option<usize>> {
+    match arguments.long("max_concurrent_deletes") {
+        Some(it) if it < 1 => Err(invalid("`max_concurrent_deletes` is at least 1")),
+        other => Ok(other.and_then(|it| usize::try_from(it).ok())),
+    }
+}
+
+/// Whether a table is of a format that is read and not written.
+pub(crate) fn is_v1(table: &icefield_table::Table) -> bool {
+    table.metadata().format_version() == icefield_catalog::spec::FormatVersion::V1
+}
+
 /// Refuses to change a table that is only read.
 pub(crate) fn refuse_v1(table: &icefield_table::Table) -> Result<()> {
-    match table.metadata().format_version() > icefield_catalog::spec::FormatVersion::V1 {
-        true => Ok(()),
-        false => Err(invalid(format!(
+    match is_v1(table) {
+        false => Ok(()),
+        true => Err(invalid(format!(
             "`{}` is of format version 1, which is read and not written",
             table.name()
         ))

@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 
-use icefield_catalog::journal::{MAINTENANCE, REMOVED_FILES, SCANS};
+use icefield_catalog::journal::{MAINTENANCE, METRICS, REMOVED_FILES, SCANS};
 use icefield_query::{Error, Result, Session};
 use icefield_table::Table;
 use serde_json::{Value, json};
@@ -94,6 +94,8 @@ pub struct Looked {
     pub table: String,
     /// What is due.
     pub actions: Vec<Action>,
+    /// Why nothing is ever due for it, if that is no fault.
+    pub left_alone: Option<&'static str>,
     /// Why more is not known: one procedure that cannot be worked out does not keep the others from being
     /// done.
     pub errors: Vec<Error>,
@@ -101,7 +103,7 @@ pub struct Looked {
 
 impl Looked {
     fn new(table: String) -> Self {
-        Self { table, actions: Vec::new(), errors: Vec::new() }
+        Self { table, actions: Vec::new(), left_alone: None, errors: Vec::new() }
     }
 
     /// Adds what was found. One error is told once, whatever it kept from being worked out.
@@ -143,12 +145,15 @@ pub async fn due(session: &Session, tables: &[String]) -> Result<Vec<Looked>> {
 
 async fn look(session: &Session, table: &Table) -> Looked {
     let mut looked = Looked::new(table.name());
+    if crate::is_v1(table) {
+        looked.left_alone = Some("of format version 1, which is read and not written");
+        return looked;
+    }
     let at = async {
         let policy = Policy::of(session, table).await?;
         if !policy.is_enabled()? {
             return Ok(None);
         }
-        crate::refuse_v1(table)?;
         let (scans, bytes, by_column) = policy::scans(session, table).await?;
         // Other engines scan too, and what they do is in no log of ours.
         let scans_per_day = SCANS_UNKNOWN.max(scans as f64 / LOG_DAYS as f64);
@@ -410,7 +415,12 @@ pub async fn run(session: &Session, action: &Action, progress: &Progress) -> Res
 pub async fn forget(session: &Session) -> Result<()> {
     let warehouse = session.tables().warehouse();
     let now = warehouse.env.now_ms();
-    let forget = [(SCANS, 2 * LOG_DAYS), (MAINTENANCE, LEDGER_DAYS), (REMOVED_FILES, LEDGER_DAYS)];
+    let forget = [
+        (SCANS, 2 * LOG_DAYS),
+        (METRICS, 2 * LOG_DAYS),
+        (MAINTENANCE, LEDGER_DAYS),
+        (REMOVED_FILES, LEDGER_DAYS),
+    ];
     for (kind, days) in forget {
         warehouse.catalog.forget(kind, now - days * DAY_MS).await.map_err(Error::from)?;
     }

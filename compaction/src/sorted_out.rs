@@ -34,13 +34,14 @@ pub(crate) struct Candidate {
 }
 
 /// Two sets of paths being collected.
+#[derive(Debug)]
 pub(crate) struct SortedOut {
     buckets: Vec<Bucket>,
     memory: usize,
     memory_max: usize,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Bucket {
     kept: Vec<Key>,
     candidates: Vec<Candidate>,

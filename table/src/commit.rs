@@ -18,6 +18,7 @@ mod filter;
 mod manifests;
 mod merge;
 pub(crate) mod queue;
+pub mod rebase;
 pub mod regroup;
 mod stage;
 mod summary;

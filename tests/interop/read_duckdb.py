@@ -14,13 +14,13 @@ import duckdb
 from canonical import main_guard, print_rows
 
 
-def connect():
-    """A connection with the Iceberg extension, loaded where its package from PyPI keeps it.
+def connect(*extensions):
+    """A connection with the Iceberg extension, and others, loaded where its package from PyPI keeps it.
 
     duckdb_extensions.import_extension() would copy it to the home folder, where parallel tests meet.
     """
     connection = duckdb.connect()
-    for name in ("avro", "iceberg"):
+    for name in (*extensions, "avro", "iceberg"):
         package = importlib.resources.files(f"duckdb_extension_{name}")
         file = package / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension"
         connection.execute(f"load '{file}'")

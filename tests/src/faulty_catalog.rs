@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
-    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry, LoadedTable,
-    Result,
+    Answered, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry,
+    LoadedTable, Result,
 };
 use tokio::sync::Notify;
 
@@ -225,6 +225,11 @@ impl Catalog for FaultyCatalog {
         self.inner.list_tables(namespace).await
     }
 
+    async fn pointers(&self) -> Result<Vec<(TableIdent, String)>> {
+        self.strike.call()?;
+        self.inner.pointers().await
+    }
+
     async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
         self.strike.call()?;
         self.inner.metadata_location(table).await
@@ -245,11 +250,16 @@ impl Catalog for FaultyCatalog {
         self.inner.create_table(table, metadata, ledger).await
     }
 
-    async fn register_table(&self, table: &TableIdent, location: &str) -> Result<LoadedTable> {
-        self.inner.register_table(table, location).await
+    async fn register_table(
+        &self,
+        table: &TableIdent,
+        location: &str,
+        overwrite: bool,
+    ) -> Result<LoadedTable> {
+        self.inner.register_table(table, location, overwrite).await
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<()> {
+    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
         self.inner.drop_table(table).await
     }
 
@@ -260,6 +270,23 @@ impl Catalog for FaultyCatalog {
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
         self.strike.call()?;
         self.inner.ledger(table, keys).await
+    }
+
+    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
+        self.inner.answering(answer)
+    }
+
+    async fn answered(&self, key: &str) -> Result<Option<Answered>> {
+        self.strike.call()?;
+        self.inner.answered(key).await
+    }
+
+    async fn remember_answer(&self) -> Result<()> {
+        self.inner.remember_answer().await
+    }
+
+    async fn forget_answers(&self, before_ms: i64) -> Result<()> {
+        self.inner.forget_answers(before_ms).await
     }
 
     async fn record(&self, entries: &[JournalEntry]) -> Result<()> {

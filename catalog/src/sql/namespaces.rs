@@ -87,6 +87,7 @@ impl SqlCatalog {
                 Err(error) => return Err(failed(error)),
             }
         }
+        self.answer(&mut transaction).await.map_err(|e| self.refused("create a namespace", e))?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -157,6 +158,7 @@ impl SqlCatalog {
             .await
             .map_err(failed)?;
         }
+        self.answer(&mut transaction).await.map_err(|e| self.refused("alter a namespace", e))?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -179,14 +181,16 @@ impl SqlCatalog {
         if used.is_some() || names.iter().any(|it| it.starts_with(&below)) {
             return Err(not_empty(namespace));
         }
+        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         sqlx::query(
             "DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1 AND namespace = $2",
         )
         .bind(self.name())
         .bind(name.as_str())
-        .execute(&self.database.pool)
+        .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        Ok(())
+        self.answer(&mut transaction).await.map_err(|e| self.refused("drop a namespace", e))?;
+        transaction.commit().await.map_err(failed)
     }
 }

@@ -223,7 +223,7 @@ impl MultipartUpload for LocalUpload {
 }
 
 /// Makes `folder` and what leads to it, and syncs each parent that gained an entry.
-fn create_folders(folder: &FilePath) -> Result<()> {
+pub(super) fn create_folders(folder: &FilePath) -> Result<()> {
     if folder.is_dir() {
         return Ok(());
     }

@@ -15,40 +15,31 @@ fn python() -> String {
     String::from_utf8(output.stdout).unwrap().trim().lines().last().unwrap().to_owned()
 }
 
-#[test]
-fn pyiceberg_and_duckdb_read_what_we_write_and_we_what_they_write() {
+/// Runs a script of `tests/interop` with the binary; it fails if something is not as it should be.
+pub(crate) fn python_runs(script: &str) {
     let output = Command::new(python())
-        .arg(repository("tests/interop/roundtrip.py"))
+        .arg(repository(&format!("tests/interop/{script}")))
         .arg(env!("CARGO_BIN_EXE_icefield"))
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{text}\n{error}");
+}
+
+#[test]
+fn pyiceberg_and_duckdb_read_what_we_write_and_we_what_they_write() {
+    python_runs("roundtrip.py");
 }
 
 #[test]
 fn pyiceberg_and_duckdb_read_what_upkeep_wrote() {
-    let output = Command::new(python())
-        .arg(repository("tests/interop/upkeep.py"))
-        .arg(env!("CARGO_BIN_EXE_icefield"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{error}");
+    python_runs("upkeep.py");
 }
 
 #[test]
 fn the_shell_behaves_on_a_terminal() {
-    let output = Command::new(python())
-        .arg(repository("tests/interop/shell.py"))
-        .arg(env!("CARGO_BIN_EXE_icefield"))
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    let error = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}\n{error}");
+    python_runs("shell.py");
 }
 
 #[test]

@@ -151,7 +151,7 @@ pub(super) async fn stage(
 
 /// A line with what old writers left out: without counts, a manifest would look empty in a list of
 /// ours, and its rows would get no ids (trap T-58).
-async fn counted(table: &Table, line: &ManifestFile) -> Result<ManifestFile> {
+pub(super) async fn counted(table: &Table, line: &ManifestFile) -> Result<ManifestFile> {
     let mut line = line.clone();
     if line.is_complete() {
         return Ok(line);
@@ -253,13 +253,13 @@ fn main_retention(metadata: &TableMetadata) -> Result<SnapshotRetention> {
 }
 
 /// Time goes forward in a table even where clocks differ a little (trap T-18).
-fn timestamp(metadata: &TableMetadata, now_ms: i64) -> i64 {
+pub(super) fn timestamp(metadata: &TableMetadata, now_ms: i64) -> i64 {
     let last = metadata.history().last().map_or(0, |it| it.timestamp_ms);
     now_ms.max(metadata.last_updated_ms()).max(last)
 }
 
 /// Gives a manifest of this commit its sequence number (trap T-26).
-fn assign(line: &mut ManifestFile, snapshot_id: i64, number: i64) {
+pub(super) fn assign(line: &mut ManifestFile, snapshot_id: i64, number: i64) {
     if line.sequence_number == UNASSIGNED && line.added_snapshot_id == snapshot_id {
         line.sequence_number = number;
         line.min_sequence_number = match line.min_sequence_number {
@@ -270,7 +270,7 @@ fn assign(line: &mut ManifestFile, snapshot_id: i64, number: i64) {
 }
 
 /// Gives a data manifest without row ids the next ones (trap T-55).
-fn assign_rows(line: &mut ManifestFile, next_row_id: &mut i64) {
+pub(super) fn assign_rows(line: &mut ManifestFile, next_row_id: &mut i64) {
     if line.content == ManifestContentType::Data && line.first_row_id.is_none() {
         line.first_row_id = Some(*next_row_id);
         *next_row_id += line.live_rows().unwrap_or(0);

@@ -1,17 +1,23 @@
 //! Traps of the commit protocol, of sequence numbers and of metadata.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use futures::TryStreamExt;
+use icefield_catalog::memory::MemoryCatalog;
 use icefield_catalog::spec::{
-    ManifestContentType, Operation, Snapshot, SnapshotReference, SnapshotRetention, Summary,
-    TableUpdate,
+    ManifestContentType, NamespaceIdent, Operation, Snapshot, SnapshotReference, SnapshotRetention,
+    Summary, TableRequirement, TableUpdate,
 };
-use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, TableChange, metadata};
-use icefield_table::Table;
-use icefield_table::commit::{Change, change};
+use icefield_catalog::{
+    Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, TableChange, Warehouse, metadata,
+};
+use icefield_query::Session;
+use icefield_table::commit::{Change, change, rebase};
 use icefield_table::manifest::DataFile;
+use icefield_table::{Table, Tables};
 use icefield_tests::faulty_catalog::Fault;
+use icefield_tests::{raw_t, settings};
 
 use super::{Lake, lines};
 
@@ -300,4 +306,122 @@ async fn t81_a_time_is_looked_up_in_the_log_and_not_among_parents() {
     assert_eq!(lake.rows(&count(at[1].1 + 3_600_000)).await, "1");
     let error = lake.error(&count(at[0].1 - 3_600_000)).await;
     assert!(error.contains("no snapshot at"), "{error}");
+}
+
+/// What a client would send that saw `raw.t` as it is now, and runs a statement on it: its snapshot and nothing else.
+async fn sent_by_a_client(lake: &Lake, sql: &str) -> TableChange {
+    let warehouse = lake.session.tables().warehouse();
+    let table = lake.table("raw.t").await;
+    let before = table.metadata().current_snapshot_id();
+    // Its own catalog, of the same files.
+    let fork =
+        MemoryCatalog::new(Arc::clone(&warehouse.storage), Env::seeded(99 + sql.len() as u64));
+    let raw = NamespaceIdent::new("raw".to_owned());
+    fork.create_namespace(&raw, HashMap::new()).await.unwrap();
+    let location = &table.loaded().metadata_location;
+    fork.register_table(&raw_t(), location, false).await.unwrap();
+    let env = Env::seeded(17 + sql.len() as u64);
+    let theirs = Warehouse { catalog: Arc::new(fork), env, ..warehouse.clone() };
+    let session = Session::new(Tables::new(theirs), settings()).unwrap();
+    session.run(sql).await.unwrap();
+    let after = session.tables().load(&raw_t()).await.unwrap();
+    let snapshot = after.metadata().current_snapshot().unwrap().as_ref().clone();
+    let retention = SnapshotRetention::branch(None, None, None);
+    let reference = SnapshotReference::new(snapshot.snapshot_id(), retention);
+    TableChange {
+        table: raw_t(),
+        requirements: vec![
+            TableRequirement::UuidMatch { uuid: table.metadata().uuid() },
+            TableRequirement::RefSnapshotIdMatch { r#ref: "main".to_owned(), snapshot_id: before },
+        ],
+        updates: vec![
+            TableUpdate::AddSnapshot { snapshot },
+            TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference },
+        ],
+        ledger: Vec::new(),
+        only_from: None,
+    }
+}
+
+#[tokio::test]
+async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
+    for version in ["2", "3"] {
+        let create = format!(
+            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+             'write.delete.mode' = 'merge-on-read')"
+        );
+        for first in ["", "INSERT INTO raw.t SELECT i FROM range(1, 4) r(i)"] {
+            let lake = Lake::with(&[&create]).await;
+            if !first.is_empty() {
+                lake.run(first).await;
+            }
+            let appended = sent_by_a_client(&lake, "INSERT INTO raw.t VALUES (10), (11)").await;
+            lake.run("INSERT INTO raw.t VALUES (1), (20)").await;
+            lake.run("DELETE FROM raw.t WHERE id = 1").await;
+            lake.run("ALTER TABLE raw.t ADD COLUMN more INT").await;
+            let table = lake.table("raw.t").await;
+            let again = rebase::append(&table, &appended).await.unwrap().expect("it is an append");
+            let commit = Commit { changes: vec![again] };
+            let landed = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
+            assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
+            let rows = if first.is_empty() { "10; 11; 20" } else { "2; 3; 10; 11; 20" };
+            assert_eq!(lake.rows("SELECT id FROM raw.t ORDER BY id").await, rows, "v{version}");
+            let table = lake.table("raw.t").await;
+            let head = table.metadata().current_snapshot().unwrap();
+            let (theirs, ..) = rebase::appended(&appended).unwrap();
+            assert_eq!(head.snapshot_id(), theirs.snapshot_id());
+            let total = head.summary().additional_properties.get("total-records").cloned();
+            let records = if first.is_empty() { 4 } else { 7 };
+            assert_eq!(total, Some(records.to_string()), "with those that are deleted");
+            if version == "3" {
+                let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM raw.t";
+                assert_eq!(lake.rows(ids).await, "true");
+            }
+            assert!(rebase::append(&table, &appended).await.unwrap().is_none(), "once");
+        }
+        for sql in ["DELETE FROM raw.t WHERE id = 1", "UPDATE raw.t SET id = 7 WHERE id = 2"] {
+            let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1), (2), (3)"]).await;
+            let change = sent_by_a_client(&lake, sql).await;
+            lake.run("INSERT INTO raw.t VALUES (4)").await;
+            let table = lake.table("raw.t").await;
+            assert!(rebase::append(&table, &change).await.unwrap().is_none(), "{sql}");
+        }
+        // A head that was rolled back is not the line that the client saw.
+        let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1)"]).await;
+        let old = lake.table("raw.t").await.metadata().current_snapshot_id().unwrap();
+        lake.run("INSERT INTO raw.t VALUES (2)").await;
+        let change = sent_by_a_client(&lake, "INSERT INTO raw.t VALUES (3)").await;
+        let reference = SnapshotReference::new(old, SnapshotRetention::branch(None, None, None));
+        let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference };
+        lake.update("raw.t", vec![back]).await;
+        let table = lake.table("raw.t").await;
+        assert!(rebase::append(&table, &change).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn t30_manifests_that_hold_more_than_new_files_are_not_appended() {
+    let create =
+        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')";
+    let lake = Lake::with(&[create, "INSERT INTO raw.t VALUES (1), (2)"]).await;
+    let mut change = sent_by_a_client(&lake, "UPDATE raw.t SET id = 7 WHERE id = 2").await;
+    // It is said to be an append, and is none.
+    for update in &mut change.updates {
+        let TableUpdate::AddSnapshot { snapshot } = update else { continue };
+        let operation = Operation::Append;
+        let summary = Summary { operation, ..snapshot.summary().clone() };
+        *snapshot = Snapshot::builder()
+            .with_snapshot_id(snapshot.snapshot_id())
+            .with_parent_snapshot_id(snapshot.parent_snapshot_id())
+            .with_sequence_number(snapshot.sequence_number())
+            .with_timestamp_ms(snapshot.timestamp_ms())
+            .with_manifest_list(snapshot.manifest_list())
+            .with_summary(summary)
+            .with_schema_id(0)
+            .build();
+    }
+    assert!(rebase::appended(&change).is_some());
+    lake.run("INSERT INTO raw.t VALUES (3)").await;
+    let table = lake.table("raw.t").await;
+    assert!(rebase::append(&table, &change).await.unwrap().is_none());
 }

@@ -158,7 +158,7 @@ async fn t64_files_that_a_copy_of_the_table_leads_to_stay() {
     let (lake, _) = five_snapshots().await;
     let location = lake.table().await.loaded().metadata_location.clone();
     let copy = icefield_catalog::spec::TableIdent::from_strs(["raw", "restored"]).unwrap();
-    lake.tables.warehouse().catalog.register_table(&copy, &location).await.unwrap();
+    lake.tables.warehouse().catalog.register_table(&copy, &location, false).await.unwrap();
     lake.call("CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))")
         .await;
     lake.call(&expire("")).await;
@@ -182,7 +182,7 @@ async fn with_a_copy(root: &str, properties: &str) -> String {
     }
     let copy = TableIdent::from_strs(["raw", "restored"]).unwrap();
     let location = session.table("raw.t").await.unwrap().loaded().metadata_location.clone();
-    session.tables().warehouse().catalog.register_table(&copy, &location).await.unwrap();
+    session.tables().warehouse().catalog.register_table(&copy, &location, false).await.unwrap();
     let rewrite = "CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))";
     query(&session, rewrite).await;
     location

@@ -106,7 +106,7 @@ async fn t66_two_tables_below_one_folder_keep_what_is_theirs() {
 async fn restore(lake: &Lake, ident: &TableIdent, location: &str) {
     let catalog = &lake.tables.warehouse().catalog;
     catalog.drop_table(ident).await.unwrap();
-    catalog.register_table(ident, location).await.unwrap();
+    catalog.register_table(ident, location, false).await.unwrap();
 }
 
 #[tokio::test]
@@ -161,7 +161,7 @@ async fn t66_storage_that_fails_while_orphans_are_looked_for_costs_no_file() {
     let newest = load().await;
     let catalog = &tables.warehouse().catalog;
     catalog.drop_table(&raw_t()).await.unwrap();
-    catalog.register_table(&raw_t(), &older).await.unwrap();
+    catalog.register_table(&raw_t(), &older, false).await.unwrap();
     let wanted = reachable::reachable(&tables.load(&raw_t()).await.unwrap()).await;
     let file = tables.open_file(&newest, false).await.unwrap();
     let wanted: BTreeSet<String> =
@@ -198,7 +198,7 @@ async fn t66_metadata_of_a_table_that_nobody_knows_stops_the_work() {
     assert!(error.message.contains("that this catalog does not know"), "{error}");
     assert_eq!(all(&lake).await, before);
     lake.run(&orphans(", allow_foreign => true")).await;
-    lake.tables.warehouse().catalog.register_table(&u, &location).await.unwrap();
+    lake.tables.warehouse().catalog.register_table(&u, &location, false).await.unwrap();
     assert_eq!(lake.ids("raw.u").await, [2]);
     assert!(!all(&lake).await.contains("memory:///w/raw/t/data/x.parquet"));
 }

@@ -1,0 +1,24 @@
+//! What was answered to requests that carry an idempotency key, so that a request sent twice is done once.
+//!
+//! ```text
+//!   request with key ─▶ answered(key)? ──▶ the same answer again
+//!                          │ no
+//!                          ▼
+//!                    answering(key).commit(…)   one transaction: the change, and that the key is answered
+//! ```
+//!
+//! Of a change only its status is remembered: what it made can be looked up, and may have gone on since. What was
+//! refused is remembered with its body.
+
+/// An answer to a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The request's key.
+    pub key: String,
+    /// What was asked: the same key may not ask something else.
+    pub fingerprint: String,
+    /// The status of the answer.
+    pub status: u16,
+    /// Its body, if it cannot be made anew.
+    pub body: String,
+}

@@ -1,0 +1,224 @@
+//! Commits: of one table, and of several at once.
+//!
+//! A commit that lost a race is tried again here as long as what it requires still holds, and an append is made again for the
+//! head as it is by then: so clients see a 409 only where something they looked at has changed (traps T-03, T-04, T-101).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use icefield_catalog::spec::{TableIdent, TableRequirement, TableUpdate};
+use icefield_catalog::{Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange};
+use icefield_table::commit::rebase;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::call::Call;
+use super::idempotency::once;
+use super::refusal::Refusal;
+use super::tables::{Named, Snapshots, metadata, read, with_etag};
+use super::{Answer, places};
+use crate::Service;
+
+/// Attempts at a commit that others keep overtaking.
+const ATTEMPTS_MAX: u32 = 200;
+
+#[derive(Deserialize)]
+struct Asked {
+    identifier: Option<Named>,
+    requirements: Vec<Value>,
+    updates: Vec<Value>,
+}
+
+impl Asked {
+    fn change(self, table: TableIdent) -> Result<TableChange, Refusal> {
+        Ok(TableChange {
+            table,
+            requirements: parsed("requirement", "type", self.requirements)?,
+            updates: parsed("update", "action", self.updates)?,
+            ledger: Vec::new(),
+            only_from: None,
+        })
+    }
+}
+
+/// The requirements or updates of a request; one that is not known is refused, never left out (trap T-10).
+fn parsed<T: serde::de::DeserializeOwned>(
+    what: &str,
+    tag: &str,
+    all: Vec<Value>,
+) -> Result<Vec<T>, Refusal> {
+    all.into_iter()
+        .map(|value| {
+            let kind = value.get(tag).and_then(Value::as_str).unwrap_or("?").to_owned();
+            serde_json::from_value(value)
+                .map_err(|error| Refusal::bad(format!("{what} `{kind}`: {error}")))
+        })
+        .collect()
+}
+
+/// `POST /namespaces/{namespace}/tables/{table}`.
+pub(crate) async fn table(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let table = call.table()?;
+    let asked: Asked = call.json()?;
+    if let Some(named) = &asked.identifier
+        && !named.is(&table)
+    {
+        return Err(Refusal::bad("the body's `identifier` is not the table of the path"));
+    }
+    let changes = vec![asked.change(table.clone())?];
+    let done = async |catalog: Arc<dyn Catalog>| {
+        let landed = land(&service, &*catalog, changes).await?;
+        let landed = landed.first().ok_or_else(|| Refusal::unknown("the commit has no outcome"))?;
+        committed(landed)
+    };
+    let catalog = &service.session.tables().warehouse().catalog;
+    let again = || async { committed(&read(&**catalog, &table).await?) };
+    once(&service, &call, StatusCode::OK, done, again).await
+}
+
+fn committed(table: &LoadedTable) -> Answer {
+    let body = json!({
+        "metadata-location": table.metadata_location,
+        "metadata": metadata(table, Snapshots::All)?,
+    });
+    Ok(with_etag(Json(body).into_response(), table, Snapshots::All))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Transaction {
+    table_changes: Vec<Asked>,
+}
+
+/// `POST /transactions/commit`.
+pub(crate) async fn transaction(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let asked: Transaction = call.json()?;
+    let mut changes = Vec::with_capacity(asked.table_changes.len());
+    let mut seen = HashSet::new();
+    for mut change in asked.table_changes {
+        let named = change.identifier.take();
+        let table = named.ok_or_else(|| Refusal::bad("a change has no `identifier`"))?.table()?;
+        if !seen.insert(table.clone()) {
+            return Err(Refusal::bad(format!("table `{table}` is changed twice")));
+        }
+        changes.push(change.change(table)?);
+    }
+    let nothing = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
+    let done = async |catalog: Arc<dyn Catalog>| {
+        if !changes.is_empty() {
+            land(&service, &*catalog, changes).await?;
+        }
+        nothing().await
+    };
+    once(&service, &call, StatusCode::NO_CONTENT, done, nothing).await
+}
+
+/// Commits changes, all or none. The answer has the tables as they are then.
+async fn land(
+    service: &Service,
+    catalog: &dyn Catalog,
+    changes: Vec<TableChange>,
+) -> Result<Vec<LoadedTable>, Refusal> {
+    for change in &changes {
+        check_places(service, change).await?;
+    }
+    // Commits of one table wait for each other here, rather than to overtake each other.
+    let _turns = service.turns.take(changes.iter().map(|it| &it.table)).await;
+    let mut commit = Commit { changes };
+    let env = &service.session.tables().warehouse().env;
+    for attempt in 0..ATTEMPTS_MAX {
+        match catalog.commit(&commit).await {
+            Ok(CommitOutcome::Committed(landed)) => return Ok(landed),
+            Ok(CommitOutcome::Unknown(error)) => return Err(Refusal::unknown(error.message())),
+            Ok(CommitOutcome::Conflict) => {}
+            Err(error) => return Err(refused(error)),
+        }
+        for change in &mut commit.changes {
+            if let Some(fits) = made_to_fit(service, change).await? {
+                *change = fits;
+            }
+        }
+        env.sleep(env.jitter(Duration::from_millis(1 << attempt.min(6)))).await;
+    }
+    Err(Refusal::conflict("other commits came first, again and again"))
+}
+
+/// An error of a commit that may be an error of the updates, which the client can mend.
+fn refused(error: icefield_catalog::Error) -> Refusal {
+    match error.kind() {
+        // iceberg says so of ids that are not there.
+        ErrorKind::Unexpected if !error.retryable() && !is_io(&error) => {
+            Refusal::bad(error.message().to_owned())
+        }
+        _ => error.into(),
+    }
+}
+
+/// Whether storage or the database is at fault, which their errors say.
+fn is_io(error: &icefield_catalog::Error) -> bool {
+    let text = error.message();
+    text.starts_with("cannot ") || text.contains("catalog `")
+}
+
+/// How a change can be tried again on the table as it is now: as it is, or, if it is an append, made for the new head. If it
+/// cannot, the conflict, which says why.
+async fn made_to_fit(
+    service: &Service,
+    change: &TableChange,
+) -> Result<Option<TableChange>, Refusal> {
+    let table = match service.session.tables().load(&change.table).await {
+        Ok(table) => table,
+        Err(error) if change.creates() && error.kind() == ErrorKind::TableNotFound => {
+            return Ok(None);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let holds = |it: &TableRequirement| it.check(Some(table.metadata()));
+    let broken = change.requirements.iter().find_map(|it| holds(it).err());
+    if broken.is_none() && change.apply(table.loaded()).map_err(refused)?.is_some() {
+        return Ok(None);
+    }
+    if let Some((snapshot, ..)) = rebase::appended(change) {
+        places::check_inside(service.session.tables().warehouse(), snapshot.manifest_list())?;
+        let again = rebase::append(&table, change).await;
+        if let Some(change) = again.map_err(Refusal::from)? {
+            return Ok(Some(change));
+        }
+    }
+    let why = match broken {
+        Some(error) => error.message().to_owned(),
+        None => "the snapshot was made before others that have landed".to_owned(),
+    };
+    Err(Refusal::conflict(format!("{}: {why}", change.table)))
+}
+
+/// Refuses to let a table lie where it must not.
+async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
+    let warehouse = service.session.tables().warehouse();
+    if change.creates() {
+        return match change.create() {
+            Ok(metadata) => places::check(warehouse, &change.table, &metadata).await,
+            Err(error) => Err(refused(error)),
+        };
+    }
+    let moves = |it: &TableUpdate| match it {
+        TableUpdate::SetLocation { .. } => true,
+        TableUpdate::SetProperties { updates } => updates.keys().any(|it| it.ends_with(".path")),
+        _ => false,
+    };
+    if !change.updates.iter().any(moves) {
+        return Ok(());
+    }
+    let base = read(&*warehouse.catalog, &change.table).await?;
+    match change.apply(&base) {
+        Ok(Some(next)) => places::check(warehouse, &change.table, &next).await,
+        // It will not land.
+        Ok(None) => Ok(()),
+        Err(error) => Err(refused(error)),
+    }
+}

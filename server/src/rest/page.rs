@@ -1,0 +1,31 @@
+//! Pages of a list: as many names as the client asks for, and a token for what comes after.
+//!
+//! A token is the last name of its page, so that pages are right whatever comes and goes meanwhile.
+
+use serde_json::Value;
+
+use super::call::Call;
+use super::refusal::Refusal;
+
+/// Names of a page, if the client says nothing else.
+const PAGE: usize = 1000;
+
+/// The page that is asked for of names in order, and the token for the next: null with the last, and with all, if no page
+/// is asked for.
+pub(crate) fn page(call: &Call, names: Vec<String>) -> Result<(Vec<String>, Value), Refusal> {
+    let Some(token) = call.asked("pageToken") else { return Ok((names, Value::Null)) };
+    let size = match call.asked("pageSize") {
+        None | Some("") => PAGE,
+        Some(text) => text
+            .parse()
+            .ok()
+            .filter(|it| *it > 0)
+            .ok_or_else(|| Refusal::bad(format!("`pageSize` is 1 or more, not `{text}`")))?,
+    };
+    let rest = names.into_iter().filter(|it| token.is_empty() || it.as_str() > token);
+    let mut rest = rest.take(size.saturating_add(1)).collect::<Vec<_>>();
+    let more = rest.len() > size;
+    rest.truncate(size);
+    let next = rest.last().filter(|_| more).map_or(Value::Null, |it| it.as_str().into());
+    Ok((rest, next))
+}

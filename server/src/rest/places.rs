@@ -1,0 +1,88 @@
+//! Where tables may lie: in the warehouse, and not in one another.
+
+use icefield_catalog::spec::{TableIdent, TableMetadata};
+use icefield_catalog::{Warehouse, metadata, storage};
+
+use super::refusal::Refusal;
+
+/// Refuses a place outside the warehouse, or one that is written so that it leads elsewhere.
+pub(crate) fn check_inside(warehouse: &Warehouse, location: &str) -> Result<(), Refusal> {
+    let root = normal(&warehouse.root);
+    let wanted = normal(location);
+    let is_odd = |part: &str| matches!(part, "." | "..") || part.chars().any(char::is_control);
+    let lower = wanted.to_ascii_lowercase();
+    let is_encoded = ["%2e", "%2f", "%5c", "%00"].iter().any(|it| lower.contains(it));
+    let inside = wanted.strip_prefix(&root).is_some_and(|it| it.starts_with('/'));
+    if !inside || is_encoded || wanted.contains('\\') || wanted.split('/').any(is_odd) {
+        return Err(Refusal::bad(format!(
+            "`{location}` is not in the warehouse `{}`",
+            warehouse.root
+        )));
+    }
+    storage::place(location).map(|_| ()).map_err(Refusal::from)
+}
+
+/// Refuses metadata of which a folder lies outside the warehouse, or in another table's, or around it.
+pub(crate) async fn check(
+    warehouse: &Warehouse,
+    table: &TableIdent,
+    metadata: &TableMetadata,
+) -> Result<(), Refusal> {
+    let own = folders(metadata);
+    for folder in &own {
+        check_inside(warehouse, folder)?;
+    }
+    for (other, pointer) in warehouse.catalog.pointers().await? {
+        let theirs = folder_of(&pointer);
+        let overlaps =
+            own.iter().map(|it| normal(it)).any(|it| is_in(&it, &theirs) || is_in(&theirs, &it));
+        if other != *table && overlaps {
+            return Err(Refusal::bad(format!(
+                "`{}` is where table `{other}` lies, or around it: two tables cannot share a folder",
+                metadata.location()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The folders that a table's files go to.
+fn folders(of: &TableMetadata) -> Vec<String> {
+    let mut folders = vec![of.location().trim_end_matches('/').to_owned(), metadata::folder(of)];
+    let named = ["write.data.path", "write.folder-storage.path", "write.object-storage.path"];
+    folders.extend(named.iter().filter_map(|it| of.properties().get(*it).cloned()));
+    folders
+}
+
+/// The folder of the table of which a metadata file is current.
+fn folder_of(pointer: &str) -> String {
+    let pointer = normal(pointer);
+    let (folder, _) = pointer.rsplit_once('/').unwrap_or((&pointer, ""));
+    folder.strip_suffix("/metadata").unwrap_or(folder).to_owned()
+}
+
+fn is_in(path: &str, folder: &str) -> bool {
+    path == folder || path.strip_prefix(folder).is_some_and(|it| it.starts_with('/'))
+}
+
+/// A place in the spelling that is compared.
+fn normal(location: &str) -> String {
+    let location = location.trim_end_matches('/');
+    match location.strip_prefix("file:") {
+        Some(path) => format!("file:///{}", path.trim_start_matches('/')),
+        None if location.starts_with('/') => format!("file://{location}"),
+        None => location.replace("s3a://", "s3://").replace("s3n://", "s3://"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lies_where_its_metadata_says() {
+        assert_eq!(folder_of("file:/w/raw/t/metadata/1.metadata.json"), "file:///w/raw/t");
+        assert!(is_in("file:///w/raw/t/x", &folder_of("/w/raw/t/metadata/1.metadata.json")));
+        assert!(!is_in("file:///w/raw/t2", "file:///w/raw/t"));
+    }
+}

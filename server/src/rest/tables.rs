@@ -1,0 +1,329 @@
+//! Tables: list, make, load, register, rename, let go.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use icefield_catalog::metadata::folder;
+use icefield_catalog::spec::{
+    FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
+    UnboundPartitionSpec,
+};
+use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable};
+use icefield_compaction::purge::Purge;
+use icefield_table::location;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::call::{self, Call, check_name};
+use super::idempotency::once;
+use super::page::page;
+use super::refusal::Refusal;
+use super::{Answer, places};
+use crate::Service;
+
+/// `GET /namespaces/{namespace}/tables`.
+pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let namespace = call.namespace()?;
+    let all = service.session.tables().warehouse().catalog.list_tables(&namespace).await?;
+    let (names, next) = page(&call, all.iter().map(|it| it.name().to_owned()).collect())?;
+    let name = |it: String| json!({ "namespace": namespace.as_ref(), "name": it });
+    let identifiers: Vec<Value> = names.into_iter().map(name).collect();
+    Ok(Json(json!({ "identifiers": identifiers, "next-page-token": next })).into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Create {
+    name: String,
+    location: Option<String>,
+    schema: Schema,
+    partition_spec: Option<UnboundPartitionSpec>,
+    write_order: Option<SortOrder>,
+    stage_create: Option<bool>,
+    properties: Option<HashMap<String, String>>,
+}
+
+/// `POST /namespaces/{namespace}/tables`.
+pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let namespace = call.namespace()?;
+    let asked: Create = call.json()?;
+    check_name("table", &asked.name)?;
+    let table = TableIdent::new(namespace, asked.name.clone());
+    let is_staged = asked.stage_create.unwrap_or(false);
+    let warehouse = service.session.tables().warehouse();
+    let done = async |catalog: Arc<dyn Catalog>| {
+        catalog.namespace_properties(table.namespace()).await?;
+        let metadata = new_metadata(&service, &table, asked).await?;
+        match catalog.metadata_location(&table).await {
+            Err(error) if error.kind() == ErrorKind::TableNotFound => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Err(taken(&table)),
+        }
+        places::check(warehouse, &table, &metadata).await?;
+        // Some engines write into folders that are there, and nowhere else.
+        for folder in [location::data_folder(&metadata), folder(&metadata)] {
+            warehouse.storage.make_folder(&folder)?;
+        }
+        if is_staged {
+            let body = json!({ "metadata": metadata, "config": {} });
+            return Ok(Json(body).into_response());
+        }
+        loaded(&catalog.create_table(&table, metadata, &[]).await?, Snapshots::All)
+    };
+    match is_staged {
+        // Nothing is changed by it.
+        true => done(Arc::clone(&warehouse.catalog)).await,
+        false => once(&service, &call, StatusCode::OK, done, || shown(&service, &table)).await,
+    }
+}
+
+fn taken(table: &TableIdent) -> Refusal {
+    let message = format!("table `{table}` exists already");
+    Refusal::from(Error::new(ErrorKind::TableAlreadyExists, message))
+}
+
+async fn new_metadata(
+    service: &Service,
+    table: &TableIdent,
+    asked: Create,
+) -> Result<TableMetadata, Refusal> {
+    let mut properties = asked.properties.unwrap_or_default();
+    let version = match properties.remove("format-version").as_deref() {
+        Some("1") => FormatVersion::V1,
+        None | Some("2") => FormatVersion::V2,
+        Some("3") => FormatVersion::V3,
+        Some(other) => {
+            return Err(Refusal::bad(format!("there is no format version `{other}`; 1 to 3 are")));
+        }
+    };
+    let location = match asked.location.filter(|it| !it.is_empty()) {
+        Some(location) => location.trim_end_matches('/').to_owned(),
+        None => service.session.tables().free_location(table).await?,
+    };
+    let spec = asked.partition_spec.unwrap_or_else(|| UnboundPartitionSpec::builder().build());
+    let order = asked.write_order.unwrap_or_else(SortOrder::unsorted_order);
+    let builder =
+        TableMetadataBuilder::new(asked.schema, spec, order, location, version, properties)?;
+    let uuid = service.session.tables().warehouse().env.uuid();
+    Ok(builder.assign_uuid(uuid).build()?.metadata)
+}
+
+/// Which snapshots of a table are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Snapshots {
+    All,
+    /// Those that branches and tags are on.
+    Refs,
+}
+
+/// `GET /namespaces/{namespace}/tables/{table}`.
+pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let table = call.table()?;
+    let snapshots = match call.asked("snapshots") {
+        None | Some("" | "all") => Snapshots::All,
+        Some("refs") => Snapshots::Refs,
+        Some(other) => {
+            return Err(Refusal::bad(format!("`snapshots` is all or refs, not `{other}`")));
+        }
+    };
+    let catalog = &service.session.tables().warehouse().catalog;
+    if let Some(known) = call.header("if-none-match") {
+        let current = etag(&catalog.metadata_location(&table).await?, snapshots);
+        let is_current = |it: &str| it.trim().trim_start_matches("W/") == current;
+        if known.split(',').any(is_current) {
+            return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, current)]).into_response());
+        }
+    }
+    loaded(&read(&**catalog, &table).await?, snapshots)
+}
+
+/// Loads a table. What is wrong with its metadata is not the client's fault.
+pub(crate) async fn read(
+    catalog: &dyn Catalog,
+    table: &TableIdent,
+) -> Result<LoadedTable, Refusal> {
+    catalog.load_table(table).await.map_err(|error| {
+        let is_ours =
+            matches!(error.kind(), ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported);
+        let refusal = Refusal::from(error);
+        match is_ours {
+            true => Refusal::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "InternalServerError",
+                format!("table `{table}` cannot be read: {}", refusal.message),
+            ),
+            false => refusal,
+        }
+    })
+}
+
+async fn shown(service: &Service, table: &TableIdent) -> Answer {
+    let catalog = &service.session.tables().warehouse().catalog;
+    loaded(&read(&**catalog, table).await?, Snapshots::All)
+}
+
+/// A table as it is answered.
+pub(crate) fn loaded(table: &LoadedTable, snapshots: Snapshots) -> Answer {
+    let body = json!({
+        "metadata-location": table.metadata_location,
+        "metadata": metadata(table, snapshots)?,
+        "config": {},
+    });
+    Ok(with_etag(Json(body).into_response(), table, snapshots))
+}
+
+pub(crate) fn with_etag(
+    mut response: Response,
+    table: &LoadedTable,
+    snapshots: Snapshots,
+) -> Response {
+    if let Ok(tag) = HeaderValue::from_str(&etag(&table.metadata_location, snapshots)) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// Metadata files are never changed, so the name of one says which state it is.
+fn etag(location: &str, snapshots: Snapshots) -> String {
+    let name = location.rsplit('/').next().unwrap_or_default();
+    let name: String = name.chars().filter(|it| it.is_ascii_graphic() && *it != '"').collect();
+    match snapshots {
+        Snapshots::All => format!("\"{name}\""),
+        Snapshots::Refs => format!("\"{name};refs\""),
+    }
+}
+
+/// The metadata as JSON, with the snapshots that are asked for.
+pub(crate) fn metadata(table: &LoadedTable, snapshots: Snapshots) -> Result<Value, Refusal> {
+    let mut value = serde_json::to_value(&*table.metadata).map_err(|error| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", error.to_string())
+    })?;
+    if snapshots == Snapshots::All {
+        return Ok(value);
+    }
+    let refs = value.get("refs").and_then(Value::as_object).into_iter().flatten();
+    let held: HashSet<i64> =
+        refs.filter_map(|(_, it)| it.get("snapshot-id").and_then(Value::as_i64)).collect();
+    if let Some(all) = value.get_mut("snapshots").and_then(Value::as_array_mut) {
+        let id = |it: &Value| it.get("snapshot-id").and_then(Value::as_i64);
+        all.retain(|it| id(it).is_some_and(|it| held.contains(&it)));
+    }
+    Ok(value)
+}
+
+/// `HEAD /namespaces/{namespace}/tables/{table}`.
+pub(crate) async fn exists(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    service.session.tables().warehouse().catalog.metadata_location(&call.table()?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct Register {
+    name: String,
+    metadata_location: String,
+    overwrite: Option<bool>,
+}
+
+/// `POST /namespaces/{namespace}/register`.
+pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let namespace = call.namespace()?;
+    let asked: Register = call.json()?;
+    check_name("table", &asked.name)?;
+    let warehouse = service.session.tables().warehouse();
+    places::check_inside(warehouse, &asked.metadata_location)?;
+    let table = TableIdent::new(namespace, asked.name);
+    let overwrite = asked.overwrite.unwrap_or(false);
+    let done = async |catalog: Arc<dyn Catalog>| {
+        let registered =
+            catalog.register_table(&table, &asked.metadata_location, overwrite).await?;
+        loaded(&registered, Snapshots::All)
+    };
+    once(&service, &call, StatusCode::OK, done, || shown(&service, &table)).await
+}
+
+/// `POST /namespaces/{namespace}/tables/{table}/unregister`.
+pub(crate) async fn unregister(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let table = call.table()?;
+    let done = async |catalog: Arc<dyn Catalog>| {
+        let last = catalog.drop_table(&table).await?;
+        let last =
+            icefield_catalog::metadata::read(&service.session.tables().warehouse().storage, &last)
+                .await?;
+        let body = json!({
+            "metadata-location": last.metadata_location,
+            "metadata": metadata(&last, Snapshots::All)?,
+        });
+        Ok(Json(body).into_response())
+    };
+    // What it was is not known any more; that it is gone is.
+    let again = || async { Err(Refusal::from(gone(&table))) };
+    once(&service, &call, StatusCode::OK, done, again).await
+}
+
+fn gone(table: &TableIdent) -> Error {
+    Error::new(ErrorKind::TableNotFound, format!("table `{table}` was unregistered before"))
+}
+
+#[derive(Deserialize)]
+struct Rename {
+    source: Named,
+    destination: Named,
+}
+
+/// A table as bodies name it.
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    namespace: Vec<String>,
+    name: String,
+}
+
+impl Named {
+    pub(crate) fn is(&self, table: &TableIdent) -> bool {
+        self.namespace == *table.namespace().as_ref() && self.name == table.name()
+    }
+
+    pub(crate) fn table(self) -> Result<TableIdent, Refusal> {
+        check_name("table", &self.name)?;
+        Ok(TableIdent::new(call::levels(self.namespace)?, self.name))
+    }
+}
+
+/// `POST /tables/rename`.
+pub(crate) async fn rename(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let asked: Rename = call.json()?;
+    let (from, to) = (asked.source.table()?, asked.destination.table()?);
+    let renamed = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
+    let done = async |catalog: Arc<dyn Catalog>| {
+        catalog.rename_table(&from, &to).await?;
+        renamed().await
+    };
+    once(&service, &call, StatusCode::NO_CONTENT, done, renamed).await
+}
+
+/// `DELETE /namespaces/{namespace}/tables/{table}`.
+pub(crate) async fn drop(State(service): State<Arc<Service>>, call: Call) -> Answer {
+    let table = call.table()?;
+    let purges = call.flag("purgeRequested")?;
+    let dropped = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
+    let done = async |catalog: Arc<dyn Catalog>| {
+        let purge = match purges {
+            true => {
+                let table = service.session.tables().load(&table).await?;
+                Some(Purge::of(&service.session, &table).await?)
+            }
+            false => None,
+        };
+        catalog.drop_table(&table).await?;
+        if let Some(purge) = purge {
+            // The table is gone; what cannot be deleted is an orphan.
+            let _ = purge.run(&service.session).await;
+        }
+        dropped().await
+    };
+    once(&service, &call, StatusCode::NO_CONTENT, done, dropped).await
+}

@@ -1,0 +1,92 @@
+//! What watches the server: probes, and counters for Prometheus.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::time::Instant;
+
+use crate::Service;
+
+/// Upper bounds of the buckets of durations, in seconds.
+const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
+
+/// Requests served, by method, route and status.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(Mutex<BTreeMap<(String, String, u16), Durations>>);
+
+#[derive(Debug, Clone, Default)]
+struct Durations {
+    count: u64,
+    seconds: f64,
+    /// Those that took no longer than each bound.
+    within: [u64; BUCKETS.len()],
+}
+
+pub(crate) fn routes() -> Router<Arc<Service>> {
+    Router::new()
+        .route("/health", get(async || "ok\n"))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+}
+
+/// Ready is who can ask the catalog.
+async fn ready(State(service): State<Arc<Service>>) -> Response {
+    match service.session.tables().warehouse().catalog.list_namespaces(None).await {
+        Ok(_) => "ready\n".into_response(),
+        Err(error) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", error.message())).into_response()
+        }
+    }
+}
+
+/// Counts every request.
+pub(crate) async fn count(
+    State(service): State<Arc<Service>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = request.method().as_str().to_owned();
+    let path =
+        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let began = Instant::now();
+    let response = next.run(request).await;
+    let seconds = began.elapsed().as_secs_f64();
+    let mut all = service.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
+    let entry = all.entry((method, path, response.status().as_u16())).or_default();
+    entry.count += 1;
+    entry.seconds += seconds;
+    for (bound, within) in BUCKETS.iter().zip(&mut entry.within) {
+        *within += u64::from(seconds <= *bound);
+    }
+    response
+}
+
+async fn metrics(State(service): State<Arc<Service>>) -> Response {
+    let all = service.counts.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let text = exposition(&all).unwrap_or_default();
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+}
+
+fn exposition(all: &BTreeMap<(String, String, u16), Durations>) -> Result<String, std::fmt::Error> {
+    let name = "icefield_http_request_duration_seconds";
+    let mut out = format!("# HELP {name} How long requests took.\n# TYPE {name} histogram\n");
+    for ((method, route, status), entry) in all {
+        let labels = format!("method=\"{method}\",route=\"{route}\",status=\"{status}\"");
+        for (bound, within) in BUCKETS.iter().zip(&entry.within) {
+            writeln!(out, "{name}_bucket{{{labels},le=\"{bound}\"}} {within}")?;
+        }
+        writeln!(out, "{name}_bucket{{{labels},le=\"+Inf\"}} {}", entry.count)?;
+        writeln!(out, "{name}_sum{{{labels}}} {}", entry.seconds)?;
+        writeln!(out, "{name}_count{{{labels}}} {}", entry.count)?;
+    }
+    Ok(out)
+}
