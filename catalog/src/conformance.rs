@@ -12,7 +12,9 @@ use crate::spec::{
     FormatVersion, NamespaceIdent, NestedField, PrimitiveType, Schema, SortOrder, TableIdent,
     TableMetadata, TableMetadataBuilder, TableRequirement, TableUpdate, Type, UnboundPartitionSpec,
 };
-use crate::{Catalog, Commit, CommitOutcome, ErrorKind, JournalEntry, LedgerEntry, TableChange};
+use crate::{
+    Answered, Catalog, Commit, CommitOutcome, ErrorKind, JournalEntry, LedgerEntry, TableChange,
+};
 
 /// Runs every promise against an empty catalog whose tables may lie below `root`.
 pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
@@ -21,6 +23,10 @@ pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
     a_commit_moves_the_pointer_only_from_where_it_was_read(&*catalog, root).await;
     several_tables_change_together_or_not_at_all(&*catalog, root).await;
     a_key_lands_once(&*catalog, root).await;
+    a_commit_makes_what_must_not_be_there(&*catalog, root).await;
+    a_name_means_what_is_registered_over_it(&*catalog, root).await;
+    a_request_is_answered_once(&catalog, root).await;
+    views_have_names_beside_tables(&*catalog, root).await;
     the_journal_remembers_until_told_to_forget(&*catalog).await;
     properties_of_namespaces_are_set_and_removed(&*catalog).await;
     racing_commits_lose_nothing(catalog, root).await;
@@ -200,6 +206,133 @@ async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
     let keys = ["file-1".to_owned(), "file-2".to_owned()];
     let held = catalog.ledger(&t, &keys).await.unwrap();
     assert_eq!(held, HashMap::from([("file-1".to_owned(), 13)]));
+}
+
+/// A change that makes a table with a property.
+fn creation(table: &TableIdent, location: String, value: &str) -> TableChange {
+    let made = metadata(location);
+    let mut creation = change(table, "k", value);
+    creation.requirements = vec![TableRequirement::NotExist];
+    let first = [
+        TableUpdate::AddSchema { schema: made.current_schema().as_ref().clone() },
+        TableUpdate::SetCurrentSchema { schema_id: -1 },
+        TableUpdate::SetLocation { location: made.location().to_owned() },
+    ];
+    creation.updates.splice(0..0, first);
+    creation
+}
+
+async fn a_commit_makes_what_must_not_be_there(catalog: &dyn Catalog, root: &str) {
+    let (a, made) = (ident("n.a"), ident("n.made"));
+    let create = || creation(&made, format!("{root}/made"), "1");
+    let mut fails = change(&a, "k", "9");
+    fails.requirements =
+        vec![TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: 99 }];
+    assert!(!committed(catalog, vec![create(), fails]).await);
+    assert_eq!(catalog.load_table(&made).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    assert!(committed(catalog, vec![change(&a, "k", "8"), create()]).await);
+    assert_eq!(property(catalog, &made, "k").await.as_deref(), Some("1"));
+    assert_eq!(property(catalog, &a, "k").await.as_deref(), Some("8"));
+    assert!(!committed(catalog, vec![create()]).await, "it is there");
+    let nowhere = creation(&ident("m.made"), format!("{root}/m"), "1");
+    let error = catalog.commit(&Commit { changes: vec![nowhere] }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NamespaceNotFound);
+    let mut nothing = change(&ident("n.nothing"), "k", "1");
+    nothing.requirements = vec![TableRequirement::NotExist];
+    let error = catalog.commit(&Commit { changes: vec![nothing] }).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::DataInvalid, "no schema, no location");
+}
+
+async fn a_name_means_what_is_registered_over_it(catalog: &dyn Catalog, root: &str) {
+    let (one, two) = (ident("n.one"), ident("n.two"));
+    let first = catalog.create_table(&one, metadata(format!("{root}/one")), &[]).await.unwrap();
+    let second = catalog.create_table(&two, metadata(format!("{root}/two")), &[]).await.unwrap();
+    let taken = catalog.register_table(&one, &second.metadata_location, false).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::TableAlreadyExists);
+    catalog.register_table(&one, &second.metadata_location, true).await.unwrap();
+    let now = catalog.load_table(&one).await.unwrap();
+    assert_eq!(now.metadata.uuid(), second.metadata.uuid());
+    let pointers = catalog.pointers().await.unwrap();
+    assert!(pointers.contains(&(one.clone(), second.metadata_location.clone())), "{pointers:?}");
+    assert_eq!(catalog.drop_table(&one).await.unwrap(), second.metadata_location);
+    catalog.register_table(&one, &first.metadata_location, true).await.unwrap();
+    assert_eq!(catalog.drop_table(&one).await.unwrap(), first.metadata_location);
+    catalog.drop_table(&two).await.unwrap();
+}
+
+async fn a_request_is_answered_once(catalog: &Arc<dyn Catalog>, root: &str) {
+    let answer = |key: &str| Answered {
+        key: key.to_owned(),
+        fingerprint: "f".to_owned(),
+        status: 200,
+        body: String::new(),
+    };
+    let (t, space) = (ident("n.asked"), namespace("asked"));
+    assert_eq!(catalog.answered("a").await.unwrap(), None);
+    let asked = |key: &str| catalog.answering(answer(key));
+    asked("a").create_table(&t, metadata(format!("{root}/asked")), &[]).await.unwrap();
+    assert_eq!(catalog.answered("a").await.unwrap(), Some(answer("a")));
+    let again = asked("a").commit(&Commit { changes: vec![change(&t, "k", "1")] }).await;
+    assert_eq!(again.unwrap_err().kind(), ErrorKind::PreconditionFailed);
+    assert_eq!(property(&**catalog, &t, "k").await, None, "nothing was changed");
+    assert!(committed(&*asked("b"), vec![change(&t, "k", "2")]).await);
+    let mut stale = change(&t, "k", "3");
+    stale.requirements =
+        vec![TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: 99 }];
+    assert!(!committed(&*asked("c"), vec![stale]).await);
+    assert_eq!(catalog.answered("c").await.unwrap(), None, "what did not happen has no answer");
+    asked("c").create_namespace(&space, HashMap::new()).await.unwrap();
+    asked("d").set_namespace_properties(&space, HashMap::new(), &[]).await.unwrap();
+    asked("e").rename_table(&t, &ident("asked.t")).await.unwrap();
+    asked("f").drop_table(&ident("asked.t")).await.unwrap();
+    asked("g").drop_namespace(&space).await.unwrap();
+    for key in ["c", "d", "e", "f", "g"] {
+        assert_eq!(catalog.answered(key).await.unwrap(), Some(answer(key)));
+        let again = asked(key).create_namespace(&space, HashMap::new()).await.unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::PreconditionFailed, "{key}");
+    }
+    let refusal = Answered { status: 404, body: "{}".to_owned(), ..answer("h") };
+    catalog.answering(refusal.clone()).remember_answer().await.unwrap();
+    catalog.answering(answer("h")).remember_answer().await.unwrap();
+    assert_eq!(catalog.answered("h").await.unwrap(), Some(refusal), "the first stays");
+    catalog.forget_answers(i64::MAX).await.unwrap();
+    assert_eq!(catalog.answered("a").await.unwrap(), None);
+}
+
+async fn views_have_names_beside_tables(catalog: &dyn Catalog, root: &str) {
+    let space = namespace("seen");
+    catalog.create_namespace(&space, HashMap::new()).await.unwrap();
+    let (v, w, t) = (ident("seen.v"), ident("seen.w"), ident("seen.t"));
+    assert_eq!(catalog.view_location(&v).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    assert!(!catalog.move_view(&v, Some("1"), "2").await.unwrap(), "there is none to move");
+    assert!(catalog.move_view(&v, None, "1").await.unwrap());
+    assert!(!catalog.move_view(&v, None, "2").await.unwrap(), "the name is taken");
+    assert!(!catalog.move_view(&v, Some("0"), "2").await.unwrap(), "it is elsewhere");
+    assert!(catalog.move_view(&v, Some("1"), "2").await.unwrap());
+    assert_eq!(catalog.view_location(&v).await.unwrap(), "2");
+    assert_eq!(catalog.list_views(&space).await.unwrap(), std::slice::from_ref(&v));
+    assert_eq!(catalog.list_tables(&space).await.unwrap(), []);
+    let made = catalog.create_table(&v, metadata(format!("{root}/seen")), &[]).await;
+    assert_eq!(made.unwrap_err().kind(), ErrorKind::TableAlreadyExists, "as a view");
+    let made = catalog.create_table(&t, metadata(format!("{root}/seen2")), &[]).await.unwrap();
+    assert!(!catalog.move_view(&t, None, "1").await.unwrap(), "as a table");
+    let over = catalog.register_table(&v, &made.metadata_location, true).await.unwrap_err();
+    assert_eq!(over.kind(), ErrorKind::TableAlreadyExists, "no table over a view");
+    for (from, to) in [(&t, &v), (&v, &t)] {
+        let renamed = match from == &t {
+            true => catalog.rename_table(from, to).await,
+            false => catalog.rename_view(from, to).await,
+        };
+        assert_eq!(renamed.unwrap_err().kind(), ErrorKind::TableAlreadyExists);
+    }
+    assert_eq!(catalog.drop_table(&v).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    catalog.rename_view(&v, &w).await.unwrap();
+    let full = catalog.drop_namespace(&space).await.unwrap_err();
+    assert_eq!(full.kind(), ErrorKind::PreconditionFailed);
+    assert_eq!(catalog.drop_view(&w).await.unwrap(), "2");
+    assert_eq!(catalog.drop_view(&w).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    catalog.drop_table(&t).await.unwrap();
+    catalog.drop_namespace(&space).await.unwrap();
 }
 
 async fn racing_commits_lose_nothing(catalog: Arc<dyn Catalog>, root: &str) {

@@ -29,6 +29,7 @@ pub mod requests;
 pub mod spec;
 pub mod sql;
 pub mod storage;
+pub mod views;
 pub mod warehouse;
 
 use std::collections::HashMap;
@@ -124,6 +125,23 @@ pub trait Catalog: Debug + Send + Sync {
 
     /// Gives a table another name, perhaps in another namespace.
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
+
+    /// The views directly in a namespace, by name. Tables and views share their names: what is called as one cannot
+    /// be called as the other.
+    async fn list_views(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>>;
+
+    /// Where the current metadata of a view lies; [`ErrorKind::TableNotFound`] if there is no such view.
+    async fn view_location(&self, view: &TableIdent) -> Result<String>;
+
+    /// Moves the pointer of a view from one metadata file to another; from none makes the view. False, and nothing
+    /// happened, if it is elsewhere, or if the name is taken.
+    async fn move_view(&self, view: &TableIdent, from: Option<&str>, to: &str) -> Result<bool>;
+
+    /// Forgets a view; gives where its last metadata lies.
+    async fn drop_view(&self, view: &TableIdent) -> Result<String>;
+
+    /// Gives a view another name, perhaps in another namespace.
+    async fn rename_view(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
 
     /// Moves the pointers of one or several tables, all or none. A change that requires that there is no such table
     /// makes it.

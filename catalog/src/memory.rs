@@ -27,6 +27,8 @@ pub struct MemoryCatalog {
 struct State {
     namespaces: BTreeMap<NamespaceIdent, HashMap<String, String>>,
     tables: BTreeMap<TableIdent, LoadedTable>,
+    /// Where the metadata of views lies.
+    views: BTreeMap<TableIdent, String>,
     ledger: HashMap<(uuid::Uuid, String), i64>,
     journal: Vec<JournalEntry>,
     answers: HashMap<String, (i64, Answered)>,
@@ -52,6 +54,10 @@ impl MemoryCatalog {
 }
 
 impl State {
+    fn view(&self, view: &TableIdent) -> Result<String> {
+        self.views.get(view).cloned().ok_or_else(|| no_view(view))
+    }
+
     fn table(&self, table: &TableIdent) -> Result<LoadedTable> {
         self.tables.get(table).cloned().ok_or_else(|| no_table(table))
     }
@@ -61,8 +67,8 @@ impl State {
         if !self.namespaces.contains_key(table.namespace()) {
             return Err(no_namespace(table.namespace()));
         }
-        if self.tables.contains_key(table) {
-            return Err(table_exists(table));
+        if self.tables.contains_key(table) || self.views.contains_key(table) {
+            return Err(name_taken(table));
         }
         Ok(())
     }
@@ -124,7 +130,8 @@ impl Catalog for MemoryCatalog {
             return Err(no_namespace(namespace));
         }
         let has_child = state.namespaces.keys().any(|it| it.parent().as_ref() == Some(namespace));
-        if has_child || state.tables.keys().any(|it| it.namespace() == namespace) {
+        let names = state.tables.keys().chain(state.views.keys());
+        if has_child || names.into_iter().any(|it| it.namespace() == namespace) {
             return Err(not_empty(namespace));
         }
         self.answer(&mut state)?;
@@ -182,7 +189,10 @@ impl Catalog for MemoryCatalog {
         let loaded = metadata::read(&self.storage, metadata_location).await?;
         let mut state = self.state.lock().await;
         match state.check_free(table) {
-            Err(error) if overwrite && error.kind() == ErrorKind::TableAlreadyExists => {}
+            Err(error)
+                if overwrite
+                    && error.kind() == ErrorKind::TableAlreadyExists
+                    && !state.views.contains_key(table) => {}
             other => other?,
         }
         self.answer(&mut state)?;
@@ -205,6 +215,53 @@ impl Catalog for MemoryCatalog {
         self.answer(&mut state)?;
         state.tables.remove(from);
         state.tables.insert(to.clone(), loaded);
+        Ok(())
+    }
+
+    async fn list_views(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        let state = self.state.lock().await;
+        if !state.namespaces.contains_key(namespace) {
+            return Err(no_namespace(namespace));
+        }
+        Ok(state.views.keys().filter(|it| it.namespace() == namespace).cloned().collect())
+    }
+
+    async fn view_location(&self, view: &TableIdent) -> Result<String> {
+        self.state.lock().await.view(view)
+    }
+
+    async fn move_view(&self, view: &TableIdent, from: Option<&str>, to: &str) -> Result<bool> {
+        let mut state = self.state.lock().await;
+        match from {
+            None => match state.check_free(view) {
+                Err(error) if error.kind() == ErrorKind::TableAlreadyExists => return Ok(false),
+                other => other?,
+            },
+            Some(from) => match state.views.get(view) {
+                Some(location) if location == from => {}
+                _ => return Ok(false),
+            },
+        }
+        self.answer(&mut state)?;
+        state.views.insert(view.clone(), to.to_owned());
+        Ok(true)
+    }
+
+    async fn drop_view(&self, view: &TableIdent) -> Result<String> {
+        let mut state = self.state.lock().await;
+        let last = state.view(view)?;
+        self.answer(&mut state)?;
+        state.views.remove(view);
+        Ok(last)
+    }
+
+    async fn rename_view(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let location = state.view(from)?;
+        state.check_free(to)?;
+        self.answer(&mut state)?;
+        state.views.remove(from);
+        state.views.insert(to.clone(), location);
         Ok(())
     }
 
@@ -324,7 +381,12 @@ pub(crate) fn no_table(table: &TableIdent) -> Error {
     Error::new(ErrorKind::TableNotFound, format!("no table `{}`", shown(table)))
 }
 
-pub(crate) fn table_exists(table: &TableIdent) -> Error {
+pub(crate) fn no_view(view: &TableIdent) -> Error {
+    Error::new(ErrorKind::TableNotFound, format!("no view `{}`", shown(view)))
+}
+
+/// A name that a table or a view has.
+pub(crate) fn name_taken(table: &TableIdent) -> Error {
     Error::new(ErrorKind::TableAlreadyExists, format!("table `{}` exists already", shown(table)))
 }
 

@@ -13,6 +13,7 @@ pub use iceberg::spec::{
     PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Snapshot, SnapshotRef, SnapshotReference,
     SnapshotRetention, SortDirection, SortField, SortOrder, SortOrderRef, Struct, StructType,
     Summary, TableMetadata, TableMetadataBuilder, TableMetadataRef, Transform, Type,
-    UnboundPartitionField, UnboundPartitionSpec,
+    UnboundPartitionField, UnboundPartitionSpec, ViewFormatVersion, ViewMetadata,
+    ViewMetadataBuilder, ViewVersion,
 };
-pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate};
+pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate, ViewUpdate};

@@ -18,6 +18,7 @@ mod database;
 mod journal;
 mod namespaces;
 mod requests;
+mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,10 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use database::Database;
 use md5::{Digest, Md5};
+use rows::Kind;
 use sqlx::Row;
 
 use crate::commit::{Staged, base_of, check_distinct, fallen_out, remove, same_file, stage};
-use crate::memory::{answered_before, no_namespace, no_table, table_exists};
+use crate::memory::{answered_before, name_taken, no_namespace};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
     Answered, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable, Result,
@@ -37,9 +39,6 @@ use crate::{
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
 const CACHED_TABLES_MAX: usize = 256;
-
-/// Rows that are tables; a NULL comes from catalogs older than views.
-const IS_TABLE: &str = "(iceberg_type = 'TABLE' OR iceberg_type IS NULL)";
 
 /// A catalog on SQLite or PostgreSQL.
 #[derive(Debug)]
@@ -76,26 +75,6 @@ impl SqlCatalog {
         &self.database.catalog
     }
 
-    async fn location(&self, table: &TableIdent) -> Result<String> {
-        let row = sqlx::query(&format!(
-            "SELECT metadata_location FROM iceberg_tables WHERE catalog_name = $1 \
-             AND table_namespace = $2 AND table_name = $3 AND {IS_TABLE}"
-        ))
-        .bind(self.name())
-        .bind(joined(table.namespace()))
-        .bind(table.name())
-        .fetch_optional(&self.database.pool)
-        .await
-        .map_err(|e| self.database.failed("look up a table", e))?;
-        let location = match row {
-            None => None,
-            Some(row) => row
-                .try_get::<Option<String>, _>(0)
-                .map_err(|e| self.database.failed("look up a table", e))?,
-        };
-        location.ok_or_else(|| no_table(table))
-    }
-
     /// The pointers, of any catalog in the database, to metadata files of these names.
     async fn pointers_to(&self, files: &[String]) -> Result<Vec<String>> {
         let mut pointers = Vec::new();
@@ -130,36 +109,6 @@ impl SqlCatalog {
         seen.get(table).filter(|it| it.metadata_location == location).cloned()
     }
 
-    /// Writes the row of a new table, or if `overwrite`, of one that is there; false if the name is taken.
-    async fn insert_row(
-        &self,
-        transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
-        table: &TableIdent,
-        loaded: &LoadedTable,
-        overwrite: bool,
-    ) -> std::result::Result<bool, sqlx::Error> {
-        let taken = match overwrite {
-            false => "DO NOTHING".to_owned(),
-            true => format!(
-                "(catalog_name, table_namespace, table_name) DO UPDATE SET metadata_location = $4, \
-                 previous_metadata_location = NULL WHERE {}",
-                IS_TABLE.replace("iceberg_type", "iceberg_tables.iceberg_type")
-            ),
-        };
-        let done = sqlx::query(&format!(
-            "INSERT INTO iceberg_tables (catalog_name, table_namespace, table_name, \
-             metadata_location, previous_metadata_location, iceberg_type) \
-             VALUES ($1, $2, $3, $4, NULL, 'TABLE') ON CONFLICT {taken}"
-        ))
-        .bind(self.name())
-        .bind(joined(table.namespace()))
-        .bind(table.name())
-        .bind(loaded.metadata_location.as_str())
-        .execute(&mut **transaction)
-        .await?;
-        Ok(done.rows_affected() == 1)
-    }
-
     /// What went wrong in a transaction that may also have been an answer to a request that has one.
     fn refused(&self, verb: &str, error: sqlx::Error) -> crate::Error {
         match &self.answering {
@@ -178,8 +127,10 @@ impl SqlCatalog {
     ) -> Result<()> {
         let failed = |e| self.database.failed("create a table", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        if !self.insert_row(&mut transaction, table, loaded, overwrite).await.map_err(failed)? {
-            return Err(table_exists(table));
+        let location = loaded.metadata_location.as_str();
+        let done = self.insert_row(&mut transaction, Kind::Table, table, location, overwrite).await;
+        if !done.map_err(failed)? {
+            return Err(name_taken(table));
         }
         let uuid = loaded.metadata.uuid().to_string();
         for entry in ledger {
@@ -245,7 +196,9 @@ impl SqlCatalog {
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         for (change, staged) in changes {
             let Some(base) = &staged.base else {
-                match self.insert_row(&mut transaction, &change.table, &staged.next, false).await {
+                let location = staged.next.metadata_location.as_str();
+                let table = &change.table;
+                match self.insert_row(&mut transaction, Kind::Table, table, location, false).await {
                     Ok(true) => {}
                     Ok(false) => return Ok(Swap::Lost),
                     Err(error) if database::is_lost_race(&error) => return Ok(Swap::Lost),
@@ -261,7 +214,8 @@ impl SqlCatalog {
             let moved = sqlx::query(&format!(
                 "UPDATE iceberg_tables SET metadata_location = $1, \
                  previous_metadata_location = {previous} WHERE catalog_name = $3 AND \
-                 table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {IS_TABLE}"
+                 table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {}",
+                Kind::Table.is()
             ))
             .bind(staged.next.metadata_location.as_str())
             .bind(base.metadata_location.as_str())
@@ -336,30 +290,15 @@ impl Catalog for SqlCatalog {
     }
 
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
-        if !self.namespace_exists(namespace).await? {
-            return Err(no_namespace(namespace));
-        }
-        let rows = sqlx::query(&format!(
-            "SELECT table_name FROM iceberg_tables WHERE catalog_name = $1 \
-             AND table_namespace = $2 AND {IS_TABLE}"
-        ))
-        .bind(self.name())
-        .bind(joined(namespace))
-        .fetch_all(&self.database.pool)
-        .await
-        .map_err(|e| self.database.failed("list tables", e))?;
-        let names = rows.iter().map(|row| row.try_get::<String, _>(0));
-        let names: sqlx::Result<std::collections::BTreeSet<String>> = names.collect();
-        // Sorted here, since each database has an order of its own.
-        let names = names.map_err(|e| self.database.failed("list tables", e))?;
-        Ok(names.into_iter().map(|name| TableIdent::new(namespace.clone(), name)).collect())
+        self.names(Kind::Table, namespace).await
     }
 
     async fn pointers(&self) -> Result<Vec<(TableIdent, String)>> {
         let failed = |e| self.database.failed("list tables", e);
         let rows = sqlx::query(&format!(
             "SELECT table_namespace, table_name, metadata_location FROM iceberg_tables \
-             WHERE catalog_name = $1 AND metadata_location IS NOT NULL AND {IS_TABLE}"
+             WHERE catalog_name = $1 AND metadata_location IS NOT NULL AND {}",
+            Kind::Table.is()
         ))
         .bind(self.name())
         .fetch_all(&self.database.pool)
@@ -376,11 +315,11 @@ impl Catalog for SqlCatalog {
     }
 
     async fn metadata_location(&self, table: &TableIdent) -> Result<String> {
-        self.location(table).await
+        self.location(Kind::Table, table).await
     }
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
-        let location = self.location(table).await?;
+        let location = self.location(Kind::Table, table).await?;
         if let Some(loaded) = self.remembered(table, &location) {
             return Ok(loaded);
         }
@@ -419,50 +358,34 @@ impl Catalog for SqlCatalog {
     }
 
     async fn drop_table(&self, table: &TableIdent) -> Result<String> {
-        let failed = |e| self.database.failed("drop a table", e);
-        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        let gone = sqlx::query(&format!(
-            "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 \
-             AND table_name = $3 AND {IS_TABLE} RETURNING metadata_location"
-        ))
-        .bind(self.name())
-        .bind(joined(table.namespace()))
-        .bind(table.name())
-        .fetch_all(&mut *transaction)
-        .await
-        .map_err(failed)?;
-        let last = gone.first().ok_or_else(|| no_table(table))?;
-        let last = last.try_get::<Option<String>, _>(0).map_err(failed)?.unwrap_or_default();
-        self.answer(&mut transaction).await.map_err(|e| self.refused("drop a table", e))?;
-        transaction.commit().await.map_err(failed)?;
-        Ok(last)
+        self.remove(Kind::Table, table).await
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
-        if !self.namespace_exists(to.namespace()).await? {
-            return Err(no_namespace(to.namespace()));
+        self.rename(Kind::Table, from, to).await
+    }
+
+    async fn list_views(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        self.names(Kind::View, namespace).await
+    }
+
+    async fn view_location(&self, view: &TableIdent) -> Result<String> {
+        self.location(Kind::View, view).await
+    }
+
+    async fn move_view(&self, view: &TableIdent, from: Option<&str>, to: &str) -> Result<bool> {
+        if !self.namespace_exists(view.namespace()).await? {
+            return Err(no_namespace(view.namespace()));
         }
-        let failed = |e| self.database.failed("rename a table", e);
-        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        let done = sqlx::query(&format!(
-            "UPDATE iceberg_tables SET table_namespace = $1, table_name = $2 \
-             WHERE catalog_name = $3 AND table_namespace = $4 AND table_name = $5 AND {IS_TABLE}"
-        ))
-        .bind(joined(to.namespace()))
-        .bind(to.name())
-        .bind(self.name())
-        .bind(joined(from.namespace()))
-        .bind(from.name())
-        .execute(&mut *transaction)
-        .await;
-        match done {
-            Ok(done) if done.rows_affected() == 0 => return Err(no_table(from)),
-            Ok(_) => {}
-            Err(error) if database::is_duplicate(&error) => return Err(table_exists(to)),
-            Err(error) => return Err(failed(error)),
-        }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("rename a table", e))?;
-        transaction.commit().await.map_err(failed)
+        self.swap_view(view, from, to).await
+    }
+
+    async fn drop_view(&self, view: &TableIdent) -> Result<String> {
+        self.remove(Kind::View, view).await
+    }
+
+    async fn rename_view(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        self.rename(Kind::View, from, to).await
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {

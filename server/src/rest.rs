@@ -15,12 +15,14 @@ mod places;
 mod refusal;
 mod reports;
 mod tables;
+mod views;
 
 use std::sync::Arc;
 
 use axum::Router;
 use axum::handler::Handler;
 use axum::http::StatusCode;
+use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
@@ -52,10 +54,23 @@ fn route<T: 'static>(
     Route { verb, path, handler: on(filter, handler) }
 }
 
+/// An operation on views.
+fn of_views<T: 'static>(
+    verb: &'static str,
+    path: &'static str,
+    handler: impl Handler<T, Arc<Service>>,
+) -> Route {
+    let route = route(verb, path, handler);
+    Route { handler: route.handler.layer(map_response(refusal::said_beside)), ..route }
+}
+
 const NAMESPACES: &str = "/namespaces";
 const NAMESPACE: &str = "/namespaces/{namespace}";
 const TABLES: &str = "/namespaces/{namespace}/tables";
 const TABLE: &str = "/namespaces/{namespace}/tables/{table}";
+
+const VIEWS: &str = "/namespaces/{namespace}/views";
+const VIEW: &str = "/namespaces/{namespace}/views/{view}";
 
 /// All operations that there are; what clients are told of comes from here too.
 fn operations() -> Vec<Route> {
@@ -78,17 +93,25 @@ fn operations() -> Vec<Route> {
         route("POST", "/namespaces/{namespace}/tables/{table}/metrics", reports::metrics),
         route("POST", "/tables/rename", tables::rename),
         route("POST", "/transactions/commit", commit::transaction),
+        of_views("GET", VIEWS, views::list),
+        of_views("POST", VIEWS, views::create),
+        of_views("GET", VIEW, views::load),
+        of_views("HEAD", VIEW, views::exists),
+        of_views("POST", VIEW, views::replace),
+        of_views("DELETE", VIEW, views::drop),
+        of_views("POST", "/views/rename", views::rename),
+        route("POST", "/namespaces/{namespace}/register-view", views::register),
         route("GET", "/namespaces/{namespace}/functions", reports::functions),
         route("GET", "/namespaces/{namespace}/functions/{function}", reports::function),
     ]
 }
 
-/// The routes, with the catalog's name as prefix and without.
+/// The routes, with a prefix and without. There is one catalog, so whichever prefix a client has, it is meant.
 pub(crate) fn routes() -> Router<Arc<Service>> {
     let mut router = Router::new()
         .route("/v1/config", on(MethodFilter::GET, config::load))
         .route("/v1/oauth/tokens", on(MethodFilter::POST, config::token));
-    for prefix in [String::new(), format!("/{}", config::PREFIX)] {
+    for prefix in ["", "/{prefix}"] {
         for Route { path, handler, .. } in operations() {
             router = router.route(&format!("/v1{prefix}{path}"), handler);
         }

@@ -1,8 +1,9 @@
-"""The REST catalog as its specification has it, asked in plain HTTP: `rest_http.py ICEFIELD`."""
+"""The REST catalog as its specification has it, asked in plain HTTP: `rest_http.py ICEFIELD [ARGUMENT …]`."""
 import json
 import sys
 import threading
 import uuid
+from pathlib import Path
 
 from rest_server import serving
 
@@ -36,7 +37,7 @@ def config(server):
     assert status == 405 and body["error"]["code"] == 405, body
     assert server.ask("GET", "/health")[1] == "ok\n" and server.ask("GET", "/ready")[1] == "ready\n"
     assert 'route="/v1/config",status="200"' in server.ask("GET", "/metrics")[1]
-    assert server.ask("GET", "/v1/lake/namespaces/raw")[0] == 200, "the catalog's name as prefix"
+    assert server.ask("GET", "/v1/lake/namespaces/raw")[0] == 200, "any prefix"
 
 
 def pages(server):
@@ -81,8 +82,8 @@ def keys(server):
     again = server.ask("POST", "/v1/namespaces/raw/tables", body, key)
     assert first[0] == again[0] == 200 and first[1]["metadata"]["table-uuid"] == again[1]["metadata"]["table-uuid"]
     assert again[2]["Idempotency-Replayed"] == "true" and "Idempotency-Replayed" not in first[2]
-    refused(server.ask("POST", "/v1/namespaces/raw/tables", {"name": "other", "schema": SCHEMA}, key), 422,
-            "UnprocessableEntityException")
+    refused(server.ask("POST", "/v1/namespaces/raw/tables", {"name": "other", "schema": SCHEMA}, key), 400,
+            "BadRequestException")
     path = "/v1/namespaces/raw/tables/once"
     change = set_property("a", "1", {"type": "assert-ref-snapshot-id", "ref": "main", "snapshot-id": None})
     key = {"Idempotency-Key": str(uuid.uuid4())}
@@ -207,7 +208,8 @@ def places(server):
         moved = {"requirements": [], "updates": [{"action": "set-properties", "updates": {"write.data.path": "/etc/x"}}]}
         refused(server.ask("POST", tables + "/here", moved), 400, "BadRequestException")
     assert server.ask("POST", tables, {"name": "there", "schema": SCHEMA, "location": f"{root}/elsewhere"})[0] == 200
-    for location, status in (("/etc/passwd", 400), (f"{root}/nothing.json", None), (f"{root}/catalog.db", 400)):
+    Path(root.removeprefix("file://"), "text.json").write_text("no metadata")
+    for location, status in (("/etc/passwd", 400), (f"{root}/nothing.json", None), (f"{root}/text.json", 400)):
         code, body, _ = server.ask("POST", "/v1/namespaces/raw/register", {"name": "r", "metadata-location": location})
         assert code == status or (status is None and 400 <= code < 500), (location, body)
     last = made["metadata-location"]
@@ -218,6 +220,70 @@ def places(server):
     status, body, _ = server.ask("POST", tables + "/here/unregister")
     assert status == 200 and body["metadata-location"] == last and body["metadata"]["table-uuid"], body
     refused(server.ask("POST", tables + "/here/unregister"), 404, "NoSuchTableException")
+
+
+def ordered(metadata):
+    """With its versions and schemas in order, of which they have none."""
+    return {key: sorted(value, key=json.dumps) if isinstance(value, list) else value for key, value in metadata.items()}
+
+
+def views(server):
+    made = make(server, "taken")
+    path = "/v1/namespaces/raw/views"
+    version = {"version-id": 1, "timestamp-ms": 1573518431292, "schema-id": 0, "summary": {"engine-name": "test"},
+               "default-namespace": ["raw"],
+               "representations": [{"type": "sql", "sql": "SELECT 1 AS id", "dialect": "spark"}]}
+    view = {"name": "v", "schema": SCHEMA, "view-version": version, "properties": {"comment": "one"}}
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    status, body, _ = server.ask("POST", path, view, key)
+    assert status == 200 and body["metadata"]["properties"] == {"comment": "one"}, body
+    assert server.ask("POST", path, view, key)[1]["metadata"]["view-uuid"] == body["metadata"]["view-uuid"]
+    first = body
+    refused(server.ask("POST", path, view), 409, "AlreadyExistsException")
+    refused(server.ask("POST", path, {**view, "name": "taken"}), 409, "AlreadyExistsException")
+    refused(server.ask("POST", "/v1/namespaces/raw/tables", {"name": "v", "schema": SCHEMA}), 409, "AlreadyExistsException")
+    refused(server.ask("POST", "/v1/namespaces/nowhere/views", view), 404, "NoSuchNamespaceException")
+    for wrong in ({**view, "name": "a/b"}, {**view, "name": "x", "location": "/etc"}, {"name": "x"},
+                  {**view, "name": "x", "location": made["metadata"]["location"]},
+                  {**view, "name": "x", "view-version": {**version, "representations": [version["representations"][0]] * 2}}):
+        refused(server.ask("POST", path, wrong), 400, "BadRequestException")
+    assert [it["name"] for it in server.ask("GET", path)[1]["identifiers"]] == ["v"]
+    assert "v" not in [it["name"] for it in server.ask("GET", "/v1/namespaces/raw/tables")[1]["identifiers"]]
+    assert server.ask("GET", path + "/v")[1]["metadata"] == first["metadata"]
+    assert server.ask("HEAD", path + "/v")[0] == 204 and server.ask("HEAD", path + "/w")[0] == 404
+    refused(server.ask("GET", path + "/taken"), 404, "NoSuchViewException")
+    refused(server.ask("GET", "/v1/namespaces/raw/tables/v"), 404, "NoSuchTableException")
+
+    wide = {"type": "struct", "fields": [*SCHEMA["fields"], {"id": 2, "name": "n", "required": False, "type": "string"}]}
+    change = {"requirements": [{"type": "assert-view-uuid", "uuid": first["metadata"]["view-uuid"]}], "updates": [
+        {"action": "add-schema", "schema": wide}, {"action": "set-properties", "updates": {"comment": "two"}},
+        {"action": "add-view-version", "view-version": {**version, "version-id": 2, "schema-id": -1, "representations": [
+            {"type": "sql", "sql": "SELECT 1 AS id, 'a' AS n", "dialect": "spark"}]}},
+        {"action": "set-current-view-version", "view-version-id": -1}]}
+    status, body, _ = server.ask("POST", path + "/v", change)
+    metadata = body["metadata"]
+    assert status == 200 and metadata["current-version-id"] == 2 and len(metadata["versions"]) == 2, body
+    assert metadata["properties"] == {"comment": "two"} and len(metadata["schemas"]) == 2, metadata
+    assert body["metadata-location"] != first["metadata-location"]
+    other = {"requirements": [{"type": "assert-view-uuid", "uuid": str(uuid.uuid4())}], "updates": []}
+    refused(server.ask("POST", path + "/v", other), 409, "CommitFailedException")
+    for wrong in ({"updates": [{"action": "add-snapshot"}]}, {}, {"requirements": [{"type": "assert-create"}], "updates": []},
+                  {"updates": [{"action": "set-current-view-version", "view-version-id": 99}]}):
+        refused(server.ask("POST", path + "/v", wrong), 400, "BadRequestException")
+
+    name = lambda it: {"namespace": ["cleaned"] if it == "w" else ["raw"], "name": it}  # noqa: E731
+    rename = lambda a, b: server.ask("POST", "/v1/views/rename", {"source": name(a), "destination": name(b)})  # noqa: E731
+    refused(rename("v", "taken"), 409, "AlreadyExistsException")
+    refused(rename("nothing", "x"), 404, "NoSuchViewException")
+    assert rename("v", "w")[0] == 204
+    assert ordered(server.ask("GET", "/v1/namespaces/cleaned/views/w")[1]["metadata"]) == ordered(metadata)
+    refused(server.ask("DELETE", path + "/v"), 404, "NoSuchViewException")
+    assert server.ask("DELETE", "/v1/namespaces/cleaned/views/w")[0] == 204
+    again = {"name": "v", "metadata-location": body["metadata-location"]}
+    assert ordered(server.ask("POST", "/v1/namespaces/raw/register-view", again)[1]["metadata"]) == ordered(metadata)
+    refused(server.ask("POST", "/v1/namespaces/raw/register-view", again), 409, "AlreadyExistsException")
+    again = {"name": "u", "metadata-location": made["metadata-location"]}
+    refused(server.ask("POST", "/v1/namespaces/raw/register-view", again), 400, "BadRequestException")
 
 
 def reports(server):
@@ -236,8 +302,8 @@ def reports(server):
 
 
 def main():
-    with serving(sys.argv[1]) as server:
-        for part in (config, pages, etags, keys, commits, races, places, reports):
+    with serving(*sys.argv[1:]) as server:
+        for part in (config, pages, etags, keys, commits, races, places, views, reports):
             part(server)
 
 

@@ -1,4 +1,4 @@
-"""PyIceberg on the REST catalog: `rest_pyiceberg.py ICEFIELD`."""
+"""PyIceberg on the REST catalog: `rest_pyiceberg.py ICEFIELD [ARGUMENT …]`."""
 import sys
 import threading
 
@@ -144,7 +144,7 @@ def race(catalog, server, writers=8, each=5):
 
 
 def main():
-    with serving(sys.argv[1]) as server:
+    with serving(*sys.argv[1:]) as server:
         catalog = load_catalog("lake", type="rest", uri=server.url)
         namespaces(catalog)
         tables(catalog, server)

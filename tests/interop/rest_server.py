@@ -15,7 +15,7 @@ class Server:
         line = self.process.stdout.readline()
         assert " at http://" in line, line
         self.url = line.split()[-1]
-        self.binary, self.warehouse = binary, warehouse
+        self.binary, self.warehouse, self.arguments = binary, warehouse, arguments
 
     def ask(self, method, path, body=None, headers=None):
         """Status, body and headers of an answer. The body is JSON, or what was sent."""
@@ -34,7 +34,7 @@ class Server:
 
     def sql(self, text):
         """The rows of a query by Icefield itself, beside the server."""
-        command = [self.binary, "sql", "--warehouse", str(self.warehouse), "--format", "json", "-c", text]
+        command = [self.binary, "sql", "--warehouse", str(self.warehouse), *self.arguments, "--format", "json", "-c", text]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}: {done.stderr}"
         return json.loads(done.stdout)

@@ -267,6 +267,26 @@ impl Catalog for FaultyCatalog {
         self.inner.rename_table(from, to).await
     }
 
+    async fn list_views(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
+        self.inner.list_views(namespace).await
+    }
+
+    async fn view_location(&self, view: &TableIdent) -> Result<String> {
+        self.inner.view_location(view).await
+    }
+
+    async fn move_view(&self, view: &TableIdent, from: Option<&str>, to: &str) -> Result<bool> {
+        self.inner.move_view(view, from, to).await
+    }
+
+    async fn drop_view(&self, view: &TableIdent) -> Result<String> {
+        self.inner.drop_view(view).await
+    }
+
+    async fn rename_view(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        self.inner.rename_view(from, to).await
+    }
+
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
         self.strike.call()?;
         self.inner.ledger(table, keys).await

@@ -17,9 +17,15 @@ fn python() -> String {
 
 /// Runs a script of `tests/interop` with the binary; it fails if something is not as it should be.
 pub(crate) fn python_runs(script: &str) {
+    python_runs_with(script, &[]);
+}
+
+/// The same with more arguments.
+pub(crate) fn python_runs_with(script: &str, arguments: &[&str]) {
     let output = Command::new(python())
         .arg(repository(&format!("tests/interop/{script}")))
         .arg(env!("CARGO_BIN_EXE_icefield"))
+        .args(arguments)
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
@@ -42,16 +48,22 @@ fn the_shell_behaves_on_a_terminal() {
     python_runs("shell.py");
 }
 
-#[test]
-fn tables_of_others_are_read_as_others_read_them() {
+/// The team's folder of cases, which is kept beside the repository and not in it; CI always has it.
+pub(crate) fn shared() -> Option<PathBuf> {
     let shared = std::env::var_os("ICEFIELD_SHARED").map(PathBuf::from);
     let shared = shared.unwrap_or_else(|| repository("../shared"));
-    // The cases are kept beside the repository, not in it; CI always has them.
     if std::env::var_os("CI").is_none() && !shared.join("conformance").is_dir() {
-        writeln!(std::io::stderr(), "skipped: nothing at {}", shared.display()).unwrap();
-        return;
+        let text = format!("skipped: nothing at {}\n", shared.display());
+        std::io::stderr().write_all(text.as_bytes()).unwrap();
+        return None;
     }
-    assert!(shared.join("conformance").is_dir(), "no conformance tables at {}", shared.display());
+    assert!(shared.join("conformance").is_dir(), "no conformance cases at {}", shared.display());
+    Some(shared)
+}
+
+#[test]
+fn tables_of_others_are_read_as_others_read_them() {
+    let Some(shared) = shared() else { return };
     let output = Command::new("bash")
         .arg(repository("tests/interop/conformance.sh"))
         .arg(env!("CARGO_BIN_EXE_icefield"))

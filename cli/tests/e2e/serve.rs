@@ -1,7 +1,8 @@
 //! The server, asked by PyIceberg, by DuckDB and in plain HTTP.
 
-use crate::interop::python_runs;
+use crate::interop::{python_runs, python_runs_with, shared};
 use crate::lake::Lake;
+use crate::services::script;
 
 #[test]
 fn pyiceberg_works_on_the_rest_catalog() {
@@ -16,6 +17,27 @@ fn duckdb_works_on_the_rest_catalog() {
 #[test]
 fn the_rest_catalog_does_what_its_specification_says() {
     python_runs("rest_http.py");
+}
+
+#[test]
+fn postgresql_serves_as_sqlite_does() {
+    for part in ["rest_http.py", "rest_pyiceberg.py"] {
+        let catalog = script("scripts/postgres", &["fresh"]);
+        python_runs_with(part, &["--catalog", &catalog]);
+    }
+}
+
+#[test]
+fn servers_that_are_killed_lose_and_double_nothing() {
+    let catalog = script("scripts/postgres", &["fresh"]);
+    python_runs_with("rest_servers.py", &[&catalog]);
+}
+
+#[test]
+fn nothing_that_the_openapi_file_allows_makes_the_server_fail() {
+    let Some(shared) = shared() else { return };
+    let file = shared.join("conformance/rest-catalog-open-api.yaml");
+    python_runs_with("rest_schemathesis.py", &[&file.display().to_string()]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 use crate::lake::{Lake, repository};
 
 /// What a script prints.
-fn script(name: &str, args: &[&str]) -> String {
+pub(crate) fn script(name: &str, args: &[&str]) -> String {
     let output = Command::new("bash").arg(repository(name)).args(args).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{name} failed: {error}");

@@ -47,7 +47,7 @@ impl Asked {
 }
 
 /// The requirements or updates of a request; one that is not known is refused, never left out (trap T-10).
-fn parsed<T: serde::de::DeserializeOwned>(
+pub(crate) fn parsed<T: serde::de::DeserializeOwned>(
     what: &str,
     tag: &str,
     all: Vec<Value>,
@@ -149,7 +149,7 @@ async fn land(
 }
 
 /// An error of a commit that may be an error of the updates, which the client can mend.
-fn refused(error: icefield_catalog::Error) -> Refusal {
+pub(crate) fn refused(error: icefield_catalog::Error) -> Refusal {
     match error.kind() {
         // iceberg says so of ids that are not there.
         ErrorKind::Unexpected if !error.retryable() && !is_io(&error) => {

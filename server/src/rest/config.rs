@@ -6,14 +6,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use icefield_catalog::warehouse::CATALOG_NAME;
 use serde_json::json;
 
 use super::{Answer, endpoints};
 use crate::{ANSWERS_KEPT, Service};
-
-/// What may stand before a route's path.
-pub(crate) const PREFIX: &str = CATALOG_NAME;
 
 /// `GET /v1/config`. There is one warehouse, so whichever name the client has for it, it is meant.
 pub(crate) async fn load(State(service): State<Arc<Service>>) -> Answer {

@@ -63,11 +63,8 @@ async fn replay<Again: Future<Output = Answer>>(
     again: impl Fn() -> Again,
 ) -> Answer {
     if before.fingerprint != fingerprint {
-        return Err(Refusal::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "UnprocessableEntityException",
-            format!("the idempotency key `{}` was used for another request", before.key),
-        ));
+        let message = format!("the idempotency key `{}` was used for another request", before.key);
+        return Err(Refusal::bad(message));
     }
     let mut response: Response = match before.body.as_str() {
         "" => again().await?,

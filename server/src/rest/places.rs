@@ -32,14 +32,27 @@ pub(crate) async fn check(
     for folder in &own {
         check_inside(warehouse, folder)?;
     }
+    apart(warehouse, table, &own).await
+}
+
+/// Refuses a view's place outside the warehouse, or in a table's folder, or around one.
+pub(crate) async fn check_free(
+    warehouse: &Warehouse,
+    view: &TableIdent,
+    location: &str,
+) -> Result<(), Refusal> {
+    check_inside(warehouse, location)?;
+    apart(warehouse, view, &[location.to_owned()]).await
+}
+
+/// Refuses folders that overlap with those of another table.
+async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result<(), Refusal> {
     for (other, pointer) in warehouse.catalog.pointers().await? {
         let theirs = folder_of(&pointer);
-        let overlaps =
-            own.iter().map(|it| normal(it)).any(|it| is_in(&it, &theirs) || is_in(&theirs, &it));
-        if other != *table && overlaps {
+        let overlaps = |it: &&String| is_in(&normal(it), &theirs) || is_in(&theirs, &normal(it));
+        if let Some(folder) = own.iter().find(overlaps).filter(|_| other != *of) {
             return Err(Refusal::bad(format!(
-                "`{}` is where table `{other}` lies, or around it: two tables cannot share a folder",
-                metadata.location()
+                "`{folder}` is where table `{other}` lies, or around it: two cannot share a folder"
             )));
         }
     }

@@ -3,10 +3,14 @@
 //! 409 says that nothing happened; any 5xx, that nobody knows.
 
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::{Body, to_bytes};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use icefield_catalog::{Error, ErrorKind};
-use serde_json::json;
+use serde_json::{Value, json};
+
+/// Bytes of a refusal's body, which is short.
+const BODY_BYTES_MAX: usize = 1 << 20;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +47,7 @@ impl Refusal {
     }
 
     /// The body, as JSON.
-    pub(crate) fn body(&self) -> serde_json::Value {
+    pub(crate) fn body(&self) -> Value {
         json!({"error": {
             "message": self.message, "type": self.kind, "code": self.status.as_u16(), "stack": [],
         }})
@@ -54,6 +58,26 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         (self.status, Json(self.body())).into_response()
     }
+}
+
+/// Says beside `error` what is in it. All clients look into `error`, but of what is missing or taken among views the
+/// OpenAPI file has an answer without it.
+pub(crate) async fn said_beside(response: Response) -> Response {
+    if !matches!(response.status().as_u16(), 404 | 409 | 500 | 502 | 504) {
+        return response;
+    }
+    let (mut head, body) = response.into_parts();
+    let text = to_bytes(body, BODY_BYTES_MAX).await.unwrap_or_default();
+    let said = match serde_json::from_slice::<Value>(&text) {
+        Ok(Value::Object(mut all)) => {
+            let error = all.get("error").and_then(Value::as_object).cloned().unwrap_or_default();
+            all.extend(error.into_iter().filter(|(name, _)| name != "stack"));
+            Body::from(Value::Object(all).to_string())
+        }
+        _ => Body::from(text),
+    };
+    head.headers.remove(header::CONTENT_LENGTH);
+    Response::from_parts(head, said)
 }
 
 impl From<Error> for Refusal {
