@@ -105,12 +105,13 @@ impl TableChange {
         let schema = schema.ok_or_else(|| missing("schema"))?;
         let location = location.ok_or_else(|| missing("location"))?;
         let mut next =
-            TableMetadataBuilder::new(schema, spec, order, location, version, HashMap::new())?;
+            TableMetadataBuilder::new(schema, spec, order, location, version, HashMap::new())
+                .map_err(unfit)?;
         // What the table was begun with is found to be there, and ids that it gave itself stay.
         for update in self.updates.iter().cloned() {
-            next = update.apply(next)?;
+            next = update.apply(next).map_err(unfit)?;
         }
-        Ok(Arc::new(next.build()?.metadata))
+        Ok(Arc::new(next.build().map_err(unfit)?.metadata))
     }
 
     /// The metadata this change makes of `base`; `None` if a requirement no longer holds.
@@ -133,10 +134,18 @@ impl TableChange {
             next = match update.apply(next) {
                 Ok(next) => next,
                 Err(_) if is_stale => return Ok(None),
-                Err(error) => return Err(error),
+                Err(error) => return Err(unfit(error)),
             };
         }
-        Ok(Some(Arc::new(next.build()?.metadata)))
+        Ok(Some(Arc::new(next.build().map_err(unfit)?.metadata)))
+    }
+}
+
+/// An error of updates that do not fit, which iceberg calls unexpected where they name what is not there.
+pub(crate) fn unfit(error: Error) -> Error {
+    match error.kind() {
+        ErrorKind::Unexpected => Error::new(ErrorKind::DataInvalid, error.message()),
+        _ => error,
     }
 }
 

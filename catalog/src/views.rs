@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use crate::commit::unfit;
 use crate::spec::{ViewMetadata, ViewUpdate};
 use crate::{Env, Error, ErrorKind, Result, Storage, metadata};
 
@@ -66,17 +67,19 @@ pub fn apply(base: &ViewMetadata, updates: &[ViewUpdate]) -> Result<ViewMetadata
             }
             ViewUpdate::AssignUuid { .. } => next,
             ViewUpdate::UpgradeFormatVersion { format_version } => {
-                next.upgrade_format_version(format_version)?
+                next.upgrade_format_version(format_version).map_err(unfit)?
             }
             ViewUpdate::AddSchema { schema, .. } => next.add_schema(schema),
             ViewUpdate::SetLocation { location } => next.set_location(location),
-            ViewUpdate::SetProperties { updates } => next.set_properties(updates)?,
+            ViewUpdate::SetProperties { updates } => next.set_properties(updates).map_err(unfit)?,
             ViewUpdate::RemoveProperties { removals } => next.remove_properties(&removals),
-            ViewUpdate::AddViewVersion { view_version } => next.add_version(view_version)?,
+            ViewUpdate::AddViewVersion { view_version } => {
+                next.add_version(view_version).map_err(unfit)?
+            }
             ViewUpdate::SetCurrentViewVersion { view_version_id } => {
-                next.set_current_version_id(view_version_id)?
+                next.set_current_version_id(view_version_id).map_err(unfit)?
             }
         };
     }
-    Ok(next.build()?.metadata)
+    Ok(next.build().map_err(unfit)?.metadata)
 }

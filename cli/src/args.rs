@@ -252,6 +252,9 @@ pub(crate) struct Serve {
     /// Where to listen; port 0 takes a free one. Nobody is asked who they are, so only this machine can come in
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181")]
     pub(crate) listen: std::net::SocketAddr,
+    /// Do all upkeep that is due as well, as `maintain --daemon` does, every so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) maintain_every: Option<u64>,
 }
 
 #[derive(Debug, ClapArgs)]

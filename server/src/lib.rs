@@ -8,6 +8,7 @@
 //! Begin at [`serve`]. A door decides nothing about tables: it takes a request apart, asks `catalog/` or `table/`, and
 //! says what came of it in the words of its protocol.
 
+mod guard;
 mod rest;
 mod turns;
 mod watch;
@@ -69,6 +70,7 @@ pub async fn serve(
     let forgetful = tokio::spawn(forget(Arc::clone(&service)));
     let app: Router = rest::routes()
         .merge(watch::routes())
+        .layer(axum::middleware::from_fn(guard::check))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), watch::count))
         .with_state(service);
     let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;

@@ -12,7 +12,7 @@ mod idempotency;
 mod namespaces;
 mod page;
 mod places;
-mod refusal;
+pub(crate) mod refusal;
 mod reports;
 mod tables;
 mod views;

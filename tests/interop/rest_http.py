@@ -37,6 +37,8 @@ def config(server):
     assert status == 405 and body["error"]["code"] == 405, body
     assert server.ask("GET", "/health")[1] == "ok\n" and server.ask("GET", "/ready")[1] == "ready\n"
     assert 'route="/v1/config",status="200"' in server.ask("GET", "/metrics")[1]
+    refused(server.ask("GET", "/v1/config", headers={"Origin": "https://elsewhere.example"}), 403, "ForbiddenException")
+    refused(server.ask("GET", "/v1/config", headers={"Host": "elsewhere.example:8181"}), 403, "ForbiddenException")
     assert server.ask("GET", "/v1/lake/namespaces/raw")[0] == 200, "any prefix"
 
 
@@ -208,6 +210,9 @@ def places(server):
         moved = {"requirements": [], "updates": [{"action": "set-properties", "updates": {"write.data.path": "/etc/x"}}]}
         refused(server.ask("POST", tables + "/here", moved), 400, "BadRequestException")
     assert server.ask("POST", tables, {"name": "there", "schema": SCHEMA, "location": f"{root}/elsewhere"})[0] == 200
+    assert server.ask("POST", "/v1/namespaces", {"namespace": ["raw", "here"]})[0] == 200, "called as a table is"
+    status, body, _ = server.ask("POST", "/v1/namespaces/raw%1Fhere/tables", {"name": "t", "schema": SCHEMA})
+    assert status == 200 and not body["metadata"]["location"].startswith(made["metadata"]["location"] + "/"), body
     Path(root.removeprefix("file://"), "text.json").write_text("no metadata")
     for location, status in (("/etc/passwd", 400), (f"{root}/nothing.json", None), (f"{root}/text.json", 400)):
         code, body, _ = server.ask("POST", "/v1/namespaces/raw/register", {"name": "r", "metadata-location": location})

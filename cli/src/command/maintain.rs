@@ -25,7 +25,11 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
         return dry_run(&session, &maintain.tables, is_json).await;
     }
     if !maintain.daemon {
-        return once(&session, &maintain.tables, is_json).await;
+        let done = once(&session, &maintain.tables, is_json).await?;
+        if done == 0 && !is_json {
+            writeln!(std::io::stdout(), "nothing is due")?;
+        }
+        return Ok(());
     }
     let mut interrupts = Interrupts::new()?;
     let kind = tokio::signal::unix::SignalKind::terminate();
@@ -50,8 +54,12 @@ pub(crate) async fn run(options: &Options, maintain: Maintain) -> Result<(), Fai
     }
 }
 
-/// Does what is due, for each table whatever becomes of the others.
-async fn once(session: &Session, tables: &[String], is_json: bool) -> Result<(), Failure> {
+/// Does what is due, for each table whatever becomes of the others; gives how much that was.
+pub(super) async fn once(
+    session: &Session,
+    tables: &[String],
+    is_json: bool,
+) -> Result<usize, Failure> {
     let mut failed = 0;
     let mut done = 0;
     for Looked { table, actions, errors, .. } in maintain::due(session, tables).await? {
@@ -75,10 +83,7 @@ async fn once(session: &Session, tables: &[String], is_json: bool) -> Result<(),
     if failed > 0 {
         return Err(Failure::new(format!("{failed} of {} actions failed", done + failed)));
     }
-    if done == 0 && !is_json {
-        writeln!(std::io::stdout(), "nothing is due")?;
-    }
-    Ok(())
+    Ok(done)
 }
 
 fn tell(

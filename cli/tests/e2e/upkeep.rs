@@ -205,6 +205,27 @@ fn the_daemon_works_until_it_is_told_to_stop() {
 }
 
 #[test]
+fn the_server_does_upkeep_if_it_is_told_to() {
+    let lake = Lake::new();
+    table(&lake, 6, TINY);
+    let mut server = lake
+        .command(&["serve", "--listen", "127.0.0.1:0", "--maintain-every", "1"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = std::io::BufReader::new(server.stdout.take().unwrap()).lines();
+    let first = lines.next().unwrap().unwrap();
+    assert!(first.contains("at http://127.0.0.1:"), "{first}");
+    let done = lines.next().unwrap().unwrap();
+    assert!(done.contains("6 files became 1"), "{done}");
+    let told = std::process::Command::new("kill").arg(server.id().to_string()).status();
+    assert!(told.unwrap().success());
+    assert_eq!(server.wait().unwrap().code(), Some(0));
+    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(60));
+    assert_eq!(files(&lake), 1);
+}
+
+#[test]
 fn manifests_are_put_in_the_order_of_a_partition_field() {
     let lake = Lake::new();
     lake.exec(

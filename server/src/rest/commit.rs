@@ -136,7 +136,7 @@ async fn land(
             Ok(CommitOutcome::Committed(landed)) => return Ok(landed),
             Ok(CommitOutcome::Unknown(error)) => return Err(Refusal::unknown(error.message())),
             Ok(CommitOutcome::Conflict) => {}
-            Err(error) => return Err(refused(error)),
+            Err(error) => return Err(error.into()),
         }
         for change in &mut commit.changes {
             if let Some(fits) = made_to_fit(service, change).await? {
@@ -146,23 +146,6 @@ async fn land(
         env.sleep(env.jitter(Duration::from_millis(1 << attempt.min(6)))).await;
     }
     Err(Refusal::conflict("other commits came first, again and again"))
-}
-
-/// An error of a commit that may be an error of the updates, which the client can mend.
-pub(crate) fn refused(error: icefield_catalog::Error) -> Refusal {
-    match error.kind() {
-        // iceberg says so of ids that are not there.
-        ErrorKind::Unexpected if !error.retryable() && !is_io(&error) => {
-            Refusal::bad(error.message().to_owned())
-        }
-        _ => error.into(),
-    }
-}
-
-/// Whether storage or the database is at fault, which their errors say.
-fn is_io(error: &icefield_catalog::Error) -> bool {
-    let text = error.message();
-    text.starts_with("cannot ") || text.contains("catalog `")
 }
 
 /// How a change can be tried again on the table as it is now: as it is, or, if it is an append, made for the new head. If it
@@ -180,7 +163,7 @@ async fn made_to_fit(
     };
     let holds = |it: &TableRequirement| it.check(Some(table.metadata()));
     let broken = change.requirements.iter().find_map(|it| holds(it).err());
-    if broken.is_none() && change.apply(table.loaded()).map_err(refused)?.is_some() {
+    if broken.is_none() && change.apply(table.loaded())?.is_some() {
         return Ok(None);
     }
     if let Some((snapshot, ..)) = rebase::appended(change) {
@@ -201,10 +184,7 @@ async fn made_to_fit(
 async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
     let warehouse = service.session.tables().warehouse();
     if change.creates() {
-        return match change.create() {
-            Ok(metadata) => places::check(warehouse, &change.table, &metadata).await,
-            Err(error) => Err(refused(error)),
-        };
+        return places::check(warehouse, &change.table, &*change.create()?).await;
     }
     let moves = |it: &TableUpdate| match it {
         TableUpdate::SetLocation { .. } => true,
@@ -215,10 +195,9 @@ async fn check_places(service: &Service, change: &TableChange) -> Result<(), Ref
         return Ok(());
     }
     let base = read(&*warehouse.catalog, &change.table).await?;
-    match change.apply(&base) {
-        Ok(Some(next)) => places::check(warehouse, &change.table, &next).await,
+    match change.apply(&base)? {
+        Some(next) => places::check(warehouse, &change.table, &next).await,
         // It will not land.
-        Ok(None) => Ok(()),
-        Err(error) => Err(refused(error)),
+        None => Ok(()),
     }
 }

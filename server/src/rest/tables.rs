@@ -102,7 +102,7 @@ async fn new_metadata(
     };
     let location = match asked.location.filter(|it| !it.is_empty()) {
         Some(location) => location.trim_end_matches('/').to_owned(),
-        None => service.session.tables().free_location(table).await?,
+        None => free_location(service, table).await?,
     };
     let spec = asked.partition_spec.unwrap_or_else(|| UnboundPartitionSpec::builder().build());
     let order = asked.write_order.unwrap_or_else(SortOrder::unsorted_order);
@@ -110,6 +110,19 @@ async fn new_metadata(
         TableMetadataBuilder::new(asked.schema, spec, order, location, version, properties)?;
     let uuid = service.session.tables().warehouse().env.uuid();
     Ok(builder.assign_uuid(uuid).build()?.metadata)
+}
+
+/// The usual location of a new table, or where that is taken, as the folder of table `a.b` is for those of namespace `a.b`,
+/// one that nothing is in or around.
+async fn free_location(service: &Service, table: &TableIdent) -> Result<String, Refusal> {
+    let warehouse = service.session.tables().warehouse();
+    let usual = service.session.tables().free_location(table).await?;
+    if places::check_free(warehouse, table, &usual).await.is_ok() {
+        return Ok(usual);
+    }
+    let name = [table.namespace().as_ref().as_slice(), &[table.name().to_owned()]].concat();
+    let suffix = warehouse.env.random() & 0xffff_ffff;
+    Ok(format!("{}/{}-{suffix:08x}", warehouse.root, name.join(".")))
 }
 
 /// Which snapshots of a table are shown.

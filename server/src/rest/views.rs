@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::Answer;
 use super::call::{Call, check_name};
-use super::commit::{parsed, refused};
+use super::commit::parsed;
 use super::idempotency::once;
 use super::page::page;
 use super::places;
@@ -90,8 +90,9 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
             version,
             asked.properties,
         );
-        let made = made.map_err(refused)?.assign_uuid(warehouse.env.uuid());
-        let made = made.build().map_err(refused)?.metadata;
+        let unfit = |it: icefield_catalog::Error| Refusal::bad(it.message());
+        let made = made.map_err(unfit)?.assign_uuid(warehouse.env.uuid());
+        let made = made.build().map_err(unfit)?.metadata;
         let made = views::write_next(&warehouse.storage, &warehouse.env, made, None).await?;
         match catalog.move_view(&view, None, &made.metadata_location).await? {
             true => loaded(&made),
@@ -157,7 +158,7 @@ pub(crate) async fn replace(State(service): State<Arc<Service>>, call: Call) -> 
             if uuids.iter().any(|it| *it != base.metadata.uuid()) {
                 return Err(Refusal::conflict(format!("the view `{view}` has another UUID")));
             }
-            let next = views::apply(&base.metadata, &updates).map_err(refused)?;
+            let next = views::apply(&base.metadata, &updates)?;
             if next.location() != base.metadata.location() {
                 places::check_free(warehouse, &view, next.location()).await?;
             }
