@@ -2,8 +2,12 @@
 //!
 //! A token is the last name of its page, so that pages are right whatever comes and goes meanwhile.
 
-use serde_json::Value;
+use axum::Json;
+use axum::response::IntoResponse;
+use icefield_catalog::spec::{NamespaceIdent, TableIdent};
+use serde_json::{Value, json};
 
+use super::Answer;
 use super::call::Call;
 use super::refusal::Refusal;
 
@@ -28,4 +32,12 @@ pub(crate) fn page(call: &Call, names: Vec<String>) -> Result<(Vec<String>, Valu
     rest.truncate(size);
     let next = rest.last().filter(|_| more).map_or(Value::Null, |it| it.as_str().into());
     Ok((rest, next))
+}
+
+/// A page of the tables or views of a namespace, as both are answered.
+pub(crate) fn identifiers(call: &Call, of: &NamespaceIdent, all: &[TableIdent]) -> Answer {
+    let (names, next) = page(call, all.iter().map(|it| it.name().to_owned()).collect())?;
+    let name = |it: String| json!({ "namespace": of.as_ref(), "name": it });
+    let identifiers: Vec<Value> = names.into_iter().map(name).collect();
+    Ok(Json(json!({ "identifiers": identifiers, "next-page-token": next })).into_response())
 }

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::call::{self, Call, check_name};
 use super::idempotency::once;
-use super::page::page;
+use super::page::identifiers;
 use super::refusal::Refusal;
 use super::{Answer, places};
 use crate::Service;
@@ -29,10 +29,7 @@ use crate::Service;
 pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let all = service.session.tables().warehouse().catalog.list_tables(&namespace).await?;
-    let (names, next) = page(&call, all.iter().map(|it| it.name().to_owned()).collect())?;
-    let name = |it: String| json!({ "namespace": namespace.as_ref(), "name": it });
-    let identifiers: Vec<Value> = names.into_iter().map(name).collect();
-    Ok(Json(json!({ "identifiers": identifiers, "next-page-token": next })).into_response())
+    identifiers(&call, &namespace, &all)
 }
 
 #[derive(Deserialize)]

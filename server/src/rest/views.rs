@@ -20,7 +20,7 @@ use super::Answer;
 use super::call::{Call, check_name};
 use super::commit::parsed;
 use super::idempotency::once;
-use super::page::page;
+use super::page::identifiers;
 use super::places;
 use super::refusal::Refusal;
 use super::tables::Named;
@@ -52,10 +52,7 @@ fn view(call: &Call) -> Result<TableIdent, Refusal> {
 pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let all = service.session.tables().warehouse().catalog.list_views(&namespace).await?;
-    let (names, next) = page(&call, all.iter().map(|it| it.name().to_owned()).collect())?;
-    let name = |it: String| json!({ "namespace": namespace.as_ref(), "name": it });
-    let identifiers: Vec<Value> = names.into_iter().map(name).collect();
-    Ok(Json(json!({ "identifiers": identifiers, "next-page-token": next })).into_response())
+    identifiers(&call, &namespace, &all)
 }
 
 #[derive(Deserialize)]
