@@ -15,19 +15,38 @@
 
 use std::sync::Arc;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::spec::{
     FormatVersion, Snapshot, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
-    TableRequirement, TableUpdate, UnboundPartitionSpec,
+    TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
 };
-use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
+use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
 
 /// Changes to one or more tables that become visible together.
 #[derive(Debug, Clone, Default)]
 pub struct Commit {
-    /// At most one change per table.
+    /// Several of one table apply in their order, and become one metadata file.
     pub changes: Vec<TableChange>,
+    /// On whose behalf each of them is made, if not all are on that of the catalog: as many as there are changes.
+    pub behalf: Vec<Behalf>,
+}
+
+impl Commit {
+    /// These changes.
+    pub fn of(changes: Vec<TableChange>) -> Self {
+        Self { changes, behalf: Vec::new() }
+    }
+
+    /// The changes of each table, by their places, in one order of tables for all commits: two over the same tables
+    /// cannot wait for each other.
+    pub(crate) fn by_table(&self) -> BTreeMap<&TableIdent, Vec<usize>> {
+        let mut tables: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (place, change) in self.changes.iter().enumerate() {
+            tables.entry(&change.table).or_default().push(place);
+        }
+        tables
+    }
 }
 
 /// What one table must still look like, and how it then changes. Without updates nothing is
@@ -123,11 +142,19 @@ impl TableChange {
     ///
     /// An update that cannot apply to any base, such as one naming a schema that does not exist.
     pub fn apply(&self, base: &LoadedTable) -> Result<Option<Arc<TableMetadata>>> {
+        self.apply_to(base, Some(base.metadata_location.clone()))
+    }
+
+    /// The same, for metadata that lies where the log is to say; nowhere, if it is only a step on the way.
+    fn apply_to(
+        &self,
+        base: &LoadedTable,
+        logged: Option<String>,
+    ) -> Result<Option<Arc<TableMetadata>>> {
         if self.requirements.iter().any(|it| it.check(Some(&base.metadata)).is_err()) {
             return Ok(None);
         }
-        let location = base.metadata_location.clone();
-        let mut next = base.metadata.as_ref().clone().into_builder(Some(location));
+        let mut next = base.metadata.as_ref().clone().into_builder(logged);
         for update in self.updates.iter().cloned() {
             let is_stale = matches!(&update, TableUpdate::AddSnapshot { snapshot }
                 if is_stale(snapshot, &base.metadata));
@@ -157,9 +184,14 @@ fn is_stale(snapshot: &Snapshot, base: &TableMetadata) -> bool {
         || (is_v3 && snapshot.first_row_id().is_none_or(|first| first < base.next_row_id()))
 }
 
-/// One table's commit, staged: the base it was made from, if there was one, and the next state, already written.
+/// One table's changes, staged: the base they were made from, if there was one, and the next state, already written.
 pub(crate) struct Staged {
+    pub(crate) table: TableIdent,
+    /// The places of its changes in the commit.
+    pub(crate) changes: Vec<usize>,
     pub(crate) base: Option<LoadedTable>,
+    /// What the table is after each change.
+    pub(crate) steps: Vec<TableMetadataRef>,
     pub(crate) next: LoadedTable,
 }
 
@@ -182,30 +214,63 @@ pub(crate) fn base_of(
     }
 }
 
-/// Applies `change` to `base` and writes the next metadata file, which nobody sees yet.
-/// `None` if a requirement no longer holds.
+/// Applies the changes of a table to its base, one after the other, and writes the next metadata file, which nobody sees
+/// yet. `None` if a requirement no longer holds.
 pub(crate) async fn stage(
     storage: &Storage,
     env: &Env,
     base: Option<LoadedTable>,
-    change: &TableChange,
+    commit: &Commit,
+    table: &TableIdent,
+    changes: Vec<usize>,
 ) -> Result<Option<Staged>> {
-    let Some(base) = base else {
-        let metadata = change.create()?;
-        let metadata_location = metadata::write_next(storage, env, &metadata, None).await?;
-        return Ok(Some(Staged { base, next: LoadedTable { metadata_location, metadata } }));
+    let mut now = base.clone();
+    let mut steps = Vec::with_capacity(changes.len());
+    let mut moved = false;
+    for change in changes.iter().filter_map(|place| commit.changes.get(*place)) {
+        let metadata = match &now {
+            None => {
+                moved = true;
+                change.create()?
+            }
+            Some(now) => {
+                let is_from = |it: &String| !moved && *it == now.metadata_location;
+                if !change.only_from.as_ref().is_none_or(is_from) {
+                    return Ok(None);
+                }
+                if change.updates.is_empty() {
+                    let held = |it: &TableRequirement| it.check(Some(&now.metadata)).is_ok();
+                    if !change.requirements.iter().all(held) {
+                        return Ok(None);
+                    }
+                    Arc::clone(&now.metadata)
+                } else {
+                    let logged = Some(now.metadata_location.clone()).filter(|_| !moved);
+                    moved = true;
+                    let Some(next) = change.apply_to(now, logged)? else { return Ok(None) };
+                    next
+                }
+            }
+        };
+        steps.push(Arc::clone(&metadata));
+        let metadata_location =
+            now.as_ref().map_or_else(String::new, |it| it.metadata_location.clone());
+        now = Some(LoadedTable { metadata_location, metadata });
+    }
+    let Some(mut next) = now else { return Ok(None) };
+    if moved {
+        let from = base.as_ref().map(|it| it.metadata_location.as_str());
+        next.metadata_location = metadata::write_next(storage, env, &next.metadata, from).await?;
+    }
+    Ok(Some(Staged { table: table.clone(), changes, base, steps, next }))
+}
+
+/// The new state of each change's table, in the order of the changes.
+pub(crate) fn landed(commit: &Commit, staged: &[Staged]) -> Vec<LoadedTable> {
+    let of = |change: &TableChange| {
+        staged.iter().find(|it| it.table == change.table).map(|it| it.next.clone())
     };
-    if change.only_from.as_ref().is_some_and(|it| *it != base.metadata_location) {
-        return Ok(None);
-    }
-    if change.updates.is_empty() {
-        let holds = change.requirements.iter().all(|it| it.check(Some(&base.metadata)).is_ok());
-        return Ok(holds.then(|| Staged { next: base.clone(), base: Some(base) }));
-    }
-    let Some(metadata) = change.apply(&base)? else { return Ok(None) };
-    let metadata_location =
-        metadata::write_next(storage, env, &metadata, Some(&base.metadata_location)).await?;
-    Ok(Some(Staged { base: Some(base), next: LoadedTable { metadata_location, metadata } }))
+    commit.changes.iter().filter_map(of).collect()
 }
 
 /// After the swap: the metadata files that fell out of the log, if the table says that they are to go.
@@ -229,17 +294,5 @@ pub(crate) fn same_file(one: &str, other: &str) -> bool {
 pub(crate) async fn remove(storage: &Storage, files: &[String]) {
     for file in files {
         let _ = storage.delete(file).await;
-    }
-}
-
-/// Refuses a commit that names one table twice: it could not be all or nothing.
-pub(crate) fn check_distinct(commit: &Commit) -> Result<()> {
-    let mut seen = std::collections::HashSet::new();
-    match commit.changes.iter().find(|change| !seen.insert(&change.table)) {
-        None => Ok(()),
-        Some(change) => Err(Error::new(
-            crate::ErrorKind::DataInvalid,
-            format!("the commit changes table `{}` twice", change.table),
-        )),
     }
 }

@@ -13,7 +13,8 @@ use crate::spec::{
     TableMetadata, TableMetadataBuilder, TableRequirement, TableUpdate, Type, UnboundPartitionSpec,
 };
 use crate::{
-    Answered, Catalog, Commit, CommitOutcome, ErrorKind, JournalEntry, LedgerEntry, TableChange,
+    Answered, Behalf, Catalog, Commit, CommitOutcome, ErrorKind, JournalEntry, LedgerEntry,
+    TableChange,
 };
 
 /// Runs every promise against an empty catalog whose tables may lie below `root`.
@@ -25,6 +26,7 @@ pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
     a_key_lands_once(&*catalog, root).await;
     a_commit_makes_what_must_not_be_there(&*catalog, root).await;
     a_name_means_what_is_registered_over_it(&*catalog, root).await;
+    changes_of_one_table_land_together(&catalog, root).await;
     a_request_is_answered_once(&catalog, root).await;
     views_have_names_beside_tables(&*catalog, root).await;
     the_journal_remembers_until_told_to_forget(&*catalog).await;
@@ -105,7 +107,7 @@ async fn the_journal_remembers_until_told_to_forget(catalog: &dyn Catalog) {
 }
 
 async fn committed(catalog: &dyn Catalog, changes: Vec<TableChange>) -> bool {
-    match catalog.commit(&Commit { changes }).await.unwrap() {
+    match catalog.commit(&Commit::of(changes)).await.unwrap() {
         CommitOutcome::Committed(_) => true,
         CommitOutcome::Conflict => false,
         CommitOutcome::Unknown(error) => panic!("outcome unknown: {error}"),
@@ -187,8 +189,40 @@ async fn several_tables_change_together_or_not_at_all(catalog: &dyn Catalog, roo
         vec![TableRequirement::LastAssignedFieldIdMatch { last_assigned_field_id: 99 }];
     assert!(!committed(catalog, vec![change(&a, "k", "2"), fails]).await);
     assert_eq!(property(catalog, &a, "k").await.as_deref(), Some("1"));
-    let twice = Commit { changes: vec![change(&a, "k", "3"), change(&a, "k", "4")] };
-    assert_eq!(catalog.commit(&twice).await.unwrap_err().kind(), ErrorKind::DataInvalid);
+}
+
+/// Changes of one table in one commit apply in their order, as one file, each on whose behalf it is; or none does.
+async fn changes_of_one_table_land_together(catalog: &Arc<dyn Catalog>, root: &str) {
+    let t = ident("n.steps");
+    let made = catalog.create_table(&t, metadata(format!("{root}/steps")), &[]).await.unwrap();
+    let answer = |key: &str| Answered {
+        key: key.to_owned(),
+        fingerprint: "f".to_owned(),
+        status: 200,
+        body: String::new(),
+    };
+    let behalf = |key: &str| Behalf { answer: Some(answer(key)), ..Behalf::default() };
+    let mut commit = Commit::of(vec![change(&t, "k", "3"), change(&t, "k", "4")]);
+    commit.behalf = vec![behalf("step-1"), behalf("step-2")];
+    let CommitOutcome::Committed(landed) = catalog.commit(&commit).await.unwrap() else {
+        panic!("nobody else changes it");
+    };
+    let [first, second] = landed.as_slice() else { panic!("one for each change") };
+    assert_eq!(first.metadata_location, second.metadata_location);
+    assert_eq!(first.metadata.properties().get("k").map(String::as_str), Some("4"));
+    let log = first.metadata.metadata_log().iter().map(|it| &it.metadata_file);
+    assert_eq!(log.collect::<Vec<_>>(), [&made.metadata_location], "one file for both");
+    assert_eq!(catalog.answered("step-2").await.unwrap(), Some(answer("step-2")));
+    commit.behalf = vec![behalf("step-3"), behalf("step-2")];
+    assert!(catalog.commit(&commit).await.is_err(), "one was answered before");
+    assert_eq!(catalog.answered("step-3").await.unwrap(), None);
+    let now = catalog.load_table(&t).await.unwrap();
+    assert_eq!(now.metadata_location, first.metadata_location);
+    let mut second = change(&t, "k", "6");
+    second.only_from = Some(now.metadata_location.clone());
+    let both = Commit::of(vec![change(&t, "k", "5"), second]);
+    assert!(matches!(catalog.commit(&both).await.unwrap(), CommitOutcome::Conflict));
+    catalog.drop_table(&t).await.unwrap();
 }
 
 async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
@@ -235,11 +269,11 @@ async fn a_commit_makes_what_must_not_be_there(catalog: &dyn Catalog, root: &str
     assert_eq!(property(catalog, &a, "k").await.as_deref(), Some("8"));
     assert!(!committed(catalog, vec![create()]).await, "it is there");
     let nowhere = creation(&ident("m.made"), format!("{root}/m"), "1");
-    let error = catalog.commit(&Commit { changes: vec![nowhere] }).await.unwrap_err();
+    let error = catalog.commit(&Commit::of(vec![nowhere])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NamespaceNotFound);
     let mut nothing = change(&ident("n.nothing"), "k", "1");
     nothing.requirements = vec![TableRequirement::NotExist];
-    let error = catalog.commit(&Commit { changes: vec![nothing] }).await.unwrap_err();
+    let error = catalog.commit(&Commit::of(vec![nothing])).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::DataInvalid, "no schema, no location");
 }
 
@@ -267,12 +301,13 @@ async fn a_request_is_answered_once(catalog: &Arc<dyn Catalog>, root: &str) {
         status: 200,
         body: String::new(),
     };
+    let behalf = |answer| Behalf { answer: Some(answer), ..Behalf::default() };
     let (t, space) = (ident("n.asked"), namespace("asked"));
     assert_eq!(catalog.answered("a").await.unwrap(), None);
-    let asked = |key: &str| catalog.answering(answer(key));
+    let asked = |key: &str| catalog.on_behalf(behalf(answer(key)));
     asked("a").create_table(&t, metadata(format!("{root}/asked")), &[]).await.unwrap();
     assert_eq!(catalog.answered("a").await.unwrap(), Some(answer("a")));
-    let again = asked("a").commit(&Commit { changes: vec![change(&t, "k", "1")] }).await;
+    let again = asked("a").commit(&Commit::of(vec![change(&t, "k", "1")])).await;
     assert_eq!(again.unwrap_err().kind(), ErrorKind::PreconditionFailed);
     assert_eq!(property(&**catalog, &t, "k").await, None, "nothing was changed");
     assert!(committed(&*asked("b"), vec![change(&t, "k", "2")]).await);
@@ -292,8 +327,8 @@ async fn a_request_is_answered_once(catalog: &Arc<dyn Catalog>, root: &str) {
         assert_eq!(again.kind(), ErrorKind::PreconditionFailed, "{key}");
     }
     let refusal = Answered { status: 404, body: "{}".to_owned(), ..answer("h") };
-    catalog.answering(refusal.clone()).remember_answer().await.unwrap();
-    catalog.answering(answer("h")).remember_answer().await.unwrap();
+    catalog.on_behalf(behalf(refusal.clone())).remember_answer().await.unwrap();
+    catalog.on_behalf(behalf(answer("h"))).remember_answer().await.unwrap();
     assert_eq!(catalog.answered("h").await.unwrap(), Some(refusal), "the first stays");
     catalog.forget_answers(i64::MAX).await.unwrap();
     assert_eq!(catalog.answered("a").await.unwrap(), None);

@@ -19,6 +19,7 @@
 //! lost race as an error string. Here a commit is a value made by anyone ([`Commit`]), may span
 //! several tables, and ends as a value ([`CommitOutcome`]).
 
+pub mod audit;
 pub mod commit;
 pub mod conformance;
 pub mod env;
@@ -26,6 +27,7 @@ pub mod journal;
 pub mod memory;
 pub mod metadata;
 pub mod requests;
+pub mod rights;
 pub mod spec;
 pub mod sql;
 pub mod storage;
@@ -41,8 +43,9 @@ pub use commit::{Commit, CommitOutcome, LedgerEntry, TableChange};
 pub use env::Env;
 pub use iceberg::{Error, ErrorKind, Result};
 pub use journal::JournalEntry;
-pub use requests::Answered;
+pub use requests::{Answered, Behalf};
 use spec::{NamespaceIdent, TableIdent, TableMetadata};
+pub use sql::{AuditLog, Rights};
 pub use storage::Storage;
 pub use warehouse::Warehouse;
 
@@ -155,14 +158,21 @@ pub trait Catalog: Debug + Send + Sync {
     /// Which of `keys` the table's ledger holds, each with the snapshot that brought it.
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>>;
 
-    /// This catalog, with changes that remember, each in its own transaction, that the request is answered so. One
-    /// that is answered already changes nothing and fails; [`Catalog::answered`] says how.
-    fn answering(&self, answer: Answered) -> Arc<dyn Catalog>;
+    /// This catalog, on whose audit log changes stand as `behalf` says; and which remember, each in its own
+    /// transaction, that the request is answered, if it is one that is to be answered once. One that is answered
+    /// already changes nothing and fails; [`Catalog::answered`] says how.
+    fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog>;
+
+    /// Who may do what; `None` if this catalog does not know.
+    fn rights(&self) -> Option<Rights>;
+
+    /// Who did what; `None` if this catalog keeps no log.
+    fn audit_log(&self) -> Option<AuditLog>;
 
     /// What was answered to the request of this key.
     async fn answered(&self, key: &str) -> Result<Option<Answered>>;
 
-    /// Remembers the answer of a catalog that is [`Catalog::answering`] without a change: a refusal.
+    /// Remembers the answer of a catalog [`Catalog::on_behalf`] of a request, without a change: a refusal.
     async fn remember_answer(&self) -> Result<()>;
 
     /// Drops answers from before a moment.

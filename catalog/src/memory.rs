@@ -6,11 +6,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tokio::sync::Mutex;
 
-use crate::commit::{base_of, check_distinct, fallen_out, remove, same_file, stage};
+use crate::commit::{base_of, fallen_out, landed, remove, same_file, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Answered, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry,
-    LoadedTable, Result, Storage, metadata,
+    Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -19,8 +19,8 @@ pub struct MemoryCatalog {
     storage: Arc<Storage>,
     env: Env,
     state: Arc<Mutex<State>>,
-    /// What each change remembers to have answered.
-    answering: Option<Answered>,
+    /// On whose behalf it changes something.
+    behalf: Behalf,
 }
 
 #[derive(Debug, Default)]
@@ -37,14 +37,14 @@ struct State {
 impl MemoryCatalog {
     /// An empty catalog whose metadata files go to `storage`.
     pub fn new(storage: Arc<Storage>, env: Env) -> Self {
-        Self { storage, env, state: Arc::default(), answering: None }
+        Self { storage, env, state: Arc::default(), behalf: Behalf::default() }
     }
 }
 
 impl MemoryCatalog {
     /// Remembers the answer that is being given; called before anything changes.
-    fn answer(&self, state: &mut State) -> Result<()> {
-        let Some(answer) = &self.answering else { return Ok(()) };
+    fn answer(&self, state: &mut State, behalf: &Behalf) -> Result<()> {
+        let Some(answer) = &behalf.answer else { return Ok(()) };
         if state.answers.contains_key(&answer.key) {
             return Err(answered_before(&answer.key));
         }
@@ -94,7 +94,7 @@ impl Catalog for MemoryCatalog {
         if state.namespaces.contains_key(namespace) {
             return Err(namespace_exists(namespace));
         }
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.namespaces.insert(namespace.clone(), properties);
         Ok(())
     }
@@ -117,7 +117,7 @@ impl Catalog for MemoryCatalog {
         if !state.namespaces.contains_key(namespace) {
             return Err(no_namespace(namespace));
         }
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         let properties = state.namespaces.entry(namespace.clone()).or_default();
         properties.retain(|name, _| !remove.contains(name));
         properties.extend(set);
@@ -134,7 +134,7 @@ impl Catalog for MemoryCatalog {
         if has_child || names.into_iter().any(|it| it.namespace() == namespace) {
             return Err(not_empty(namespace));
         }
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.namespaces.remove(namespace);
         Ok(())
     }
@@ -171,7 +171,7 @@ impl Catalog for MemoryCatalog {
         let loaded = LoadedTable { metadata_location: location, metadata: Arc::new(metadata) };
         let mut state = self.state.lock().await;
         state.check_free(table)?;
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.tables.insert(table.clone(), loaded.clone());
         for entry in ledger {
             let key = (loaded.metadata.uuid(), entry.key.clone());
@@ -195,7 +195,7 @@ impl Catalog for MemoryCatalog {
                     && !state.views.contains_key(table) => {}
             other => other?,
         }
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.tables.insert(table.clone(), loaded.clone());
         Ok(loaded)
     }
@@ -203,7 +203,7 @@ impl Catalog for MemoryCatalog {
     async fn drop_table(&self, table: &TableIdent) -> Result<String> {
         let mut state = self.state.lock().await;
         let last = state.table(table)?.metadata_location;
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.tables.remove(table);
         Ok(last)
     }
@@ -212,7 +212,7 @@ impl Catalog for MemoryCatalog {
         let mut state = self.state.lock().await;
         let loaded = state.table(from)?;
         state.check_free(to)?;
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.tables.remove(from);
         state.tables.insert(to.clone(), loaded);
         Ok(())
@@ -242,7 +242,7 @@ impl Catalog for MemoryCatalog {
                 _ => return Ok(false),
             },
         }
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.views.insert(view.clone(), to.to_owned());
         Ok(true)
     }
@@ -250,7 +250,7 @@ impl Catalog for MemoryCatalog {
     async fn drop_view(&self, view: &TableIdent) -> Result<String> {
         let mut state = self.state.lock().await;
         let last = state.view(view)?;
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.views.remove(view);
         Ok(last)
     }
@@ -259,54 +259,69 @@ impl Catalog for MemoryCatalog {
         let mut state = self.state.lock().await;
         let location = state.view(from)?;
         state.check_free(to)?;
-        self.answer(&mut state)?;
+        self.answer(&mut state, &self.behalf)?;
         state.views.remove(from);
         state.views.insert(to.clone(), location);
         Ok(())
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        check_distinct(commit)?;
         let mut staged = Vec::with_capacity(commit.changes.len());
-        for change in &commit.changes {
-            let base = base_of(change, self.load_table(&change.table).await)?;
-            match stage(&self.storage, &self.env, base, change).await? {
+        for (table, changes) in commit.by_table() {
+            let first = changes.first().and_then(|place| commit.changes.get(*place));
+            let Some(first) = first else { continue };
+            let base = base_of(first, self.load_table(table).await)?;
+            match stage(&self.storage, &self.env, base, commit, table, changes).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
             }
         }
         {
             let mut state = self.state.lock().await;
-            for (change, next) in commit.changes.iter().zip(&staged) {
+            for next in &staged {
                 match &next.base {
-                    None => match state.check_free(&change.table) {
+                    None => match state.check_free(&next.table) {
                         Err(error) if error.kind() == ErrorKind::TableAlreadyExists => {
                             return Ok(CommitOutcome::Conflict);
                         }
                         other => other?,
                     },
                     Some(base) => {
-                        let current = state.table(&change.table)?;
+                        let current = state.table(&next.table)?;
                         if current.metadata_location != base.metadata_location {
                             return Ok(CommitOutcome::Conflict);
                         }
                     }
                 }
+            }
+            let mut ledger = state.ledger.clone();
+            for next in &staged {
                 let uuid = next.next.metadata.uuid();
-                for entry in &change.ledger {
-                    let held = state.ledger.get(&(uuid, entry.key.clone())).copied();
-                    if held != entry.replaces {
-                        return Ok(CommitOutcome::Conflict);
+                for change in next.changes.iter().filter_map(|it| commit.changes.get(*it)) {
+                    for entry in &change.ledger {
+                        let key = (uuid, entry.key.clone());
+                        if ledger.get(&key).copied() != entry.replaces {
+                            return Ok(CommitOutcome::Conflict);
+                        }
+                        ledger.insert(key, entry.snapshot_id);
                     }
                 }
             }
-            self.answer(&mut state)?;
-            for (change, next) in commit.changes.iter().zip(&staged) {
-                let uuid = next.next.metadata.uuid();
-                for entry in &change.ledger {
-                    state.ledger.insert((uuid, entry.key.clone()), entry.snapshot_id);
+            match commit.behalf.is_empty() {
+                true => self.answer(&mut state, &self.behalf)?,
+                false => {
+                    let answers = state.answers.clone();
+                    for behalf in &commit.behalf {
+                        if let Err(error) = self.answer(&mut state, behalf) {
+                            state.answers = answers;
+                            return Err(error);
+                        }
+                    }
                 }
-                state.tables.insert(change.table.clone(), next.next.clone());
+            }
+            state.ledger = ledger;
+            for next in &staged {
+                state.tables.insert(next.table.clone(), next.next.clone());
             }
         }
         let mut old = fallen_out(&staged);
@@ -317,7 +332,7 @@ impl Catalog for MemoryCatalog {
             old.retain(|it| !stands_on(it));
         }
         remove(&self.storage, &old).await;
-        Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
+        Ok(CommitOutcome::Committed(landed(commit, &staged)))
     }
 
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
@@ -327,13 +342,21 @@ impl Catalog for MemoryCatalog {
         Ok(keys.iter().filter_map(held).collect())
     }
 
-    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
+    fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         Arc::new(Self {
             storage: Arc::clone(&self.storage),
             env: self.env.clone(),
             state: Arc::clone(&self.state),
-            answering: Some(answer),
+            behalf,
         })
+    }
+
+    fn rights(&self) -> Option<Rights> {
+        None
+    }
+
+    fn audit_log(&self) -> Option<AuditLog> {
+        None
     }
 
     async fn answered(&self, key: &str) -> Result<Option<Answered>> {
@@ -343,7 +366,7 @@ impl Catalog for MemoryCatalog {
     async fn remember_answer(&self) -> Result<()> {
         let mut state = self.state.lock().await;
         // Another may have answered it meanwhile.
-        let _ = self.answer(&mut state);
+        let _ = self.answer(&mut state, &self.behalf);
         Ok(())
     }
 

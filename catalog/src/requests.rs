@@ -4,11 +4,22 @@
 //!   request with key ─▶ answered(key)? ──▶ the same answer again
 //!                          │ no
 //!                          ▼
-//!                    answering(key).commit(…)   one transaction: the change, and that the key is answered
+//!                    on_behalf(key).commit(…)   one transaction: the change, and that the key is answered
 //! ```
 //!
 //! Of a change only its status is remembered: what it made can be looked up, and may have gone on since. What was
 //! refused is remembered with its body.
+
+use crate::audit::Actor;
+
+/// On whose behalf a catalog changes something.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behalf {
+    /// Who asks.
+    pub actor: Actor,
+    /// What is answered, if that is to be remembered.
+    pub answer: Option<Answered>,
+}
 
 /// An answer to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]

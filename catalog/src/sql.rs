@@ -9,32 +9,42 @@
 //!   icefield_ledger                 (catalog_name, table_uuid, ledger_key) → snapshot_id
 //!   icefield_journal                (catalog_name, kind, at_ms, entry_id) → table_name, body
 //!   icefield_requests               (catalog_name, request_key) → fingerprint, status, body
+//!   icefield_audit                  (catalog_name, chain, seq) → who, what, hash
+//!   icefield_audit_heads            (catalog_name, chain) → seq, hash
+//!   icefield_principals             (catalog_name, principal) → secret_hash
+//!   icefield_tokens                 (catalog_name, token_hash) → principal, expires_at_ms
+//!   icefield_grants                 (catalog_name, principal, object_kind, object_name, role_name)
 //! ```
 //!
 //! A commit is one transaction of `UPDATE … WHERE metadata_location = <the one it was made from>`;
 //! no row updated means somebody moved first. The new metadata file is written before it.
 
+mod audit;
 mod database;
 mod journal;
 mod namespaces;
 mod requests;
+mod rights;
 mod rows;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+pub use audit::AuditLog;
 use database::Database;
 use md5::{Digest, Md5};
+pub use rights::Rights;
 use rows::Kind;
 use sqlx::Row;
 
-use crate::commit::{Staged, base_of, check_distinct, fallen_out, remove, same_file, stage};
+use crate::commit::{Staged, base_of, fallen_out, landed, remove, same_file, stage};
 use crate::memory::{answered_before, name_taken, no_namespace};
+use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Answered, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable, Result,
-    Storage, TableChange, metadata,
+    Answered, Behalf, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable,
+    Result, Storage, metadata,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -48,8 +58,8 @@ pub struct SqlCatalog {
     env: Env,
     /// The metadata last seen of each table; valid while its location is the current one.
     seen: Arc<Mutex<HashMap<TableIdent, LoadedTable>>>,
-    /// What each change remembers to have answered.
-    answering: Option<Answered>,
+    /// On whose behalf it changes something.
+    behalf: Behalf,
 }
 
 impl SqlCatalog {
@@ -67,7 +77,7 @@ impl SqlCatalog {
         env: Env,
     ) -> Result<Self> {
         let database = Arc::new(Database::open(url, name, namespaces, &env).await?);
-        Ok(Self { database, storage, env, seen: Arc::default(), answering: None })
+        Ok(Self { database, storage, env, seen: Arc::default(), behalf: Behalf::default() })
     }
 
     /// The name under which this catalog's rows stand in the database.
@@ -110,8 +120,8 @@ impl SqlCatalog {
     }
 
     /// What went wrong in a transaction that may also have been an answer to a request that has one.
-    fn refused(&self, verb: &str, error: sqlx::Error) -> crate::Error {
-        match &self.answering {
+    fn refused(&self, verb: &str, behalf: &Behalf, error: sqlx::Error) -> crate::Error {
+        match &behalf.answer {
             Some(answer) if database::is_duplicate(&error) => answered_before(&answer.key),
             _ => self.database.failed(verb, error),
         }
@@ -136,7 +146,12 @@ impl SqlCatalog {
         for entry in ledger {
             self.record(&mut transaction, &uuid, entry).await.map_err(failed)?;
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("create a table", e))?;
+        let object = Object::Table(table.clone());
+        let action = if overwrite { "register table" } else { "create table" };
+        let location = loaded.metadata_location.as_str();
+        let event = audit::created(action, &object, location, &loaded.metadata);
+        self.own(&mut transaction, &self.behalf, &object).await.map_err(failed)?;
+        self.noted(&mut transaction, "create a table", &object, event).await?;
         transaction.commit().await.map_err(|error| {
             let cause = failed(error);
             let message = format!(
@@ -174,74 +189,101 @@ impl SqlCatalog {
         Ok(written.rows_affected() == 1)
     }
 
-    /// Writes the keys that land with a change into the ledger; false if one is taken.
+    /// Writes what lands with a table's changes: the keys of the ledger, and a line of the log for each. False if a key
+    /// is taken.
     async fn settle(
         &self,
         transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
-        change: &TableChange,
+        commit: &Commit,
         staged: &Staged,
     ) -> std::result::Result<bool, sqlx::Error> {
         let uuid = staged.next.metadata.uuid().to_string();
-        for entry in &change.ledger {
-            if !self.record(transaction, &uuid, entry).await? {
-                return Ok(false);
+        let object = Object::Table(staged.table.clone());
+        let location = staged.next.metadata_location.as_str();
+        let mut before = staged.base.as_ref().map(|it| &it.metadata);
+        for (place, after) in staged.changes.iter().zip(&staged.steps) {
+            let Some(change) = commit.changes.get(*place) else { continue };
+            for entry in &change.ledger {
+                if !self.record(transaction, &uuid, entry).await? {
+                    return Ok(false);
+                }
             }
+            let behalf = commit.behalf.get(*place).unwrap_or(&self.behalf);
+            let event = match before {
+                None => {
+                    self.own(transaction, behalf, &object).await?;
+                    Some(audit::created("create table", &object, location, after))
+                }
+                // A table that is only held is not changed.
+                Some(_) if change.updates.is_empty() => None,
+                Some(before) => Some(audit::committed(&object, location, before, after)),
+            };
+            if let Some(event) = event {
+                self.note(transaction, behalf, &object, event).await?;
+            }
+            before = Some(after);
         }
         Ok(true)
     }
 
-    /// The transaction that moves the pointers. `Ok(false)` if somebody moved first.
-    async fn swap(&self, changes: &[(&TableChange, &Staged)]) -> Result<Swap> {
+    /// The transaction that moves the pointers.
+    async fn swap(&self, commit: &Commit, tables: &[Staged]) -> Result<Swap> {
         let failed = |e| self.database.failed("commit", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        for (change, staged) in changes {
-            let Some(base) = &staged.base else {
-                let location = staged.next.metadata_location.as_str();
-                let table = &change.table;
-                match self.insert_row(&mut transaction, Kind::Table, table, location, false).await {
-                    Ok(true) => {}
-                    Ok(false) => return Ok(Swap::Lost),
-                    Err(error) if database::is_lost_race(&error) => return Ok(Swap::Lost),
-                    Err(error) => return Err(failed(error)),
+        for staged in tables {
+            let moved = match &staged.base {
+                None => {
+                    let location = staged.next.metadata_location.as_str();
+                    self.insert_row(&mut transaction, Kind::Table, &staged.table, location, false)
+                        .await
                 }
-                if !self.settle(&mut transaction, change, staged).await.map_err(failed)? {
-                    return Ok(Swap::Lost);
-                }
-                continue;
+                Some(base) => self.move_row(&mut transaction, staged, base).await,
             };
-            // A table that is only held gets a write without effect, which holds its row.
-            let previous = if staged.moves() { "$2" } else { "previous_metadata_location" };
-            let moved = sqlx::query(&format!(
-                "UPDATE iceberg_tables SET metadata_location = $1, \
-                 previous_metadata_location = {previous} WHERE catalog_name = $3 AND \
-                 table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {}",
-                Kind::Table.is()
-            ))
-            .bind(staged.next.metadata_location.as_str())
-            .bind(base.metadata_location.as_str())
-            .bind(self.name())
-            .bind(joined(change.table.namespace()))
-            .bind(change.table.name())
-            .execute(&mut *transaction)
-            .await;
-            let moved = match moved {
-                Ok(moved) => moved,
+            match moved {
+                Ok(true) => {}
+                Ok(false) => return Ok(Swap::Lost),
                 Err(error) if database::is_lost_race(&error) => return Ok(Swap::Lost),
                 Err(error) => return Err(failed(error)),
-            };
-            if moved.rows_affected() != 1 {
-                return Ok(Swap::Lost);
             }
-            if !self.settle(&mut transaction, change, staged).await.map_err(failed)? {
+            if !self.settle(&mut transaction, commit, staged).await.map_err(failed)? {
                 return Ok(Swap::Lost);
             }
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("commit", e))?;
+        let own = std::slice::from_ref(&self.behalf);
+        for behalf in if commit.behalf.is_empty() { own } else { &commit.behalf } {
+            let answered = self.answer(&mut transaction, behalf).await;
+            answered.map_err(|error| self.refused("commit", behalf, error))?;
+        }
         Ok(match transaction.commit().await {
             Ok(()) => Swap::Done,
             Err(error) if database::is_lost_race(&error) => Swap::Lost,
             Err(error) => Swap::AnswerLost(failed(error)),
         })
+    }
+
+    /// Moves a table's pointer; false if somebody moved it first.
+    async fn move_row(
+        &self,
+        transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+        staged: &Staged,
+        base: &LoadedTable,
+    ) -> std::result::Result<bool, sqlx::Error> {
+        // A table that is only held gets a write without effect, which holds its row.
+        let previous = if staged.moves() { "$2" } else { "previous_metadata_location" };
+        let moved = sqlx::query(&format!(
+            "UPDATE iceberg_tables SET metadata_location = $1, \
+             previous_metadata_location = {previous} WHERE catalog_name = $3 AND \
+             table_namespace = $4 AND table_name = $5 AND metadata_location = $2 AND {}",
+            Kind::Table.is()
+        ))
+        .bind(staged.next.metadata_location.as_str())
+        .bind(base.metadata_location.as_str())
+        .bind(self.name())
+        .bind(joined(staged.table.namespace()))
+        .bind(staged.table.name())
+        .execute(&mut **transaction)
+        .await?;
+        Ok(moved.rows_affected() == 1)
     }
 }
 
@@ -389,28 +431,26 @@ impl Catalog for SqlCatalog {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
-        check_distinct(commit)?;
         let mut staged = Vec::with_capacity(commit.changes.len());
-        for change in &commit.changes {
-            let base = base_of(change, self.load_table(&change.table).await)?;
-            if base.is_none() && !self.namespace_exists(change.table.namespace()).await? {
-                return Err(no_namespace(change.table.namespace()));
+        for (table, changes) in commit.by_table() {
+            let first = changes.first().and_then(|place| commit.changes.get(*place));
+            let Some(first) = first else { continue };
+            let base = base_of(first, self.load_table(table).await)?;
+            if base.is_none() && !self.namespace_exists(table.namespace()).await? {
+                return Err(no_namespace(table.namespace()));
             }
-            match stage(&self.storage, &self.env, base, change).await? {
+            match stage(&self.storage, &self.env, base, commit, table, changes).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
             }
         }
-        // One order for all: two commits over the same tables cannot wait for each other.
-        let mut ordered: Vec<_> = commit.changes.iter().zip(&staged).collect();
-        ordered.sort_by_key(|(change, _)| change.table.clone());
-        match self.swap(&ordered).await? {
+        match self.swap(commit, &staged).await? {
             Swap::Lost => return Ok(CommitOutcome::Conflict),
             Swap::AnswerLost(error) => return Ok(CommitOutcome::Unknown(error)),
             Swap::Done => {}
         }
-        for (change, staged) in &ordered {
-            self.remember(&change.table, &staged.next);
+        for staged in &staged {
+            self.remember(&staged.table, &staged.next);
         }
         let old = fallen_out(&staged);
         if !old.is_empty() {
@@ -420,7 +460,7 @@ impl Catalog for SqlCatalog {
             let old: Vec<String> = old.into_iter().filter(|it| !in_use(it)).collect();
             remove(&self.storage, &old).await;
         }
-        Ok(CommitOutcome::Committed(staged.into_iter().map(|it| it.next).collect()))
+        Ok(CommitOutcome::Committed(landed(commit, &staged)))
     }
 
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>> {
@@ -451,14 +491,23 @@ impl Catalog for SqlCatalog {
         Ok(held)
     }
 
-    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
+    fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         Arc::new(Self {
             database: Arc::clone(&self.database),
             storage: Arc::clone(&self.storage),
             env: self.env.clone(),
             seen: Arc::clone(&self.seen),
-            answering: Some(answer),
+            behalf,
         })
+    }
+
+    fn rights(&self) -> Option<Rights> {
+        let (database, env) = (Arc::clone(&self.database), self.env.clone());
+        Some(Rights { database, env, actor: self.behalf.actor.clone() })
+    }
+
+    fn audit_log(&self) -> Option<AuditLog> {
+        Some(AuditLog { database: Arc::clone(&self.database), env: self.env.clone() })
     }
 
     async fn answered(&self, key: &str) -> Result<Option<Answered>> {

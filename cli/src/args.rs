@@ -69,6 +69,8 @@ pub(crate) enum Command {
     Health(Health),
     /// Serve the warehouse as an Iceberg REST catalog
     Serve(Serve),
+    /// The log of who did what; SELECT * FROM system.audit_log reads it
+    Audit(Audit),
     /// See it work, on real data in a temporary folder
     Demo(Demo),
 }
@@ -249,12 +251,52 @@ pub(crate) struct Health {
 
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Serve {
-    /// Where to listen; port 0 takes a free one. Nobody is asked who they are, so only this machine can come in
+    /// Where to listen; port 0 takes a free one. Elsewhere than on this machine only with principals and TLS
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181")]
     pub(crate) listen: std::net::SocketAddr,
     /// Do all upkeep that is due as well, as `maintain --daemon` does, every so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) maintain_every: Option<u64>,
+    /// Whether everybody is asked who they are [default: oauth2 if there is a principal, otherwise none]
+    #[arg(long, value_enum)]
+    pub(crate) auth: Option<Auth>,
+    /// The certificate and its chain, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The certificate's private key, as PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Let others in without TLS: for a server behind a proxy that has it
+    #[arg(long, conflicts_with = "tls_cert")]
+    pub(crate) plain_http: bool,
+    /// Tell of every request on standard error: none, text or json
+    #[arg(long, value_name = "FORMAT", default_value = "none")]
+    pub(crate) log: icefield_server::Log,
+}
+
+/// How those who come prove who they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Auth {
+    /// With tokens, for which they give a client id and a secret
+    Oauth2,
+    /// Not at all
+    None,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) what: AuditCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditCommand {
+    /// Prove that no line of the audit log was removed, altered or moved
+    Verify {
+        /// How the result is written
+        #[arg(long, value_parser = for_people_or_programs())]
+        format: Option<Format>,
+    },
 }
 
 #[derive(Debug, ClapArgs)]

@@ -1,5 +1,6 @@
 //! One file a command.
 
+mod audit;
 mod compact;
 mod demo;
 mod health;
@@ -24,6 +25,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Maintain(maintain) => maintain::run(&options, maintain).await,
         Command::Health(health) => health::run(&options, health).await,
         Command::Serve(serve) => serve::run(&options, serve).await,
+        Command::Audit(audit) => audit::run(&options, audit).await,
         Command::Demo(demo) => demo::run(&options, demo).await,
     }
 }

@@ -6,7 +6,8 @@
 
 use std::path::PathBuf;
 
-use icefield_catalog::Warehouse;
+use icefield_catalog::audit::Actor;
+use icefield_catalog::{Behalf, Warehouse};
 use icefield_query::{Session, Settings};
 use icefield_table::Tables;
 use serde::Deserialize;
@@ -77,9 +78,16 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         Some(text) => given(text)?,
         None => memory_bytes.unwrap_or_else(machine_bytes) / 4,
     };
-    let warehouse = Warehouse::open(root, options.catalog.as_deref())
+    let mut warehouse = Warehouse::open(root, options.catalog.as_deref())
         .await
         .map_err(icefield_query::Error::from)?;
+    let actor = Actor {
+        principal: options.principal.clone().unwrap_or_default(),
+        source: "this machine".to_owned(),
+        request_id: warehouse.env.uuid().to_string(),
+        is_authenticated: false,
+    };
+    warehouse.catalog = warehouse.catalog.on_behalf(Behalf { actor, answer: None });
     let settings = Settings {
         memory_bytes,
         cache_bytes,

@@ -4,6 +4,7 @@ mod alter;
 mod call;
 mod create;
 pub(crate) mod insert;
+mod rights;
 mod show;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ pub(crate) enum Ours {
     AlterNamespace { name: ObjectName, set: HashMap<String, String>, remove: Vec<String> },
     AlterTable { name: ObjectName, change: alter::Alteration },
     Call(call::Call),
+    Rights(rights::Statement),
     Show(show::Show),
     Use { name: ObjectName },
 }
@@ -68,7 +70,13 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
         parser.parse_one_of_keywords(&[Keyword::SCHEMA, Keyword::DATABASE]).is_some()
             || word(parser, "NAMESPACE")
     };
+    if let Some(statement) = rights::change(parser)? {
+        return Ok(Some(Ours::Rights(statement)));
+    }
     if parser.parse_keyword(Keyword::CREATE) {
+        if let Some(statement) = rights::after(parser, Keyword::CREATE)? {
+            return Ok(Some(Ours::Rights(statement)));
+        }
         let or_replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
         if parser.parse_keyword(Keyword::TABLE) {
             if or_replace {
@@ -83,12 +91,17 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             let name = parser.parse_object_name(false).map_err(sql)?;
             return Ok(Some(Ours::CreateNamespace { name, if_not_exists }));
         }
-        return Err(Error::unsupported("only tables and namespaces can be created"));
+        return Err(Error::unsupported("only tables, namespaces and principals can be created"));
     }
     if parser.parse_keyword(Keyword::DROP) {
+        if let Some(statement) = rights::after(parser, Keyword::DROP)? {
+            return Ok(Some(Ours::Rights(statement)));
+        }
         let is_table = parser.parse_keyword(Keyword::TABLE);
         if !is_table && !namespace(parser) {
-            return Err(Error::unsupported("only tables and namespaces can be dropped"));
+            return Err(Error::unsupported(
+                "only tables, namespaces and principals can be dropped",
+            ));
         }
         let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
         let name = parser.parse_object_name(false).map_err(sql)?;
@@ -98,6 +111,9 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
         }));
     }
     if parser.parse_keyword(Keyword::ALTER) {
+        if let Some(statement) = rights::after(parser, Keyword::ALTER)? {
+            return Ok(Some(Ours::Rights(statement)));
+        }
         if namespace(parser) {
             let name = parser.parse_object_name(false).map_err(sql)?;
             let (set, remove) = alter::namespace(parser)?;
@@ -137,6 +153,7 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
         Ours::CreateTable(create) => return create::run(session, *create, text).await,
         Ours::Show(show) => return show::run(session, show).await,
         Ours::Call(call) => return call::run(session, call).await,
+        Ours::Rights(statement) => return rights::run(session, statement).await,
         Ours::CreateNamespace { name, if_not_exists } => {
             let namespace = namespace(&name)?;
             match catalog.create_namespace(&namespace, HashMap::new()).await {

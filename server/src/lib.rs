@@ -1,6 +1,7 @@
 //! The doors: what others come in by.
 //!
 //! ```text
+//!                                      gate      who comes, and may they?
 //!   PyIceberg, DuckDB, Spark, Trino, … ──▶ rest      the Iceberg REST catalog
 //!   probes, Prometheus                 ──▶ watch     /health, /ready, /metrics
 //! ```
@@ -8,8 +9,14 @@
 //! Begin at [`serve`]. A door decides nothing about tables: it takes a request apart, asks `catalog/` or `table/`, and
 //! says what came of it in the words of its protocol.
 
+mod attempts;
+mod gate;
 mod guard;
+mod log;
+mod notes;
+mod queue;
 mod rest;
+pub mod tls;
 mod turns;
 mod watch;
 
@@ -20,7 +27,9 @@ use std::time::Duration;
 
 use axum::Router;
 use icefield_query::{Error, ErrorKind, Result, Session};
+pub use log::Log;
 use tokio::net::TcpListener;
+use tokio_rustls::rustls::ServerConfig;
 
 /// How long answers to requests with an idempotency key are remembered.
 const ANSWERS_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -31,21 +40,45 @@ const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 #[derive(Debug)]
 pub(crate) struct Service {
     session: Session,
+    /// Whether everybody is asked who they are.
+    asks_who: bool,
+    attempts: attempts::Attempts,
     counts: watch::Counts,
+    log: Log,
+    notes: notes::Notes,
+    queue: queue::Queue,
     turns: turns::Turns,
+}
+
+/// What a request is called in the log and on the audit log.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(String);
+
+/// How to serve.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Whether everybody is asked who they are.
+    pub asks_who: bool,
+    /// With which certificate connections are secured; without one they are not.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// How requests are told of.
+    pub log: Log,
 }
 
 /// Takes a place to listen at.
 ///
 /// # Errors
 ///
-/// One that is not of this machine alone: there is no authentication. One that is taken.
-pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
-    if !address.ip().is_loopback() {
+/// One that is not of this machine alone, if nobody is asked who they are. One that is taken.
+pub async fn listen(address: SocketAddr, options: &Options) -> Result<TcpListener> {
+    if !address.ip().is_loopback() && !options.asks_who {
         return Err(Error::invalid(format!(
             "{address} can be reached from other machines, and nothing asks who comes"
         ))
-        .with_hint("listen on 127.0.0.1, and put a proxy that authenticates before it"));
+        .with_hint(
+            "make a principal first: CREATE PRINCIPAL admin; \
+             GRANT administrator ON CATALOG TO admin",
+        ));
     }
     TcpListener::bind(address).await.map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {address}: {error}"))
@@ -60,23 +93,36 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener> {
 pub async fn serve(
     session: Session,
     listener: TcpListener,
+    options: Options,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> Result<()> {
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Unavailable, format!("the server failed: {error}"))
+    };
+    let notes = notes::Notes::on(session.tables().warehouse().catalog.audit_log());
     let service = Arc::new(Service {
         session,
+        asks_who: options.asks_who,
+        attempts: attempts::Attempts::default(),
         counts: watch::Counts::default(),
+        log: options.log,
+        notes,
+        queue: queue::Queue::default(),
         turns: turns::Turns::default(),
     });
     let forgetful = tokio::spawn(forget(Arc::clone(&service)));
-    let app: Router = rest::routes()
-        .merge(watch::routes())
-        .layer(axum::middleware::from_fn(guard::check))
+    let mut app: Router<Arc<Service>> = rest::routes().merge(watch::routes());
+    if !options.asks_who {
+        app = app.layer(axum::middleware::from_fn(guard::check));
+    }
+    let app = app
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), watch::count))
         .with_state(service);
-    let served = axum::serve(listener, app).with_graceful_shutdown(stop).await;
+    let connections = tls::Connections::of(listener, options.tls).map_err(failed)?;
+    let app = app.into_make_service_with_connect_info::<tls::Peer>();
+    let served = axum::serve(connections, app).with_graceful_shutdown(stop).await;
     forgetful.abort();
-    served
-        .map_err(|error| Error::new(ErrorKind::Unavailable, format!("the server failed: {error}")))
+    served.map_err(failed)
 }
 
 /// Forgets old answers, from time to time.

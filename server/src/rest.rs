@@ -1,32 +1,37 @@
 //! The Iceberg REST catalog, as its OpenAPI file has it: one table of routes, one file for each group of them.
 //!
 //! ```text
-//!   HTTP ─▶ Call (parts of the path, query, headers, body) ─▶ route ─▶ catalog ─▶ answer
+//!   HTTP ─▶ gate ─▶ Call (path, query, headers, body, caller) ─▶ route ─▶ catalog ─▶ answer
 //!                          changing calls with a key: idempotency ─┘              or Refusal
 //! ```
 
-mod call;
-mod commit;
+pub(crate) mod call;
+pub(crate) mod commit;
 mod config;
 mod idempotency;
 mod namespaces;
+mod oauth;
 mod page;
 mod places;
 pub(crate) mod refusal;
 mod reports;
+pub(crate) mod rules;
 mod tables;
 mod views;
 
+use std::future::Future;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::handler::Handler;
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 
 use crate::Service;
+use crate::gate::{self, Rule};
+use call::Call;
 use refusal::Refusal;
 
 /// What a route gives.
@@ -40,27 +45,29 @@ struct Route {
     handler: MethodRouter<Arc<Service>>,
 }
 
-fn route<T: 'static>(
+fn route<Done>(
     verb: &'static str,
     path: &'static str,
-    handler: impl Handler<T, Arc<Service>>,
-) -> Route {
-    let filter = match verb {
-        "GET" => MethodFilter::GET,
-        "HEAD" => MethodFilter::HEAD,
-        "DELETE" => MethodFilter::DELETE,
-        _ => MethodFilter::POST,
-    };
-    Route { verb, path, handler: on(filter, handler) }
+    rule: Rule,
+    handler: fn(State<Arc<Service>>, Call) -> Done,
+) -> Route
+where
+    Done: Future<Output = Answer> + Send + 'static,
+{
+    Route { verb, path, handler: gate::route(verb, rule, handler) }
 }
 
 /// An operation on views.
-fn of_views<T: 'static>(
+fn of_views<Done>(
     verb: &'static str,
     path: &'static str,
-    handler: impl Handler<T, Arc<Service>>,
-) -> Route {
-    let route = route(verb, path, handler);
+    rule: Rule,
+    handler: fn(State<Arc<Service>>, Call) -> Done,
+) -> Route
+where
+    Done: Future<Output = Answer> + Send + 'static,
+{
+    let route = route(verb, path, rule, handler);
     Route { handler: route.handler.layer(map_response(refusal::said_beside)), ..route }
 }
 
@@ -69,48 +76,55 @@ const NAMESPACE: &str = "/namespaces/{namespace}";
 const TABLES: &str = "/namespaces/{namespace}/tables";
 const TABLE: &str = "/namespaces/{namespace}/tables/{table}";
 
+const PROPERTIES: &str = "/namespaces/{namespace}/properties";
+const UNREGISTER: &str = "/namespaces/{namespace}/tables/{table}/unregister";
+const CREDENTIALS: &str = "/namespaces/{namespace}/tables/{table}/credentials";
+const METRICS: &str = "/namespaces/{namespace}/tables/{table}/metrics";
+const FUNCTION: &str = "/namespaces/{namespace}/functions/{function}";
 const VIEWS: &str = "/namespaces/{namespace}/views";
 const VIEW: &str = "/namespaces/{namespace}/views/{view}";
 
 /// All operations that there are; what clients are told of comes from here too.
 fn operations() -> Vec<Route> {
+    use rules::*;
     vec![
-        route("GET", NAMESPACES, namespaces::list),
-        route("POST", NAMESPACES, namespaces::create),
-        route("GET", NAMESPACE, namespaces::load),
-        route("HEAD", NAMESPACE, namespaces::exists),
-        route("DELETE", NAMESPACE, namespaces::drop),
-        route("POST", "/namespaces/{namespace}/properties", namespaces::update),
-        route("GET", TABLES, tables::list),
-        route("POST", TABLES, tables::create),
-        route("POST", "/namespaces/{namespace}/register", tables::register),
-        route("GET", TABLE, tables::load),
-        route("HEAD", TABLE, tables::exists),
-        route("POST", TABLE, commit::table),
-        route("DELETE", TABLE, tables::drop),
-        route("POST", "/namespaces/{namespace}/tables/{table}/unregister", tables::unregister),
-        route("GET", "/namespaces/{namespace}/tables/{table}/credentials", reports::credentials),
-        route("POST", "/namespaces/{namespace}/tables/{table}/metrics", reports::metrics),
-        route("POST", "/tables/rename", tables::rename),
-        route("POST", "/transactions/commit", commit::transaction),
-        of_views("GET", VIEWS, views::list),
-        of_views("POST", VIEWS, views::create),
-        of_views("GET", VIEW, views::load),
-        of_views("HEAD", VIEW, views::exists),
-        of_views("POST", VIEW, views::replace),
-        of_views("DELETE", VIEW, views::drop),
-        of_views("POST", "/views/rename", views::rename),
-        route("POST", "/namespaces/{namespace}/register-view", views::register),
-        route("GET", "/namespaces/{namespace}/functions", reports::functions),
-        route("GET", "/namespaces/{namespace}/functions/{function}", reports::function),
+        route("GET", NAMESPACES, sees_parent, namespaces::list),
+        route("POST", NAMESPACES, makes_namespace, namespaces::create),
+        route("GET", NAMESPACE, sees_namespace, namespaces::load),
+        route("HEAD", NAMESPACE, sees_namespace, namespaces::exists),
+        route("DELETE", NAMESPACE, owns_namespace, namespaces::drop),
+        route("POST", PROPERTIES, owns_namespace, namespaces::update),
+        route("GET", TABLES, sees_namespace, tables::list),
+        route("POST", TABLES, writes_namespace, tables::create),
+        route("POST", "/namespaces/{namespace}/register", registers, tables::register),
+        route("GET", TABLE, reads_table, tables::load),
+        route("HEAD", TABLE, reads_table, tables::exists),
+        route("POST", TABLE, commits, commit::table),
+        route("DELETE", TABLE, owns_table, tables::drop),
+        route("POST", UNREGISTER, owns_table, tables::unregister),
+        route("GET", CREDENTIALS, reads_table, reports::credentials),
+        route("POST", METRICS, reads_table, reports::metrics),
+        route("POST", "/tables/rename", renames, tables::rename),
+        route("POST", "/transactions/commit", commits_several, commit::transaction),
+        of_views("GET", VIEWS, sees_namespace, views::list),
+        of_views("POST", VIEWS, writes_namespace, views::create),
+        of_views("GET", VIEW, reads_view, views::load),
+        of_views("HEAD", VIEW, reads_view, views::exists),
+        of_views("POST", VIEW, owns_view, views::replace),
+        of_views("DELETE", VIEW, owns_view, views::drop),
+        of_views("POST", "/views/rename", renames, views::rename),
+        route("POST", "/namespaces/{namespace}/register-view", registers, views::register),
+        route("GET", "/namespaces/{namespace}/functions", sees_namespace, reports::functions),
+        route("GET", FUNCTION, sees_namespace, reports::function),
     ]
 }
 
 /// The routes, with a prefix and without. There is one catalog, so whichever prefix a client has, it is meant.
 pub(crate) fn routes() -> Router<Arc<Service>> {
     let mut router = Router::new()
-        .route("/v1/config", on(MethodFilter::GET, config::load))
-        .route("/v1/oauth/tokens", on(MethodFilter::POST, config::token));
+        .route("/v1/config", gate::route("GET", rules::anybody, config::load))
+        // The one route in front of the gate: who has no token yet asks for one.
+        .route("/v1/oauth/tokens", on(MethodFilter::POST, oauth::token));
     for prefix in ["", "/{prefix}"] {
         for Route { path, handler, .. } in operations() {
             router = router.route(&format!("/v1{prefix}{path}"), handler);

@@ -8,14 +8,18 @@ use std::sync::PoisonError;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tokio::time::Instant;
 
-use crate::Service;
+use crate::rest::call::Call;
+use crate::rest::{Answer, rules};
+use crate::{RequestId, Service, gate};
 
+/// The header of a request's id.
+const REQUEST_ID: &str = "x-request-id";
 /// Upper bounds of the buckets of durations, in seconds.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0];
 
@@ -35,7 +39,7 @@ pub(crate) fn routes() -> Router<Arc<Service>> {
     Router::new()
         .route("/health", get(async || "ok\n"))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics))
+        .route("/metrics", gate::route("GET", rules::reads_all, metrics))
 }
 
 /// Ready is who can ask the catalog.
@@ -48,18 +52,25 @@ async fn ready(State(service): State<Arc<Service>>) -> Response {
     }
 }
 
-/// Counts every request.
+/// Gives every request an id, which its answer has too, counts it, and tells of it.
 pub(crate) async fn count(
     State(service): State<Arc<Service>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    let id = request_id(&service, &request);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().as_str().to_owned();
     let path =
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = Instant::now();
-    let response = next.run(request).await;
+    let uri = request.uri().path().to_owned();
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
     let seconds = began.elapsed().as_secs_f64();
+    service.log.tell(&service, &id, &method, &uri, response.status().as_u16(), seconds);
     let mut all = service.counts.0.lock().unwrap_or_else(PoisonError::into_inner);
     let entry = all.entry((method, path, response.status().as_u16())).or_default();
     entry.count += 1;
@@ -70,10 +81,23 @@ pub(crate) async fn count(
     response
 }
 
-async fn metrics(State(service): State<Arc<Service>>) -> Response {
+/// The id that the client, or a proxy before us, gave the request; otherwise a new one.
+fn request_id(service: &Service, request: &Request) -> String {
+    let given = request.headers().get(REQUEST_ID).and_then(|it| it.to_str().ok());
+    let fits = |it: &&str| {
+        (1..=100).contains(&it.len())
+            && it.chars().all(|it| it.is_ascii_alphanumeric() || matches!(it, '-' | '_' | '.'))
+    };
+    match given.filter(fits) {
+        Some(given) => given.to_owned(),
+        None => service.session.tables().warehouse().env.uuid().to_string(),
+    }
+}
+
+async fn metrics(State(service): State<Arc<Service>>, _: Call) -> Answer {
     let all = service.counts.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let text = exposition(&all).unwrap_or_default();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response()
+    Ok(([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response())
 }
 
 fn exposition(all: &BTreeMap<(String, String, u16), Durations>) -> Result<String, std::fmt::Error> {

@@ -201,7 +201,7 @@ pub async fn evolve(table: &Table, evolve: impl Fn(&Table) -> Result<Evolution>)
             ledger: Vec::new(),
             only_from,
         };
-        match catalog.commit(&Commit { changes: vec![change] }).await? {
+        match catalog.commit(&Commit::of(vec![change])).await? {
             CommitOutcome::Committed(loaded) => {
                 return Ok(current.tables().table(Some(ident.clone()), one(loaded)?));
             }

@@ -171,6 +171,11 @@ impl Table {
         }
     }
 
+    /// The table as it will be when a change that is on its way has landed.
+    pub fn after(&self, metadata: Arc<TableMetadata>) -> Self {
+        Self { loaded: LoadedTable { metadata, ..self.loaded.clone() }, ..self.clone() }
+    }
+
     /// Its metadata.
     pub fn metadata(&self) -> &TableMetadata {
         &self.loaded.metadata

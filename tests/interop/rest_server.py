@@ -4,16 +4,17 @@ import json
 import subprocess
 import tempfile
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
 
 class Server:
-    def __init__(self, binary, warehouse, *arguments):
-        command = [binary, "serve", "--warehouse", str(warehouse), "--listen", "127.0.0.1:0", *arguments]
+    def __init__(self, binary, warehouse, *arguments, serve=()):
+        command = [binary, "serve", "--warehouse", str(warehouse), "--listen", "127.0.0.1:0", *arguments, *serve]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         line = self.process.stdout.readline()
-        assert " at http://" in line, line
+        assert " at http" in line, line
         self.url = line.split()[-1]
         self.binary, self.warehouse, self.arguments = binary, warehouse, arguments
 
@@ -34,10 +35,21 @@ class Server:
 
     def sql(self, text):
         """The rows of a query by Icefield itself, beside the server."""
-        command = [self.binary, "sql", "--warehouse", str(self.warehouse), *self.arguments, "--format", "json", "-c", text]
+        return self.run(self.binary, self.warehouse, self.arguments, text)
+
+    @staticmethod
+    def run(binary, warehouse, arguments, text):
+        command = [binary, "sql", "--warehouse", str(warehouse), *arguments, "--format", "json", "-c", text]
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, f"{text}: {done.stderr}"
-        return json.loads(done.stdout)
+        return json.loads(done.stdout) if done.stdout.startswith("[") else []
+
+    def token(self, client_id, secret):
+        """A token for a principal; None if the secret is not its own."""
+        form = urllib.parse.urlencode({"grant_type": "client_credentials", "client_id": client_id, "client_secret": secret})
+        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+        status, body, _ = self.ask("POST", "/v1/oauth/tokens", form.encode(), headers)
+        return body["access_token"] if status == 200 else None
 
     def stop(self):
         self.process.terminate()
@@ -45,9 +57,13 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(binary, *arguments):
+def serving(binary, *arguments, before=()):
+    """A server; `before` it starts, these statements are run."""
     with tempfile.TemporaryDirectory() as folder:
-        server = Server(binary, Path(folder) / "warehouse", *arguments)
+        warehouse = Path(folder) / "warehouse"
+        said = [Server.run(binary, warehouse, arguments, it) for it in before]
+        server = Server(binary, warehouse, *arguments)
+        server.said = said
         try:
             yield server
             server.stop()

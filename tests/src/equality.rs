@@ -104,7 +104,7 @@ pub async fn commit(
         ledger: Vec::new(),
         only_from: None,
     };
-    match warehouse.catalog.commit(&Commit { changes: vec![change] }).await.unwrap() {
+    match warehouse.catalog.commit(&Commit::of(vec![change])).await.unwrap() {
         CommitOutcome::Committed(_) => id,
         other => panic!("an equality delete was not committed: {other:?}"),
     }

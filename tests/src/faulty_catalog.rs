@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
-    Answered, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, JournalEntry, LedgerEntry,
-    LoadedTable, Result,
+    Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights,
 };
 use tokio::sync::Notify;
 
@@ -292,8 +292,16 @@ impl Catalog for FaultyCatalog {
         self.inner.ledger(table, keys).await
     }
 
-    fn answering(&self, answer: Answered) -> Arc<dyn Catalog> {
-        self.inner.answering(answer)
+    fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
+        self.inner.on_behalf(behalf)
+    }
+
+    fn rights(&self) -> Option<Rights> {
+        self.inner.rights()
+    }
+
+    fn audit_log(&self) -> Option<AuditLog> {
+        self.inner.audit_log()
     }
 
     async fn answered(&self, key: &str) -> Result<Option<Answered>> {

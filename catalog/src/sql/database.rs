@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use crate::{Env, Error, ErrorKind, Result};
 
 /// Statements that make what is missing; each is the same in SQLite and PostgreSQL.
-const TABLES: [&str; 3] = [
+const TABLES: [&str; 8] = [
     "CREATE TABLE IF NOT EXISTS iceberg_tables (catalog_name VARCHAR(255) NOT NULL, \
      table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
      metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), \
@@ -21,7 +21,30 @@ const TABLES: [&str; 3] = [
      table_uuid VARCHAR(36) NOT NULL, ledger_key VARCHAR(1000) NOT NULL, \
      snapshot_id BIGINT NOT NULL, committed_at_ms BIGINT NOT NULL, \
      PRIMARY KEY (catalog_name, table_uuid, ledger_key))",
+    "CREATE TABLE IF NOT EXISTS icefield_audit (catalog_name VARCHAR(255) NOT NULL, \
+     chain VARCHAR(1000) NOT NULL, seq BIGINT NOT NULL, at_ms BIGINT NOT NULL, \
+     principal TEXT NOT NULL, source TEXT NOT NULL, request_id TEXT NOT NULL, \
+     action TEXT NOT NULL, object_name TEXT NOT NULL, snapshot_before BIGINT, \
+     snapshot_after BIGINT, outcome TEXT NOT NULL, detail TEXT NOT NULL, \
+     previous_hash VARCHAR(64) NOT NULL, hash VARCHAR(64) NOT NULL, \
+     PRIMARY KEY (catalog_name, chain, seq))",
+    "CREATE TABLE IF NOT EXISTS icefield_audit_heads (catalog_name VARCHAR(255) NOT NULL, \
+     chain VARCHAR(1000) NOT NULL, seq BIGINT NOT NULL, hash VARCHAR(64) NOT NULL, \
+     PRIMARY KEY (catalog_name, chain))",
+    "CREATE TABLE IF NOT EXISTS icefield_principals (catalog_name VARCHAR(255) NOT NULL, \
+     principal VARCHAR(255) NOT NULL, secret_hash VARCHAR(64) NOT NULL, \
+     created_at_ms BIGINT NOT NULL, PRIMARY KEY (catalog_name, principal))",
+    "CREATE TABLE IF NOT EXISTS icefield_tokens (catalog_name VARCHAR(255) NOT NULL, \
+     token_hash VARCHAR(64) NOT NULL, principal VARCHAR(255) NOT NULL, \
+     expires_at_ms BIGINT NOT NULL, PRIMARY KEY (catalog_name, token_hash))",
+    "CREATE TABLE IF NOT EXISTS icefield_grants (catalog_name VARCHAR(255) NOT NULL, \
+     principal VARCHAR(255) NOT NULL, object_kind VARCHAR(20) NOT NULL, \
+     object_name VARCHAR(600) NOT NULL, role_name VARCHAR(20) NOT NULL, \
+     granted_by TEXT NOT NULL, granted_at_ms BIGINT NOT NULL, \
+     PRIMARY KEY (catalog_name, principal, object_kind, object_name, role_name))",
 ];
+/// The last of them, which a database has if it has all.
+const LAST_TABLE: &str = "icefield_grants";
 
 /// Attempts at preparing a database that other processes prepare at the same moment.
 const PREPARE_ATTEMPTS_MAX: u32 = 20;
@@ -37,6 +60,7 @@ const ADVISORY_LOCK: i64 = 0x1ce_f1e1d;
 pub(super) struct Database {
     pub(super) pool: AnyPool,
     pub(super) catalog: String,
+    pub(super) is_sqlite: bool,
     /// The address without its password, for errors.
     shown: String,
 }
@@ -67,7 +91,7 @@ impl Database {
         let catalog = setup.adopted_name(name).await?;
         let _ = connection.close().await;
         let pool = address.pool(access).map_err(|error| address.failed("open", &error))?;
-        Ok(Self { pool, catalog, shown: address.shown })
+        Ok(Self { pool, catalog, is_sqlite: address.is_sqlite, shown: address.shown })
     }
 
     /// An error naming the database, what was tried and why it failed.
@@ -86,7 +110,7 @@ impl Setup<'_> {
     /// Makes the tables that are missing, and the first namespaces with them: all at once or not at
     /// all, though several processes may begin together and any may die.
     async fn prepare(&mut self, name: &str, namespaces: &[&str], env: &Env) -> Result<()> {
-        if self.has("icefield_ledger").await? && self.has("iceberg_tables").await? {
+        if self.has(LAST_TABLE).await? && self.has("iceberg_tables").await? {
             return self.upgrade().await;
         }
         let mut attempt = 0;

@@ -9,7 +9,9 @@ use sqlx::Row;
 
 use super::{SqlCatalog, database, joined};
 use crate::Result;
+use crate::audit::Event;
 use crate::memory::{namespace_exists, no_namespace, not_empty};
+use crate::rights::Object;
 use crate::spec::NamespaceIdent;
 
 /// The property that makes a namespace without others exist.
@@ -87,7 +89,10 @@ impl SqlCatalog {
                 Err(error) => return Err(failed(error)),
             }
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("create a namespace", e))?;
+        let object = Object::Namespace(namespace.clone());
+        self.own(&mut transaction, &self.behalf, &object).await.map_err(failed)?;
+        let event = Event::done("create namespace", object.name());
+        self.noted(&mut transaction, "create a namespace", &object, event).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -158,7 +163,12 @@ impl SqlCatalog {
             .await
             .map_err(failed)?;
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("alter a namespace", e))?;
+        let object = Object::Namespace(namespace.clone());
+        let settings = serde_json::to_value(&set).unwrap_or_default();
+        let event = Event::done("alter namespace", object.name())
+            .with("set", settings)
+            .with("removed", remove.to_vec());
+        self.noted(&mut transaction, "alter a namespace", &object, event).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -190,7 +200,10 @@ impl SqlCatalog {
         .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        self.answer(&mut transaction).await.map_err(|e| self.refused("drop a namespace", e))?;
+        let object = Object::Namespace(namespace.clone());
+        self.disown(&mut transaction, &object).await.map_err(failed)?;
+        let event = Event::done("drop namespace", object.name());
+        self.noted(&mut transaction, "drop a namespace", &object, event).await?;
         transaction.commit().await.map_err(failed)
     }
 }

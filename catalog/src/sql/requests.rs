@@ -4,7 +4,7 @@ use sqlx::Row;
 
 use super::SqlCatalog;
 use super::database::{is_duplicate, is_missing};
-use crate::{Answered, Result};
+use crate::{Answered, Behalf, Result};
 
 const TABLE: &str = "CREATE TABLE IF NOT EXISTS icefield_requests (\
      catalog_name VARCHAR(255) NOT NULL, request_key VARCHAR(255) NOT NULL, \
@@ -19,8 +19,9 @@ impl SqlCatalog {
     pub(super) async fn answer(
         &self,
         transaction: &mut sqlx::Transaction<'_, sqlx::Any>,
+        behalf: &Behalf,
     ) -> std::result::Result<(), sqlx::Error> {
-        let Some(answer) = &self.answering else { return Ok(()) };
+        let Some(answer) = &behalf.answer else { return Ok(()) };
         sqlx::query(INSERT)
             .bind(self.name())
             .bind(answer.key.as_str())
@@ -68,7 +69,7 @@ impl SqlCatalog {
     pub(super) async fn write_answer(&self) -> Result<()> {
         let failed = |e| self.database.failed("remember a request", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        match self.answer(&mut transaction).await {
+        match self.answer(&mut transaction, &self.behalf).await {
             Ok(()) => transaction.commit().await.map_err(failed),
             // It was answered meanwhile, by another.
             Err(error) if is_duplicate(&error) => Ok(()),

@@ -6,7 +6,9 @@ use sqlx::Row;
 
 use super::{SqlCatalog, database, joined};
 use crate::Result;
+use crate::audit::Event;
 use crate::memory::{name_taken, no_namespace, no_table, no_view};
+use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent};
 
 /// What a row is.
@@ -25,6 +27,11 @@ impl Kind {
             }
             Self::View => "iceberg_tables.iceberg_type = 'VIEW'",
         }
+    }
+
+    /// What is done to one, in words.
+    fn verb(self, verb: &str) -> String {
+        format!("{verb} {}", self.name().to_ascii_lowercase())
     }
 
     fn name(self) -> &'static str {
@@ -140,7 +147,10 @@ impl SqlCatalog {
         .map_err(failed)?;
         let last = gone.first().ok_or_else(|| kind.missing(ident))?;
         let last = last.try_get::<Option<String>, _>(0).map_err(failed)?.unwrap_or_default();
-        self.answer(&mut transaction).await.map_err(|e| self.refused("drop a name", e))?;
+        let object = Object::Table(ident.clone());
+        let event = Event::done(kind.verb("drop"), object.name()).with("metadata", last.as_str());
+        self.disown(&mut transaction, &object).await.map_err(failed)?;
+        self.noted(&mut transaction, "drop a name", &object, event).await?;
         transaction.commit().await.map_err(failed)?;
         Ok(last)
     }
@@ -175,7 +185,10 @@ impl SqlCatalog {
             Err(error) if database::is_duplicate(&error) => return Err(name_taken(to)),
             Err(error) => return Err(failed(error)),
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("rename", e))?;
+        self.hand_over(&mut transaction, from, to).await.map_err(failed)?;
+        let (old, new) = (Object::Table(from.clone()), Object::Table(to.clone()));
+        let event = Event::done(kind.verb("rename"), old.name()).with("to", new.name());
+        self.noted(&mut transaction, "rename", &old, event).await?;
         transaction.commit().await.map_err(failed)
     }
 
@@ -211,7 +224,13 @@ impl SqlCatalog {
             Err(error) if database::is_lost_race(&error) => return Ok(false),
             Err(error) => return Err(failed(error)),
         }
-        self.answer(&mut transaction).await.map_err(|e| self.refused("commit a view", e))?;
+        let object = Object::Table(view.clone());
+        let action = if from.is_none() { "create view" } else { "replace view" };
+        if from.is_none() {
+            self.own(&mut transaction, &self.behalf, &object).await.map_err(failed)?;
+        }
+        let event = Event::done(action, object.name()).with("metadata", to);
+        self.noted(&mut transaction, "commit a view", &object, event).await?;
         match transaction.commit().await {
             Ok(()) => Ok(true),
             Err(error) if database::is_lost_race(&error) => Ok(false),

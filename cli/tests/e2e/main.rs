@@ -16,6 +16,7 @@ mod lake;
 mod memory;
 mod optimizer;
 mod races;
+mod rights;
 mod serve;
 mod services;
 mod settings;

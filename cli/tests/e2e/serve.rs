@@ -21,16 +21,30 @@ fn the_rest_catalog_does_what_its_specification_says() {
 
 #[test]
 fn postgresql_serves_as_sqlite_does() {
-    for part in ["rest_http.py", "rest_pyiceberg.py"] {
+    for part in ["rest_http.py", "rest_pyiceberg.py", "rest_rights.py"] {
         let catalog = script("scripts/postgres", &["fresh"]);
         python_runs_with(part, &["--catalog", &catalog]);
     }
 }
 
 #[test]
+fn everybody_may_what_was_granted_and_nothing_else() {
+    python_runs("rest_rights.py");
+}
+
+#[test]
+fn connections_are_secured_if_there_is_a_certificate() {
+    python_runs("rest_tls.py");
+}
+
+#[test]
+fn the_audit_log_proves_that_nobody_touched_it() {
+    python_runs("audit.py");
+}
+
+#[test]
 fn servers_that_are_killed_lose_and_double_nothing() {
-    let catalog = script("scripts/postgres", &["fresh"]);
-    python_runs_with("rest_servers.py", &[&catalog]);
+    python_runs("rest_servers.py");
 }
 
 #[test]
@@ -51,6 +65,16 @@ fn the_server_is_for_this_machine_alone() {
         let error = lake.fails(&["serve", "--listen", address], code);
         assert!(error.contains(wanted), "{address}: {error}");
     }
+    let error = lake.fails(&["serve", "--listen", "127.0.0.1:0", "--auth", "oauth2"], 1);
+    assert!(
+        error.contains("there is no principal") && error.contains("CREATE PRINCIPAL"),
+        "{error}"
+    );
+    lake.exec("CREATE PRINCIPAL root");
+    let error = lake.fails(&["serve", "--listen", "0.0.0.0:0"], 1);
+    assert!(error.contains("would be readable") && error.contains("--tls-cert"), "{error}");
+    let error = lake.fails(&["serve", "--listen", "0.0.0.0:0", "--auth", "none"], 1);
+    assert!(error.contains("can be reached from other machines"), "{error}");
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let error = lake.fails(&["serve", "--listen", &address], 3);

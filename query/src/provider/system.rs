@@ -6,6 +6,7 @@
 //! | `system.removed_files` | file that upkeep deleted, or was about to |
 //! | `system.scans` | count of scans of a table, as a process noted it |
 //! | `system.metrics_reports` | report of a scan or a commit that another engine sent to the server |
+//! | `system.audit_log` | line of the audit log |
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicr
 use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::Result;
 use icefield_catalog::JournalEntry;
+use icefield_catalog::audit::AuditLine;
 use icefield_catalog::journal::{MAINTENANCE, METRICS, REMOVED_FILES, SCANS};
 use serde_json::Value;
 
@@ -24,6 +26,12 @@ pub(crate) const SYSTEM: &str = "system";
 
 /// A table of `system`; `None` if there is none of that name.
 pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn TableProvider>>> {
+    let catalog = &lake.tables.warehouse().catalog;
+    if name == "audit_log" {
+        let Some(log) = catalog.audit_log() else { return Ok(None) };
+        let batch = audit_log(&log.lines(0).await.map_err(external)?)?;
+        return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
+    }
     let kind = match name {
         "maintenance_runs" => MAINTENANCE,
         "removed_files" => REMOVED_FILES,
@@ -31,7 +39,6 @@ pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn Tabl
         "metrics_reports" => METRICS,
         _ => return Ok(None),
     };
-    let catalog = &lake.tables.warehouse().catalog;
     let entries = catalog.journal(kind, 0).await.map_err(external)?;
     let batch = match kind {
         MAINTENANCE => runs(&entries)?,
@@ -117,6 +124,35 @@ fn reports(entries: &[JournalEntry]) -> Result<RecordBatch> {
         ("report_type", texts(bodies(), "report-type")),
         ("snapshot_id", longs(bodies(), "snapshot-id")),
         ("report", Arc::new(whole)),
+    ])
+}
+
+/// The lines in the order of time, and of their chains.
+fn audit_log(lines: &[AuditLine]) -> Result<RecordBatch> {
+    let mut lines: Vec<&AuditLine> = lines.iter().collect();
+    lines.sort_by_key(|it| it.at_ms);
+    let texts = |of: fn(&AuditLine) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(lines.iter().map(|it| of(it))))
+    };
+    let longs = |of: fn(&AuditLine) -> Option<i64>| -> ArrayRef {
+        Arc::new(lines.iter().map(|it| of(it)).collect::<Int64Array>())
+    };
+    let micros = lines.iter().map(|it| it.at_ms.saturating_mul(1000));
+    let at = TimestampMicrosecondArray::from_iter_values(micros).with_timezone("+00:00");
+    batch(vec![
+        ("at", Arc::new(at)),
+        ("principal", texts(|it| &it.principal)),
+        ("source", texts(|it| &it.source)),
+        ("request_id", texts(|it| &it.request_id)),
+        ("action", texts(|it| &it.action)),
+        ("object", texts(|it| &it.object)),
+        ("snapshot_before", longs(|it| it.before)),
+        ("snapshot_after", longs(|it| it.after)),
+        ("outcome", texts(|it| &it.outcome)),
+        ("detail", texts(|it| &it.detail)),
+        ("chain", texts(|it| &it.chain)),
+        ("sequence", longs(|it| Some(it.sequence))),
+        ("hash", texts(|it| &it.hash)),
     ])
 }
 

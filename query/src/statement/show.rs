@@ -10,7 +10,7 @@ use datafusion::sql::sqlparser::tokenizer::Token;
 use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform, Type};
 use icefield_table::Table;
 
-use super::{sql, word};
+use super::{rights, sql, word};
 use crate::names::{dotted, parts};
 use crate::plan::rows_of;
 use crate::session::{Answer, Session};
@@ -24,6 +24,7 @@ pub(crate) enum Show {
     Create(ObjectName),
     Properties(ObjectName),
     Columns(ObjectName),
+    Rights(rights::Statement),
 }
 
 /// Parses SHOW and DESCRIBE; `None` for what DataFusion shows.
@@ -35,6 +36,9 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
     }
     if !parser.parse_keyword(Keyword::SHOW) {
         return Ok(None);
+    }
+    if let Some(statement) = rights::show(parser)? {
+        return Ok(Some(Show::Rights(statement)));
     }
     if parser.parse_keyword(Keyword::TABLES) {
         let within = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_some();
@@ -71,6 +75,7 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
 /// Shows it.
 pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
     let batch = match show {
+        Show::Rights(statement) => return rights::run(session, statement).await,
         Show::Namespaces => {
             let all = session.lake.namespaces().await?;
             rows(vec![("namespace", texts(all))])?
@@ -227,10 +232,10 @@ fn create_statement(table: &Table) -> String {
     out
 }
 
-fn texts(values: Vec<String>) -> ArrayRef {
+pub(super) fn texts(values: Vec<String>) -> ArrayRef {
     Arc::new(StringArray::from(values))
 }
 
-fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
+pub(super) fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns)?)
 }

@@ -1,15 +1,22 @@
 //! A request, taken apart: every route gets it in this shape.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
-use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Query, RawPathParams, Request};
+use axum::extract::{
+    ConnectInfo, FromRequest, FromRequestParts, OriginalUri, Query, RawPathParams, Request,
+};
 use axum::http::{HeaderMap, Method};
+use icefield_catalog::audit::Actor;
+use icefield_catalog::rights::{Caller, Object};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use md5::{Digest, Md5};
 use serde::de::DeserializeOwned;
 
 use super::refusal::Refusal;
+use crate::tls::Peer;
+use crate::{RequestId, Service, gate};
 
 /// Bytes of a body, beyond which it is refused: the metadata of a table with a hundred thousand snapshots has some 50 MB.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -27,12 +34,16 @@ pub(crate) struct Call {
     query: HashMap<String, String>,
     headers: HeaderMap,
     body: Bytes,
+    /// On whose behalf things are done.
+    pub(crate) actor: Actor,
+    /// Who comes, with what they may; nobody in particular, if nobody is asked who they are.
+    pub(crate) caller: Option<Caller>,
 }
 
-impl<S: Send + Sync> FromRequest<S> for Call {
+impl FromRequest<Arc<Service>> for Call {
     type Rejection = Refusal;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Refusal> {
+    async fn from_request(request: Request, state: &Arc<Service>) -> Result<Self, Refusal> {
         let (mut head, body) = request.into_parts();
         let parameters = RawPathParams::from_request_parts(&mut head, state)
             .await
@@ -44,8 +55,12 @@ impl<S: Send + Sync> FromRequest<S> for Call {
             .map_err(|error| Refusal::bad(format!("the query of the URL: {error}")))?;
         let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |it| &it.0);
         let path = uri.path_and_query().map_or_else(String::new, ToString::to_string);
+        let peer = head.extensions.get::<ConnectInfo<Peer>>().map(|it| it.0.0);
+        let request_id = head.extensions.get::<RequestId>().map_or("", |it| it.0.as_str());
+        let (actor, caller) = gate::authenticate(state, &head.headers, peer, request_id).await?;
         let body = read(body).await?;
-        Ok(Self { method: head.method, path, parameters, query, headers: head.headers, body })
+        let (method, headers) = (head.method, head.headers);
+        Ok(Self { method, path, parameters, query, headers, body, actor, caller })
     }
 }
 
@@ -97,10 +112,23 @@ impl Call {
         }
     }
 
-    /// Tells requests apart: what it is for and what it says.
+    /// What is asked for, in a few words.
+    pub(crate) fn what(&self) -> String {
+        format!("{} {}", self.method, self.path).chars().take(300).collect()
+    }
+
+    /// Whether the caller may know that something is there.
+    pub(crate) fn sees(&self, object: &Object) -> bool {
+        self.caller.as_ref().is_none_or(|it| it.sees(object))
+    }
+
+    /// Tells requests apart: whose it is, what it is for and what it says.
     pub(crate) fn fingerprint(&self) -> String {
         let mut hash = Md5::new();
-        for part in [self.method.as_str().as_bytes(), self.path.as_bytes(), &self.body] {
+        let who = self.caller.as_ref().map_or("", |it| it.principal.as_str());
+        for part in
+            [who.as_bytes(), self.method.as_str().as_bytes(), self.path.as_bytes(), &self.body]
+        {
             hash.update(part);
             hash.update([0]);
         }
@@ -110,6 +138,11 @@ impl Call {
     /// The namespace of the path.
     pub(crate) fn namespace(&self) -> Result<NamespaceIdent, Refusal> {
         namespace(self.parameter("namespace"))
+    }
+
+    /// The view of the path.
+    pub(crate) fn view(&self) -> Result<TableIdent, Refusal> {
+        Ok(TableIdent::new(self.namespace()?, self.parameter("view").to_owned()))
     }
 
     /// The table of the path.

@@ -1,7 +1,8 @@
 //! Commits: of one table, and of several at once.
 //!
-//! A commit that lost a race is tried again here as long as what it requires still holds, and an append is made again for the
-//! head as it is by then: so clients see a 409 only where something they looked at has changed (traps T-03, T-04, T-101).
+//! A commit of one table waits in its [`queue`]; one of several waits for its turn at all of them. What lost a race is tried
+//! again as long as what it requires still holds, and an append is made again for the head as it is by then: so clients
+//! see a 409 only where something they looked at has changed (traps T-03, T-04, T-101).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -12,20 +13,23 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use icefield_catalog::spec::{TableIdent, TableRequirement, TableUpdate};
-use icefield_catalog::{Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange};
+use icefield_catalog::{
+    Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange,
+};
+use icefield_table::Table;
 use icefield_table::commit::rebase;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::call::Call;
-use super::idempotency::once;
+use super::idempotency::{once, once_on_behalf};
 use super::refusal::Refusal;
 use super::tables::{Named, Snapshots, metadata, read, with_etag};
 use super::{Answer, places};
-use crate::Service;
+use crate::{Service, queue};
 
 /// Attempts at a commit that others keep overtaking.
-const ATTEMPTS_MAX: u32 = 200;
+pub(crate) const ATTEMPTS_MAX: u32 = 200;
 
 #[derive(Deserialize)]
 struct Asked {
@@ -70,15 +74,19 @@ pub(crate) async fn table(State(service): State<Arc<Service>>, call: Call) -> An
     {
         return Err(Refusal::bad("the body's `identifier` is not the table of the path"));
     }
-    let changes = vec![asked.change(table.clone())?];
-    let done = async |catalog: Arc<dyn Catalog>| {
-        let landed = land(&service, &*catalog, changes).await?;
+    let change = asked.change(table.clone())?;
+    let catalog = &service.session.tables().warehouse().catalog;
+    let done = async |behalf: Behalf| {
+        if !change.creates() {
+            check_places(&service, &change).await?;
+            return committed(&queue::commit(&service, change, behalf).await?);
+        }
+        let landed = land(&service, &*catalog.on_behalf(behalf), vec![change]).await?;
         let landed = landed.first().ok_or_else(|| Refusal::unknown("the commit has no outcome"))?;
         committed(landed)
     };
-    let catalog = &service.session.tables().warehouse().catalog;
     let again = || async { committed(&read(&**catalog, &table).await?) };
-    once(&service, &call, StatusCode::OK, done, again).await
+    once_on_behalf(&service, &call, StatusCode::OK, done, again).await
 }
 
 fn committed(table: &LoadedTable) -> Answer {
@@ -129,7 +137,7 @@ async fn land(
     }
     // Commits of one table wait for each other here, rather than to overtake each other.
     let _turns = service.turns.take(changes.iter().map(|it| &it.table)).await;
-    let mut commit = Commit { changes };
+    let mut commit = Commit::of(changes);
     let env = &service.session.tables().warehouse().env;
     for attempt in 0..ATTEMPTS_MAX {
         match catalog.commit(&commit).await {
@@ -139,7 +147,14 @@ async fn land(
             Err(error) => return Err(error.into()),
         }
         for change in &mut commit.changes {
-            if let Some(fits) = made_to_fit(service, change).await? {
+            let table = match service.session.tables().load(&change.table).await {
+                Ok(table) => table,
+                Err(error) if change.creates() && error.kind() == ErrorKind::TableNotFound => {
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(fits) = made_to_fit(service, &table, change).await? {
                 *change = fits;
             }
         }
@@ -148,19 +163,13 @@ async fn land(
     Err(Refusal::conflict("other commits came first, again and again"))
 }
 
-/// How a change can be tried again on the table as it is now: as it is, or, if it is an append, made for the new head. If it
+/// How a change can be made on the table as it is: `None` says as it is, or, if it is an append, made for the new head. If it
 /// cannot, the conflict, which says why.
-async fn made_to_fit(
+pub(crate) async fn made_to_fit(
     service: &Service,
+    table: &Table,
     change: &TableChange,
 ) -> Result<Option<TableChange>, Refusal> {
-    let table = match service.session.tables().load(&change.table).await {
-        Ok(table) => table,
-        Err(error) if change.creates() && error.kind() == ErrorKind::TableNotFound => {
-            return Ok(None);
-        }
-        Err(error) => return Err(error.into()),
-    };
     let holds = |it: &TableRequirement| it.check(Some(table.metadata()));
     let broken = change.requirements.iter().find_map(|it| holds(it).err());
     if broken.is_none() && change.apply(table.loaded())?.is_some() {
@@ -171,7 +180,7 @@ async fn made_to_fit(
     if let Some((snapshot, ..)) = rebase::appended(change)
         && places::check_inside(warehouse, snapshot.manifest_list()).is_ok()
     {
-        let again = rebase::append(&table, change).await;
+        let again = rebase::append(table, change).await;
         if let Some(change) = again.map_err(Refusal::from)? {
             return Ok(Some(change));
         }

@@ -4,15 +4,15 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use serde_json::json;
 
+use super::call::Call;
 use super::{Answer, endpoints};
 use crate::{ANSWERS_KEPT, Service};
 
 /// `GET /v1/config`. There is one warehouse, so whichever name the client has for it, it is meant.
-pub(crate) async fn load(State(service): State<Arc<Service>>) -> Answer {
+pub(crate) async fn load(State(service): State<Arc<Service>>, _: Call) -> Answer {
     let warehouse = service.session.tables().warehouse();
     Ok(Json(json!({
         "defaults": {},
@@ -21,13 +21,4 @@ pub(crate) async fn load(State(service): State<Arc<Service>>) -> Answer {
         "idempotency-key-lifetime": format!("PT{}H", ANSWERS_KEPT.as_secs() / 3600),
     }))
     .into_response())
-}
-
-/// `POST /v1/oauth/tokens`: nobody is asked who they are, so nobody gets a token.
-pub(crate) async fn token() -> Answer {
-    let body = json!({
-        "error": "unsupported_grant_type",
-        "error_description": "this server does not authenticate; leave the credential and the token out",
-    });
-    Ok((StatusCode::BAD_REQUEST, Json(body)).into_response())
 }

@@ -10,15 +10,14 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use icefield_catalog::{Answered, Catalog};
+use icefield_catalog::{Answered, Behalf, Catalog};
 
 use super::Answer;
 use super::call::Call;
 use super::refusal::Refusal;
 use crate::Service;
 
-/// Does a change, or says again what came of it. `status` is what it is answered with when it is done; `again` makes the
-/// answer anew from what the catalog has by now.
+/// Does a change on a catalog that notes on whose behalf it is, or says again what came of it.
 pub(crate) async fn once<'a, Done, Again>(
     service: &'a Service,
     call: &'a Call,
@@ -31,7 +30,25 @@ where
     Again: Future<Output = Answer>,
 {
     let catalog = &service.session.tables().warehouse().catalog;
-    let Some(key) = call.key()? else { return done(Arc::clone(catalog)).await };
+    once_on_behalf(service, call, status, |behalf| done(catalog.on_behalf(behalf)), again).await
+}
+
+/// Does a change, or says again what came of it. `status` is what it is answered with when it is done; `again` makes the
+/// answer anew from what the catalog has by now.
+pub(crate) async fn once_on_behalf<'a, Done, Again>(
+    service: &'a Service,
+    call: &'a Call,
+    status: StatusCode,
+    done: impl FnOnce(Behalf) -> Done,
+    again: impl Fn() -> Again,
+) -> Answer
+where
+    Done: Future<Output = Answer>,
+    Again: Future<Output = Answer>,
+{
+    let catalog = &service.session.tables().warehouse().catalog;
+    let behalf = Behalf { actor: call.actor.clone(), answer: None };
+    let Some(key) = call.key()? else { return done(behalf).await };
     let fingerprint = call.fingerprint();
     if let Some(before) = catalog.answered(&key).await? {
         return replay(before, &fingerprint, again).await;
@@ -42,7 +59,7 @@ where
         status: status.as_u16(),
         body: String::new(),
     };
-    let refusal = match done(catalog.answering(answer.clone())).await {
+    let refusal = match done(Behalf { answer: Some(answer.clone()), ..behalf.clone() }).await {
         Ok(response) => return Ok(response),
         Err(refusal) => refusal,
     };
@@ -52,7 +69,8 @@ where
     }
     if refusal.status.is_client_error() {
         let (status, body) = (refusal.status.as_u16(), refusal.body().to_string());
-        catalog.answering(Answered { status, body, ..answer }).remember_answer().await?;
+        let answer = Some(Answered { status, body, ..answer });
+        catalog.on_behalf(Behalf { answer, ..behalf }).remember_answer().await?;
     }
     Err(refusal)
 }

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use icefield_catalog::rights::Object;
 use icefield_catalog::spec::NamespaceIdent;
 use serde::Deserialize;
 use serde_json::json;
@@ -25,7 +26,8 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Ans
         None | Some("") => None,
         Some(text) => Some(call::namespace(text)?),
     };
-    let all = catalog.list_namespaces(parent.as_ref()).await?;
+    let mut all = catalog.list_namespaces(parent.as_ref()).await?;
+    all.retain(|it| call.sees(&Object::Namespace(it.clone())));
     let depth = parent.as_ref().map_or(0, |it| it.as_ref().len());
     let names = all.iter().filter_map(|it| it.as_ref().get(depth).cloned()).collect();
     let (names, next) = page(&call, names)?;

@@ -4,7 +4,7 @@
 
 use axum::Json;
 use axum::body::{Body, to_bytes};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use icefield_catalog::{Error, ErrorKind};
 use serde_json::{Value, json};
@@ -19,11 +19,13 @@ pub(crate) struct Refusal {
     /// The name of the exception that clients throw for it.
     pub(crate) kind: &'static str,
     pub(crate) message: String,
+    /// Seconds after which it may be otherwise.
+    pub(crate) retry_after: Option<i64>,
 }
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, kind: &'static str, message: impl Into<String>) -> Self {
-        Self { status, kind, message: message.into() }
+        Self { status, kind, message: message.into(), retry_after: None }
     }
 
     /// A request that makes no sense.
@@ -34,6 +36,17 @@ impl Refusal {
     /// Something that is not there.
     pub(crate) fn missing(kind: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, kind, message)
+    }
+
+    /// Something that cannot be done now.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableException", message)
+    }
+
+    /// Too much at once, from one side.
+    pub(crate) fn later(message: impl Into<String>, seconds: i64) -> Self {
+        let refusal = Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequestsException", message);
+        Self { retry_after: Some(seconds), ..refusal }
     }
 
     /// Others were first; nothing happened.
@@ -56,7 +69,16 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        (self.status, Json(self.body())).into_response()
+        let mut response = (self.status, Json(self.body())).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = self.retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
     }
 }
 

@@ -7,7 +7,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use icefield_catalog::audit::Event;
 use icefield_catalog::metadata::folder;
+use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
     FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     UnboundPartitionSpec,
@@ -28,7 +30,8 @@ use crate::Service;
 /// `GET /namespaces/{namespace}/tables`.
 pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
-    let all = service.session.tables().warehouse().catalog.list_tables(&namespace).await?;
+    let mut all = service.session.tables().warehouse().catalog.list_tables(&namespace).await?;
+    all.retain(|it| call.sees(&Object::Table(it.clone())));
     identifiers(&call, &namespace, &all)
 }
 
@@ -148,7 +151,11 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
             return Ok((StatusCode::NOT_MODIFIED, [(header::ETAG, current)]).into_response());
         }
     }
-    loaded(&read(&**catalog, &table).await?, snapshots)
+    let found = read(&**catalog, &table).await?;
+    let now = found.metadata.current_snapshot_id();
+    let event = Event::done("load table", Object::Table(table).name()).between(now, now);
+    service.notes.note(call.actor.clone(), event).await?;
+    loaded(&found, snapshots)
 }
 
 /// Loads a table. What is wrong with its metadata is not the client's fault.

@@ -8,6 +8,8 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use icefield_catalog::audit::Event;
+use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
     Schema, TableIdent, ViewFormatVersion, ViewMetadataBuilder, ViewUpdate, ViewVersion,
 };
@@ -44,14 +46,11 @@ fn taken(view: &TableIdent) -> Refusal {
     Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message)
 }
 
-fn view(call: &Call) -> Result<TableIdent, Refusal> {
-    Ok(TableIdent::new(call.namespace()?, call.parameter("view").to_owned()))
-}
-
 /// `GET /namespaces/{namespace}/views`.
 pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
-    let all = service.session.tables().warehouse().catalog.list_views(&namespace).await?;
+    let mut all = service.session.tables().warehouse().catalog.list_views(&namespace).await?;
+    all.retain(|it| call.sees(&Object::Table(it.clone())));
     identifiers(&call, &namespace, &all)
 }
 
@@ -121,13 +120,17 @@ fn loaded(view: &LoadedView) -> Answer {
 
 /// `GET /namespaces/{namespace}/views/{view}`.
 pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Answer {
-    shown(&service, &view(&call)?).await
+    let view = call.view()?;
+    let found = read(&service, &view).await?;
+    let event = Event::done("load view", Object::Table(view).name());
+    service.notes.note(call.actor.clone(), event).await?;
+    loaded(&found)
 }
 
 /// `HEAD /namespaces/{namespace}/views/{view}`.
 pub(crate) async fn exists(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let catalog = &service.session.tables().warehouse().catalog;
-    catalog.view_location(&view(&call)?).await.map_err(not_there)?;
+    catalog.view_location(&call.view()?).await.map_err(not_there)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -141,7 +144,7 @@ struct Replace {
 
 /// `POST /namespaces/{namespace}/views/{view}`.
 pub(crate) async fn replace(State(service): State<Arc<Service>>, call: Call) -> Answer {
-    let view = view(&call)?;
+    let view = call.view()?;
     let asked: Replace = call.json()?;
     if asked.identifier.is_some_and(|it| !it.is(&view)) {
         return Err(Refusal::bad("the body's `identifier` is not the view of the path"));
@@ -188,7 +191,7 @@ fn required_uuids(requirements: Vec<Value>) -> Result<Vec<uuid::Uuid>, Refusal> 
 
 /// `DELETE /namespaces/{namespace}/views/{view}`.
 pub(crate) async fn drop(State(service): State<Arc<Service>>, call: Call) -> Answer {
-    let view = view(&call)?;
+    let view = call.view()?;
     let dropped = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
     let done = async |catalog: Arc<dyn Catalog>| {
         catalog.drop_view(&view).await.map_err(not_there)?;

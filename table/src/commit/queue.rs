@@ -192,7 +192,7 @@ async fn attempt(
         return Ok(());
     }
     let catalog = &tables.warehouse().catalog;
-    match catalog.commit(&Commit { changes: vec![change] }).await {
+    match catalog.commit(&Commit::of(vec![change])).await {
         Ok(CommitOutcome::Committed(loaded)) => {
             let table = tables.table(last.ident().cloned(), one(loaded)?);
             for member in group.drain(..) {

@@ -183,7 +183,7 @@ async fn attempt(
         return Ok(Some(Vec::new()));
     }
     // A table that was only read is part of the commit as a requirement, without any update.
-    match tables.warehouse().catalog.commit(&Commit { changes }).await {
+    match tables.warehouse().catalog.commit(&Commit::of(changes)).await {
         Ok(CommitOutcome::Committed(loaded)) => {
             let done = idents.into_iter().filter_map(|(ident, snapshot_id)| {
                 let table = loaded

@@ -146,7 +146,7 @@ impl Lake {
             ledger: Vec::new(),
             only_from: None,
         };
-        let commit = Commit { changes: vec![change] };
+        let commit = Commit::of(vec![change]);
         let outcome = self.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
         assert!(matches!(outcome, CommitOutcome::Committed(_)), "{outcome:?}");
         self.table(name).await

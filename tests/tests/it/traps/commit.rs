@@ -90,7 +90,7 @@ async fn t03_snapshots_with_numbers_that_are_taken_conflict_and_do_not_fail() {
                 ledger: Vec::new(),
                 only_from: None,
             };
-            let commit = Commit { changes: vec![change] };
+            let commit = Commit::of(vec![change]);
             let outcome = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
             assert!(matches!(outcome, CommitOutcome::Conflict), "v{version} {id}: {outcome:?}");
         }
@@ -361,7 +361,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             lake.run("ALTER TABLE raw.t ADD COLUMN more INT").await;
             let table = lake.table("raw.t").await;
             let again = rebase::append(&table, &appended).await.unwrap().expect("it is an append");
-            let commit = Commit { changes: vec![again] };
+            let commit = Commit::of(vec![again]);
             let landed = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
             assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
             let rows = if first.is_empty() { "10; 11; 20" } else { "2; 3; 10; 11; 20" };

@@ -30,7 +30,7 @@ async fn evolve(lake: &Lake, updates: Vec<TableUpdate>) {
         ledger: Vec::new(),
         only_from: None,
     };
-    let commit = Commit { changes: vec![change] };
+    let commit = Commit::of(vec![change]);
     let outcome = lake.tables.warehouse().catalog.commit(&commit).await.unwrap();
     assert!(matches!(outcome, CommitOutcome::Committed(_)));
 }

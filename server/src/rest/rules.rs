@@ -1,0 +1,164 @@
+//! What each route needs of who comes: the rules of the gate, told from the request alone.
+
+use icefield_catalog::rights::{Object, Role};
+use icefield_catalog::spec::{NamespaceIdent, TableIdent};
+use serde_json::Value;
+
+use super::call::{self, Call};
+use super::refusal::Refusal;
+use crate::gate::Need;
+
+type Needs = Result<Vec<Need>, Refusal>;
+
+/// Anybody who said who they are. Lists leave out what the caller may not see.
+pub(crate) fn anybody(_: &Call) -> Needs {
+    Ok(Vec::new())
+}
+
+/// Who reads everything, as what counts everybody's requests is of everything.
+pub(crate) fn reads_all(_: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Reader, Object::Catalog)])
+}
+
+pub(crate) fn sees_parent(call: &Call) -> Needs {
+    match call.asked("parent") {
+        None | Some("") => Ok(Vec::new()),
+        Some(parent) => Ok(vec![Need::Sees(Object::Namespace(call::namespace(parent)?))]),
+    }
+}
+
+pub(crate) fn sees_namespace(call: &Call) -> Needs {
+    Ok(vec![Need::Sees(Object::Namespace(call.namespace()?))])
+}
+
+/// A namespace is made by who owns what it will be in.
+pub(crate) fn makes_namespace(call: &Call) -> Needs {
+    let body: Value = call.json()?;
+    let mut levels = strings(body.get("namespace"));
+    levels.pop();
+    let above = match levels.is_empty() {
+        true => Object::Catalog,
+        false => Object::Namespace(call::levels(levels)?),
+    };
+    Ok(vec![Need::May(Role::Owner, above)])
+}
+
+pub(crate) fn owns_namespace(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Owner, Object::Namespace(call.namespace()?))])
+}
+
+pub(crate) fn writes_namespace(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Writer, Object::Namespace(call.namespace()?))])
+}
+
+/// Whoever gives a name to metadata that lies somewhere could give one to anybody's.
+pub(crate) fn registers(_: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Administrator, Object::Catalog)])
+}
+
+pub(crate) fn reads_table(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Reader, Object::Table(call.table()?))])
+}
+
+pub(crate) fn owns_table(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Owner, Object::Table(call.table()?))])
+}
+
+pub(crate) fn reads_view(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Reader, Object::Table(call.view()?))])
+}
+
+pub(crate) fn owns_view(call: &Call) -> Needs {
+    Ok(vec![Need::May(Role::Owner, Object::Table(call.view()?))])
+}
+
+/// Who owns what is renamed, and may make something where it goes.
+pub(crate) fn renames(call: &Call) -> Needs {
+    let body: Value = call.json()?;
+    let from = identifier(body.get("source"))?;
+    let to = identifier(body.get("destination"))?;
+    Ok(vec![
+        Need::May(Role::Owner, Object::Table(from)),
+        Need::May(Role::Writer, Object::Namespace(to.namespace().clone())),
+    ])
+}
+
+pub(crate) fn commits(call: &Call) -> Needs {
+    Ok(vec![change(call.table()?, &call.json()?)])
+}
+
+pub(crate) fn commits_several(call: &Call) -> Needs {
+    let body: Value = call.json()?;
+    let changes = body.get("table-changes").and_then(Value::as_array);
+    changes
+        .into_iter()
+        .flatten()
+        .map(|it| Ok(change(identifier(it.get("identifier"))?, it)))
+        .collect()
+}
+
+/// The updates that write rows. All others change how a table is.
+const OF_WRITERS: [&str; 6] = [
+    "add-snapshot",
+    "set-snapshot-ref",
+    "add-schema",
+    "set-current-schema",
+    "set-statistics",
+    "set-partition-statistics",
+];
+
+/// What a change of a table needs: what its updates do.
+fn change(table: TableIdent, change: &Value) -> Need {
+    let all = |name: &str, key: &str| {
+        let values = change.get(name).and_then(Value::as_array).into_iter().flatten();
+        values.filter_map(move |it| it.get(key).and_then(Value::as_str)).collect::<Vec<_>>()
+    };
+    if all("requirements", "type").contains(&"assert-create") {
+        return Need::May(Role::Writer, Object::Namespace(table.namespace().clone()));
+    }
+    let writes = all("updates", "action").iter().all(|it| OF_WRITERS.contains(it));
+    Need::May(if writes { Role::Writer } else { Role::Owner }, Object::Table(table))
+}
+
+fn identifier(value: Option<&Value>) -> Result<TableIdent, Refusal> {
+    let levels = strings(value.and_then(|it| it.get("namespace")));
+    let name = value.and_then(|it| it.get("name")).and_then(Value::as_str);
+    let name = name.ok_or_else(|| Refusal::bad("an identifier has no `name`"))?;
+    let namespace: NamespaceIdent = call::levels(levels)?;
+    Ok(TableIdent::new(namespace, name.to_owned()))
+}
+
+fn strings(value: Option<&Value>) -> Vec<String> {
+    let all = value.and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(|it| it.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn writers_write_rows_and_owners_change_the_table() {
+        let table = TableIdent::from_strs(["raw", "t"]).unwrap();
+        let needs = |requirements: Value, updates: Value| {
+            let body = json!({ "requirements": requirements, "updates": updates });
+            change(table.clone(), &body)
+        };
+        let on = Object::Table(table.clone());
+        let action = |it: &str| json!([{ "action": it }]);
+        for (update, role) in [
+            ("add-snapshot", Role::Writer),
+            ("add-schema", Role::Writer),
+            ("set-properties", Role::Owner),
+            ("set-location", Role::Owner),
+            ("remove-snapshots", Role::Owner),
+            ("never heard of", Role::Owner),
+        ] {
+            assert_eq!(needs(json!([]), action(update)), Need::May(role, on.clone()), "{update}");
+        }
+        let creates = needs(json!([{ "type": "assert-create" }]), action("set-properties"));
+        let namespace = Object::Namespace(table.namespace().clone());
+        assert_eq!(creates, Need::May(Role::Writer, namespace));
+    }
+}
