@@ -27,6 +27,7 @@ pub mod journal;
 pub mod memory;
 pub mod metadata;
 pub mod requests;
+pub mod rest;
 pub mod rights;
 pub mod spec;
 pub mod sql;

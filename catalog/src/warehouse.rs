@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::rest::{Access, RestCatalog};
 use crate::spec::TableIdent;
 use crate::sql::SqlCatalog;
 use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
@@ -30,15 +31,24 @@ pub struct Warehouse {
 
 impl Warehouse {
     /// Opens the warehouse at `root` (a folder or URL) with the catalog at `catalog`, by default
-    /// SQLite inside the folder. What is missing is made; a new one has the [`TIERS`].
+    /// SQLite inside the folder. What is missing is made; a new one has the [`TIERS`]. A catalog at `http://` or
+    /// `https://` is a server of the Iceberg REST protocol, which is let in by `access` and makes nothing.
     ///
     /// # Errors
     ///
     /// A root that is neither a folder nor a URL of known storage, a catalog that does not open,
     /// or a root that is remote while no catalog is named.
-    pub async fn open(root: &str, catalog: Option<&str>) -> Result<Self> {
+    pub async fn open(root: &str, catalog: Option<&str>, access: Access) -> Result<Self> {
         let storage = Storage::new();
         let env = Env::real();
+        if let Some(url) =
+            catalog.filter(|it| it.starts_with("http://") || it.starts_with("https://"))
+        {
+            let catalog = RestCatalog::open(url, Some(root), access, env.clone()).await?;
+            // Where tables lie is the server's to say; what it does not say is what we were told.
+            let root = root_url(catalog.root().unwrap_or(root))?;
+            return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
+        }
         let root = root_url(root)?;
         let url = match catalog {
             Some(url) => url.to_owned(),

@@ -26,7 +26,8 @@ pub(crate) struct Options {
     /// Folder or URL below which tables lie [default: ./warehouse]
     #[arg(long, global = true, env = "ICEFIELD_WAREHOUSE", value_name = "DIR|URL")]
     pub(crate) warehouse: Option<String>,
-    /// Catalog: sqlite:PATH or postgres://USER@HOST/DB [default: SQLite inside the warehouse]
+    /// Catalog: sqlite:PATH, postgres://USER@HOST/DB, or http://HOST of an Iceberg REST catalog, which is shown
+    /// ICEFIELD_CREDENTIAL=ID:SECRET or ICEFIELD_TOKEN [default: SQLite inside the warehouse]
     #[arg(
         long,
         global = true,
@@ -51,6 +52,40 @@ pub(crate) struct Options {
     /// For which job, for the history of tables
     #[arg(long, global = true, env = "ICEFIELD_JOB", value_name = "NAME")]
     pub(crate) job: Option<String>,
+    /// Where tokens for the REST catalog are given, if not at its own server
+    #[arg(
+        long,
+        global = true,
+        env = "ICEFIELD_OAUTH2_SERVER_URI",
+        value_name = "URL",
+        hide_short_help = true
+    )]
+    pub(crate) oauth2_server_uri: Option<String>,
+    /// What these tokens are for [default: catalog]
+    #[arg(
+        long,
+        global = true,
+        env = "ICEFIELD_SCOPE",
+        value_name = "SCOPE",
+        hide_short_help = true
+    )]
+    pub(crate) scope: Option<String>,
+    /// What we show there; not to be typed, since others can see it
+    #[arg(skip)]
+    pub(crate) secrets: Secrets,
+}
+
+/// A client id with its secret, and a token. Never printed.
+#[derive(Clone, Default)]
+pub(crate) struct Secrets {
+    pub(crate) credential: Option<String>,
+    pub(crate) token: Option<String>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secrets")
+    }
 }
 
 #[derive(Debug, Subcommand)]

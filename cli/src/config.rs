@@ -2,17 +2,18 @@
 //!
 //! The file is looked for in the current folder, then in the user's configuration folder (XDG). Its
 //! keys are the flags' names: `warehouse`, `catalog`, `memory-limit`, `cache-limit`, `threads`, `principal`,
-//! `job`.
+//! `job`, `credential`, `token`, `oauth2-server-uri`, `scope`.
 
 use std::path::PathBuf;
 
 use icefield_catalog::audit::Actor;
+use icefield_catalog::rest::Access;
 use icefield_catalog::{Behalf, Warehouse};
 use icefield_query::{Session, Settings};
 use icefield_table::Tables;
 use serde::Deserialize;
 
-use crate::args::Options;
+use crate::args::{Options, Secrets};
 use crate::report::Failure;
 
 const FILE: &str = "icefield.toml";
@@ -27,6 +28,10 @@ struct File {
     threads: Option<usize>,
     principal: Option<String>,
     job: Option<String>,
+    credential: Option<String>,
+    token: Option<String>,
+    oauth2_server_uri: Option<String>,
+    scope: Option<String>,
 }
 
 /// Fills what flags and variables left open from the file.
@@ -40,7 +45,18 @@ pub(crate) fn settle(options: Options) -> Result<Options, Failure> {
         threads: options.threads.or(file.threads),
         principal: options.principal.or(file.principal).or_else(user),
         job: options.job.or(file.job),
+        secrets: Secrets {
+            credential: secret("ICEFIELD_CREDENTIAL").or(file.credential),
+            token: secret("ICEFIELD_TOKEN").or(file.token),
+        },
+        oauth2_server_uri: options.oauth2_server_uri.or(file.oauth2_server_uri),
+        scope: options.scope.or(file.scope),
     })
+}
+
+/// A secret is taken from the environment or the file, and not from flags: those others can see.
+fn secret(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|it| !it.is_empty())
 }
 
 fn read_file() -> Result<File, Failure> {
@@ -78,7 +94,7 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         Some(text) => given(text)?,
         None => memory_bytes.unwrap_or_else(machine_bytes) / 4,
     };
-    let mut warehouse = Warehouse::open(root, options.catalog.as_deref())
+    let mut warehouse = Warehouse::open(root, options.catalog.as_deref(), access(options))
         .await
         .map_err(icefield_query::Error::from)?;
     let actor = Actor {
@@ -97,6 +113,16 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
     };
     let session = Session::new(Tables::new(warehouse), settings)?;
     Ok(session.with_procedures(icefield_compaction::procedures()))
+}
+
+/// What shows a catalog's server who we are.
+fn access(options: &Options) -> Access {
+    Access {
+        credential: options.secrets.credential.clone(),
+        token: options.secrets.token.clone(),
+        oauth2_server_uri: options.oauth2_server_uri.clone(),
+        scope: options.scope.clone(),
+    }
 }
 
 /// The memory of the machine, or of the container if that has less.

@@ -47,6 +47,7 @@ pub(crate) struct Service {
     log: Log,
     notes: notes::Notes,
     queue: queue::Queue,
+    said: rest::said::Said,
     turns: turns::Turns,
 }
 
@@ -108,6 +109,7 @@ pub async fn serve(
         log: options.log,
         notes,
         queue: queue::Queue::default(),
+        said: rest::said::Said::default(),
         turns: turns::Turns::default(),
     });
     let forgetful = tokio::spawn(forget(Arc::clone(&service)));

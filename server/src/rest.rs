@@ -16,6 +16,7 @@ mod places;
 pub(crate) mod refusal;
 mod reports;
 pub(crate) mod rules;
+pub(crate) mod said;
 mod tables;
 mod views;
 

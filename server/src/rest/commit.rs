@@ -8,7 +8,6 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
@@ -19,12 +18,12 @@ use icefield_catalog::{
 use icefield_table::Table;
 use icefield_table::commit::rebase;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::call::Call;
 use super::idempotency::{once, once_on_behalf};
 use super::refusal::Refusal;
-use super::tables::{Named, Snapshots, metadata, read, with_etag};
+use super::tables::{Named, Snapshots, answer, etag, read};
 use super::{Answer, places};
 use crate::{Service, queue};
 
@@ -74,27 +73,34 @@ pub(crate) async fn table(State(service): State<Arc<Service>>, call: Call) -> An
     {
         return Err(Refusal::bad("the body's `identifier` is not the table of the path"));
     }
-    let change = asked.change(table.clone())?;
+    let mut change = asked.change(table.clone())?;
     let catalog = &service.session.tables().warehouse().catalog;
     let done = async |behalf: Behalf| {
-        if !change.creates() {
+        if let Some(known) = call.header("if-match") {
+            change.only_from = Some(still(&**catalog, &table, known).await?);
+        } else if !change.creates() {
             check_places(&service, &change).await?;
-            return committed(&queue::commit(&service, change, behalf).await?);
+            return committed(&service, &queue::commit(&service, change, behalf).await?);
         }
         let landed = land(&service, &*catalog.on_behalf(behalf), vec![change]).await?;
         let landed = landed.first().ok_or_else(|| Refusal::unknown("the commit has no outcome"))?;
-        committed(landed)
+        committed(&service, landed)
     };
-    let again = || async { committed(&read(&**catalog, &table).await?) };
+    let again = || async { committed(&service, &read(&**catalog, &table).await?) };
     once_on_behalf(&service, &call, StatusCode::OK, done, again).await
 }
 
-fn committed(table: &LoadedTable) -> Answer {
-    let body = json!({
-        "metadata-location": table.metadata_location,
-        "metadata": metadata(table, Snapshots::All)?,
-    });
-    Ok(with_etag(Json(body).into_response(), table, Snapshots::All))
+/// Where the metadata lies that the client knows, if it is still what the table is.
+async fn still(catalog: &dyn Catalog, table: &TableIdent, known: &str) -> Result<String, Refusal> {
+    let location = catalog.metadata_location(table).await?;
+    match etag(&location, Snapshots::All) == known.trim() {
+        true => Ok(location),
+        false => Err(Refusal::conflict(format!("{table}: it has changed"))),
+    }
+}
+
+fn committed(service: &Service, table: &LoadedTable) -> Answer {
+    answer(service, table, Snapshots::All, None)
 }
 
 #[derive(Deserialize)]
@@ -170,6 +176,9 @@ pub(crate) async fn made_to_fit(
     table: &Table,
     change: &TableChange,
 ) -> Result<Option<TableChange>, Refusal> {
+    if change.only_from.as_ref().is_some_and(|it| *it != table.loaded().metadata_location) {
+        return Err(Refusal::conflict(format!("{}: it has changed", change.table)));
+    }
     let holds = |it: &TableRequirement| it.check(Some(table.metadata()));
     let broken = change.requirements.iter().find_map(|it| holds(it).err());
     if broken.is_none() && change.apply(table.loaded())?.is_some() {

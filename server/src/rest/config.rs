@@ -16,7 +16,8 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, _: Call) -> Answer
     let warehouse = service.session.tables().warehouse();
     Ok(Json(json!({
         "defaults": {},
-        "overrides": { "warehouse": warehouse.root },
+        // A commit with If-Match is made only if nothing at all has changed since.
+        "overrides": { "warehouse": warehouse.root, "icefield.if-match": "true" },
         "endpoints": endpoints(),
         "idempotency-key-lifetime": format!("PT{}H", ANSWERS_KEPT.as_secs() / 3600),
     }))

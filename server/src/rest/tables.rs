@@ -17,7 +17,8 @@ use icefield_catalog::spec::{
 use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable};
 use icefield_compaction::purge::Purge;
 use icefield_table::location;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::call::{self, Call, check_name};
@@ -72,7 +73,7 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
             let body = json!({ "metadata": metadata, "config": {} });
             return Ok(Json(body).into_response());
         }
-        loaded(&catalog.create_table(&table, metadata, &[]).await?, Snapshots::All)
+        loaded(&service, &catalog.create_table(&table, metadata, &[]).await?, Snapshots::All)
     };
     match is_staged {
         // Nothing is changed by it.
@@ -155,7 +156,7 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
     let now = found.metadata.current_snapshot_id();
     let event = Event::done("load table", Object::Table(table).name()).between(now, now);
     service.notes.note(call.actor.clone(), event).await?;
-    loaded(&found, snapshots)
+    loaded(&service, &found, snapshots)
 }
 
 /// Loads a table. What is wrong with its metadata is not the client's fault.
@@ -180,24 +181,45 @@ pub(crate) async fn read(
 
 async fn shown(service: &Service, table: &TableIdent) -> Answer {
     let catalog = &service.session.tables().warehouse().catalog;
-    loaded(&read(&**catalog, table).await?, Snapshots::All)
+    loaded(service, &read(&**catalog, table).await?, Snapshots::All)
 }
 
 /// A table as it is answered.
-pub(crate) fn loaded(table: &LoadedTable, snapshots: Snapshots) -> Answer {
-    let body = json!({
-        "metadata-location": table.metadata_location,
-        "metadata": metadata(table, snapshots)?,
-        "config": {},
-    });
+fn loaded(service: &Service, table: &LoadedTable, snapshots: Snapshots) -> Answer {
+    answer(service, table, snapshots, Some(HashMap::new()))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
+struct Shown<'a> {
+    metadata_location: &'a str,
+    metadata: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    config: Option<HashMap<String, String>>,
+}
+
+/// A table, with what clients need to know beside it, if they are told.
+pub(crate) fn answer(
+    service: &Service,
+    table: &LoadedTable,
+    snapshots: Snapshots,
+    config: Option<HashMap<String, String>>,
+) -> Answer {
+    let name = format!("{snapshots:?} {}", table.metadata_location);
+    let metadata = service.said.of(&name, || match snapshots {
+        Snapshots::All => to_raw_value(&*table.metadata).map_err(unwritable),
+        Snapshots::Refs => to_raw_value(&metadata(table, snapshots)?).map_err(unwritable),
+    })?;
+    let metadata_location = table.metadata_location.as_str();
+    let body = Shown { metadata_location, metadata: &metadata, config };
     Ok(with_etag(Json(body).into_response(), table, snapshots))
 }
 
-pub(crate) fn with_etag(
-    mut response: Response,
-    table: &LoadedTable,
-    snapshots: Snapshots,
-) -> Response {
+fn unwritable(error: serde_json::Error) -> Refusal {
+    Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", error.to_string())
+}
+
+fn with_etag(mut response: Response, table: &LoadedTable, snapshots: Snapshots) -> Response {
     if let Ok(tag) = HeaderValue::from_str(&etag(&table.metadata_location, snapshots)) {
         response.headers_mut().insert(header::ETAG, tag);
     }
@@ -205,7 +227,7 @@ pub(crate) fn with_etag(
 }
 
 /// Metadata files are never changed, so the name of one says which state it is.
-fn etag(location: &str, snapshots: Snapshots) -> String {
+pub(crate) fn etag(location: &str, snapshots: Snapshots) -> String {
     let name = location.rsplit('/').next().unwrap_or_default();
     let name: String = name.chars().filter(|it| it.is_ascii_graphic() && *it != '"').collect();
     match snapshots {
@@ -215,10 +237,8 @@ fn etag(location: &str, snapshots: Snapshots) -> String {
 }
 
 /// The metadata as JSON, with the snapshots that are asked for.
-pub(crate) fn metadata(table: &LoadedTable, snapshots: Snapshots) -> Result<Value, Refusal> {
-    let mut value = serde_json::to_value(&*table.metadata).map_err(|error| {
-        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", error.to_string())
-    })?;
+fn metadata(table: &LoadedTable, snapshots: Snapshots) -> Result<Value, Refusal> {
+    let mut value = serde_json::to_value(&*table.metadata).map_err(unwritable)?;
     if snapshots == Snapshots::All {
         return Ok(value);
     }
@@ -258,7 +278,7 @@ pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) ->
     let done = async |catalog: Arc<dyn Catalog>| {
         let registered =
             catalog.register_table(&table, &asked.metadata_location, overwrite).await?;
-        loaded(&registered, Snapshots::All)
+        loaded(&service, &registered, Snapshots::All)
     };
     once(&service, &call, StatusCode::OK, done, || shown(&service, &table)).await
 }

@@ -9,6 +9,7 @@ mod faults;
 mod larger;
 mod properties;
 mod pruning;
+mod rest;
 mod scan;
 mod simulation;
 mod simulation_changes;

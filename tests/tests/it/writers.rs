@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::Command;
 
 use icefield_catalog::Warehouse;
+use icefield_catalog::rest::Access;
 use icefield_query::{Answer, Session};
 use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
@@ -78,7 +79,7 @@ async fn one_writer_process() {
 
 async fn session(root: &str) -> Session {
     assert!(Path::new(root).is_dir());
-    let warehouse = Warehouse::open(root, None).await.unwrap();
+    let warehouse = Warehouse::open(root, None, Access::default()).await.unwrap();
     Session::new(Tables::new(warehouse), settings()).unwrap()
 }
 

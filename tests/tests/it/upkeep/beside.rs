@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime};
 use arrow::array::AsArray;
 use arrow::datatypes::Int64Type;
 use icefield_catalog::Warehouse;
+use icefield_catalog::rest::Access;
 use icefield_query::{ErrorKind, Session};
 use icefield_table::Tables;
 use icefield_tests::{raw_t, reachable};
@@ -23,7 +24,7 @@ const STATEMENTS: i64 = 14;
 const IDS: i64 = 1000;
 
 async fn open(root: &str) -> Session {
-    session(&Tables::new(Warehouse::open(root, None).await.unwrap()))
+    session(&Tables::new(Warehouse::open(root, None, Access::default()).await.unwrap()))
 }
 
 /// Runs statements on ids of its own and gives what has to be there.

@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
 use iceberg::spec::StatisticsFile;
+use icefield_catalog::rest::Access;
 use icefield_catalog::spec::{SnapshotReference, SnapshotRetention, TableIdent, TableUpdate};
 use icefield_catalog::{Commit, CommitOutcome, Env, TableChange, Warehouse};
 use icefield_compaction::expire_snapshots::{Request, ToExpire, to_expire};
@@ -169,7 +170,7 @@ async fn t64_files_that_a_copy_of_the_table_leads_to_stay() {
 
 /// A session of a new process on a warehouse in a folder.
 async fn opened(root: &str) -> Session {
-    session(&Tables::new(Warehouse::open(root, None).await.unwrap()))
+    session(&Tables::new(Warehouse::open(root, None, Access::default()).await.unwrap()))
 }
 
 /// Three snapshots of `raw.t`, of which files have been rewritten, and `raw.restored`, registered at one in between;

@@ -1,0 +1,169 @@
+//! Our client of the REST protocol on our server.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use icefield_catalog::rest::{Access, RestCatalog};
+use icefield_catalog::rights::{Object, Role};
+use icefield_catalog::spec::{
+    NestedField, PrimitiveType, Schema, SortOrder, Type, UnboundPartitionSpec,
+};
+use icefield_catalog::{Catalog, Env, ErrorKind, Warehouse, conformance};
+use icefield_query::Session;
+use icefield_server::Options;
+use icefield_table::commit::{Change, change};
+use icefield_table::manifest::DataFile;
+use icefield_table::{NewTable, Tables, scan, snapshot};
+use icefield_tests::{raw_t, settings};
+use tokio::sync::oneshot;
+
+/// A server in this process, until it is dropped.
+struct Served {
+    url: String,
+    tables: Tables,
+    _stop: oneshot::Sender<()>,
+}
+
+async fn serve(root: &Path, asks_who: bool) -> Served {
+    let root = root.to_str().unwrap();
+    let warehouse = Warehouse::open(root, None, Access::default()).await.unwrap();
+    let tables = Tables::new(warehouse);
+    let session = Session::new(tables.clone(), settings()).unwrap();
+    let options = Options { asks_who, ..Options::default() };
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = icefield_server::listen(address, &options).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    tokio::spawn(icefield_server::serve(session, listener, options, async {
+        let _ = stopped.await;
+    }));
+    Served { url, tables, _stop: stop }
+}
+
+impl Served {
+    async fn client(&self, credential: Option<String>) -> icefield_catalog::Result<RestCatalog> {
+        let access = Access { credential, ..Access::default() };
+        RestCatalog::open(&self.url, Some("lake"), access, Env::real()).await
+    }
+
+    /// The tables as another process would have them, behind the server.
+    async fn tables(&self) -> Tables {
+        let own = self.tables.warehouse();
+        let catalog: Arc<dyn Catalog> = Arc::new(self.client(None).await.unwrap());
+        Tables::new(Warehouse { catalog, ..own.clone() })
+    }
+}
+
+async fn make_raw_t(tables: &Tables) {
+    let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
+    let new = NewTable {
+        schema: Schema::builder().with_fields([id.into()]).build().unwrap(),
+        spec: UnboundPartitionSpec::builder().build(),
+        order: SortOrder::unsorted_order(),
+        properties: Default::default(),
+        location: None,
+    };
+    tables.create(&raw_t(), new).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_keeps_what_a_catalog_promises() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), false).await;
+    let catalog = served.client(None).await.unwrap();
+    for tier in icefield_catalog::warehouse::TIERS {
+        let namespace = icefield_catalog::spec::NamespaceIdent::new(tier.to_owned());
+        catalog.drop_namespace(&namespace).await.unwrap();
+    }
+    assert_eq!(catalog.root(), Some(served.tables.warehouse().root.as_str()));
+    conformance::over_the_wire(Arc::new(catalog), &served.tables.warehouse().root).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_append_to_one_table_see_no_conflict() {
+    const CLIENTS: usize = 64;
+    const APPENDS: usize = 15;
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), false).await;
+    make_raw_t(&served.tables).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let tables = served.tables().await;
+        clients.spawn(async move {
+            for round in 0..APPENDS {
+                let table = tables.load(&raw_t()).await.unwrap();
+                let place = table.metadata().location();
+                let path = format!("{place}/data/{client}-{round}.parquet");
+                let files = vec![DataFile::parquet(path, 0, 1, 400)];
+                change(&table, Change { files, ..Change::default() }).await.unwrap();
+            }
+        });
+    }
+    clients.join_all().await;
+    let table = served.tables.load(&raw_t()).await.unwrap();
+    let metadata = table.metadata();
+    let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
+    assert_eq!(line.len(), CLIENTS * APPENDS, "a snapshot for each");
+    let rows = metadata.current_snapshot().unwrap().summary();
+    assert_eq!(rows.additional_properties["total-records"], (CLIENTS * APPENDS).to_string());
+    let version = snapshot::resolve(metadata, &snapshot::At::Now).unwrap();
+    let tasks = scan::plan(&table, &version, None).await.unwrap().tasks;
+    let mut paths: Vec<_> = tasks.iter().map(|it| it.file_path().unwrap().to_owned()).collect();
+    paths.sort();
+    paths.dedup();
+    assert_eq!(paths.len(), CLIENTS * APPENDS, "each file once");
+    let (lines, breaks) =
+        served.tables.warehouse().catalog.audit_log().unwrap().verify().await.unwrap();
+    assert!(lines > 960 && breaks.is_empty(), "{lines} {breaks:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_client_fetches_tokens_and_says_why_it_is_not_let_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), true).await;
+    let rights = served.tables.warehouse().catalog.rights().unwrap();
+    let secret = rights.create_principal("ada").await.unwrap();
+    let error = served.client(None).await.unwrap_err();
+    assert!(error.to_string().contains("a token is needed"), "{error}");
+    let error = served.client(Some("ada:guess".to_owned())).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PreconditionFailed);
+    assert!(error.message().contains("gives no token") && !error.message().contains("guess"));
+    let client = served.client(Some(format!("ada:{secret}"))).await.unwrap();
+    assert_eq!(client.list_namespaces(None).await.unwrap(), []);
+    rights.grant(Role::Reader, &Object::Catalog, "ada").await.unwrap();
+    assert_eq!(client.list_namespaces(None).await.unwrap().len(), 3);
+    make_raw_t(&served.tables).await;
+    let loaded = client.load_table(&raw_t()).await.unwrap();
+    let error = client.drop_table(&raw_t()).await.unwrap_err();
+    assert!(error.message().contains("would have to be owner of table `raw.t`"), "{error}");
+    assert_eq!(
+        client.load_table(&raw_t()).await.unwrap().metadata_location,
+        loaded.metadata_location
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_not_have_changed_at_all_is_not_committed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), false).await;
+    make_raw_t(&served.tables).await;
+    let client = served.client(None).await.unwrap();
+    let loaded = client.load_table(&raw_t()).await.unwrap();
+    let set = |value: &str, from: &str| icefield_catalog::TableChange {
+        table: raw_t(),
+        requirements: Vec::new(),
+        updates: vec![icefield_catalog::spec::TableUpdate::SetProperties {
+            updates: [("k".to_owned(), value.to_owned())].into(),
+        }],
+        ledger: Vec::new(),
+        only_from: Some(from.to_owned()),
+    };
+    let commit = |value: &str, from: &str| icefield_catalog::Commit::of(vec![set(value, from)]);
+    use icefield_catalog::CommitOutcome::{Committed, Conflict};
+    let done = client.commit(&commit("1", &loaded.metadata_location)).await.unwrap();
+    assert!(matches!(done, Committed(_)));
+    let late = client.commit(&commit("2", &loaded.metadata_location)).await.unwrap();
+    assert!(matches!(late, Conflict));
+    let now = served.tables.load(&raw_t()).await.unwrap();
+    assert_eq!(now.metadata().properties()["k"], "1");
+}
