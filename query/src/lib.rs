@@ -10,6 +10,8 @@
 //! Statements are ours before they are DataFusion's: what DataFusion would ignore or run against its
 //! own catalog (time travel, DDL, row changes) never reaches it.
 //!
+//! Who reads tables without SQL asks [`planning`] which files to read.
+//!
 //! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
 
 mod change;
@@ -22,6 +24,7 @@ mod mend;
 mod names;
 mod parser;
 mod plan;
+pub mod planning;
 pub mod procedure;
 mod provider;
 pub mod rewrite;

@@ -13,6 +13,7 @@ mod namespaces;
 mod oauth;
 mod page;
 mod places;
+pub(crate) mod plan;
 pub(crate) mod refusal;
 mod reports;
 pub(crate) mod rules;
@@ -81,6 +82,9 @@ const PROPERTIES: &str = "/namespaces/{namespace}/properties";
 const UNREGISTER: &str = "/namespaces/{namespace}/tables/{table}/unregister";
 const CREDENTIALS: &str = "/namespaces/{namespace}/tables/{table}/credentials";
 const METRICS: &str = "/namespaces/{namespace}/tables/{table}/metrics";
+const PLAN: &str = "/namespaces/{namespace}/tables/{table}/plan";
+const PLANNED: &str = "/namespaces/{namespace}/tables/{table}/plan/{plan-id}";
+const TASKS: &str = "/namespaces/{namespace}/tables/{table}/tasks";
 const FUNCTION: &str = "/namespaces/{namespace}/functions/{function}";
 const VIEWS: &str = "/namespaces/{namespace}/views";
 const VIEW: &str = "/namespaces/{namespace}/views/{view}";
@@ -105,6 +109,10 @@ fn operations() -> Vec<Route> {
         route("POST", UNREGISTER, owns_table, tables::unregister),
         route("GET", CREDENTIALS, reads_table, reports::credentials),
         route("POST", METRICS, reads_table, reports::metrics),
+        route("POST", PLAN, reads_table, plan::plan),
+        route("GET", PLANNED, reads_table, plan::fetch),
+        route("DELETE", PLANNED, reads_table, plan::cancel),
+        route("POST", TASKS, reads_table, plan::tasks),
         route("POST", "/tables/rename", renames, tables::rename),
         route("POST", "/transactions/commit", commits_several, commit::transaction),
         of_views("GET", VIEWS, sees_namespace, views::list),

@@ -17,15 +17,17 @@ use std::sync::Arc;
 use ::arrow::array::{Array, BooleanArray};
 use futures::{StreamExt, TryStreamExt};
 use icefield_catalog::Result;
-use icefield_catalog::spec::{DataContentType, ManifestContentType, PrimitiveLiteral, Schema};
+use icefield_catalog::spec::{
+    DataContentType, ManifestContentType, ManifestStatus, Operation, PrimitiveLiteral, Schema,
+};
 
 use crate::manifest::ManifestEntry;
 use crate::manifest::columns::{Containers, Files, Manifests};
 use crate::manifest::list::ManifestFile;
 use crate::manifest::read::Manifest;
-use crate::partition;
 use crate::snapshot::Version;
 use crate::table::Table;
+use crate::{partition, snapshot};
 use deletes::DeleteIndex;
 
 /// Manifests fetched at once.
@@ -143,6 +145,56 @@ pub async fn plan(table: &Table, version: &Version, sieve: Option<&Sieve>) -> Re
         kept_files(table, &schema, &manifest, &line, sieve, &index, &mut tasks)?;
     }
     Ok(ScanPlan { tasks, pruning })
+}
+
+/// Plans the scan of what was appended after one snapshot and up to a version: the files that snapshots of appends brought,
+/// and that no later snapshot of the table need have any more. Other snapshots are passed over (trap T-106).
+///
+/// # Errors
+///
+/// A snapshot `after` that the version does not come from, or that has expired.
+pub async fn appended(
+    table: &Table,
+    after: i64,
+    to: &Version,
+    sieve: Option<&Sieve>,
+) -> Result<ScanPlan> {
+    let metadata = table.metadata();
+    let line = snapshot::ancestors(metadata, to.snapshot.as_ref().map(|it| it.snapshot_id()));
+    if !line.iter().any(|it| it.snapshot_id() == after) {
+        return Err(icefield_catalog::Error::new(
+            icefield_catalog::ErrorKind::DataInvalid,
+            format!("{after} is no snapshot that the other comes from, or it has expired"),
+        ));
+    }
+    let appends = line
+        .iter()
+        .take_while(|it| it.snapshot_id() != after)
+        .filter(|it| it.summary().operation == Operation::Append);
+    let index = DeleteIndex::new(table, Vec::new())?;
+    let mut plan = ScanPlan::default();
+    for snapshot in appends {
+        let id = snapshot.snapshot_id();
+        let lines = table.manifest_list(snapshot.manifest_list()).await?;
+        let own = |it: &&ManifestFile| {
+            it.content == ManifestContentType::Data && it.added_snapshot_id == id
+        };
+        let own: Vec<ManifestFile> = lines.iter().filter(own).cloned().collect();
+        plan.pruning.manifests += own.len();
+        let own = kept_manifests(table, &to.schema, own, sieve)?;
+        plan.pruning.manifests_read += own.len();
+        for (manifest, line) in read_all(table, &own).await? {
+            plan.pruning.files += manifest.len();
+            let mut tasks = Vec::new();
+            kept_files(table, &to.schema, &manifest, &line, sieve, &index, &mut tasks)?;
+            let is_new = |it: &ScanTask| {
+                manifest.status(it.index) == ManifestStatus::Added
+                    && manifest.snapshot_id(it.index).is_none_or(|it| it == id)
+            };
+            plan.tasks.extend(tasks.into_iter().filter(is_new));
+        }
+    }
+    Ok(plan)
 }
 
 pub(crate) async fn read_all(

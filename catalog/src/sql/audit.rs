@@ -8,7 +8,7 @@ use serde_json::json;
 use sqlx::{Any, Row, Transaction};
 
 use super::SqlCatalog;
-use super::database::Database;
+use super::database::{Database, is_missing};
 use crate::audit::{Actor, AuditLine, Event, Head, Walk};
 use crate::rights::Object;
 use crate::spec::TableMetadata;
@@ -61,9 +61,13 @@ impl AuditLog {
             .bind(self.database.catalog.as_str())
             .bind(since_ms)
             .fetch_all(&self.database.pool)
-            .await
-            .map_err(failed)?;
-        rows.iter().map(|row| line(row).map_err(failed)).collect()
+            .await;
+        match rows {
+            Ok(rows) => rows.iter().map(|row| line(row).map_err(failed)).collect(),
+            // An older catalog that may only be read.
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Follows every chain from its first line to its head.

@@ -9,7 +9,7 @@ use sqlx::{AnyConnection, AnyPool, Connection, Row};
 use crate::{Env, Error, ErrorKind, Result};
 
 /// Statements that make what is missing; each is the same in SQLite and PostgreSQL.
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 9] = [
     "CREATE TABLE IF NOT EXISTS iceberg_tables (catalog_name VARCHAR(255) NOT NULL, \
      table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
      metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), \
@@ -21,6 +21,10 @@ const TABLES: [&str; 8] = [
      table_uuid VARCHAR(36) NOT NULL, ledger_key VARCHAR(1000) NOT NULL, \
      snapshot_id BIGINT NOT NULL, committed_at_ms BIGINT NOT NULL, \
      PRIMARY KEY (catalog_name, table_uuid, ledger_key))",
+    "CREATE TABLE IF NOT EXISTS icefield_requests (catalog_name VARCHAR(255) NOT NULL, \
+     request_key VARCHAR(255) NOT NULL, fingerprint VARCHAR(64) NOT NULL, \
+     status BIGINT NOT NULL, body TEXT NOT NULL, at_ms BIGINT NOT NULL, \
+     PRIMARY KEY (catalog_name, request_key))",
     "CREATE TABLE IF NOT EXISTS icefield_audit (catalog_name VARCHAR(255) NOT NULL, \
      chain VARCHAR(1000) NOT NULL, seq BIGINT NOT NULL, at_ms BIGINT NOT NULL, \
      principal TEXT NOT NULL, source TEXT NOT NULL, request_id TEXT NOT NULL, \
@@ -370,7 +374,8 @@ pub(super) fn is_missing(error: &sqlx::Error) -> bool {
 }
 
 fn is_denied(error: &sqlx::Error) -> bool {
-    has_code(error, &["42501", "25006"])
+    let text = matches!(error, sqlx::Error::Database(it) if it.message().contains("readonly"));
+    text || has_code(error, &["42501", "25006"])
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {

@@ -1,15 +1,11 @@
-//! Answers in the database: a table that is made when the first request with a key comes.
+//! Answers in the database.
 
 use sqlx::Row;
 
 use super::SqlCatalog;
-use super::database::{is_duplicate, is_missing};
+use super::database::is_duplicate;
 use crate::{Answered, Behalf, Result};
 
-const TABLE: &str = "CREATE TABLE IF NOT EXISTS icefield_requests (\
-     catalog_name VARCHAR(255) NOT NULL, request_key VARCHAR(255) NOT NULL, \
-     fingerprint VARCHAR(64) NOT NULL, status BIGINT NOT NULL, body TEXT NOT NULL, \
-     at_ms BIGINT NOT NULL, PRIMARY KEY (catalog_name, request_key))";
 const INSERT: &str = "INSERT INTO icefield_requests (catalog_name, request_key, fingerprint, status, body, at_ms) \
      VALUES ($1, $2, $3, $4, $5, $6)";
 
@@ -36,26 +32,15 @@ impl SqlCatalog {
 
     pub(super) async fn read_answer(&self, key: &str) -> Result<Option<Answered>> {
         let failed = |e| self.database.failed("look up a request", e);
-        let found = sqlx::query(
+        let row = sqlx::query(
             "SELECT fingerprint, status, body FROM icefield_requests WHERE catalog_name = $1 \
              AND request_key = $2",
         )
         .bind(self.name())
         .bind(key)
         .fetch_optional(&self.database.pool)
-        .await;
-        let row = match found {
-            Ok(row) => row,
-            Err(error) if is_missing(&error) => {
-                return match sqlx::query(TABLE).execute(&self.database.pool).await {
-                    Ok(_) => Ok(None),
-                    // Another process made it at the same moment.
-                    Err(error) if is_duplicate(&error) => Ok(None),
-                    Err(error) => Err(failed(error)),
-                };
-            }
-            Err(error) => return Err(failed(error)),
-        };
+        .await
+        .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
         let status: i64 = row.try_get(1).map_err(failed)?;
         Ok(Some(Answered {
@@ -78,16 +63,12 @@ impl SqlCatalog {
     }
 
     pub(super) async fn prune_answers(&self, before_ms: i64) -> Result<()> {
-        let done =
-            sqlx::query("DELETE FROM icefield_requests WHERE catalog_name = $1 AND at_ms < $2")
-                .bind(self.name())
-                .bind(before_ms)
-                .execute(&self.database.pool)
-                .await;
-        match done {
-            Ok(_) => Ok(()),
-            Err(error) if is_missing(&error) => Ok(()),
-            Err(error) => Err(self.database.failed("forget requests", error)),
-        }
+        sqlx::query("DELETE FROM icefield_requests WHERE catalog_name = $1 AND at_ms < $2")
+            .bind(self.name())
+            .bind(before_ms)
+            .execute(&self.database.pool)
+            .await
+            .map(|_| ())
+            .map_err(|error| self.database.failed("forget requests", error))
     }
 }

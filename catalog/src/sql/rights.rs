@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use sqlx::{Any, Row, Transaction};
 
 use super::audit::write;
-use super::database::{Database, is_duplicate};
+use super::database::{Database, is_duplicate, is_missing};
 use super::{SqlCatalog, joined};
 use crate::audit::{Actor, Event, hex};
 use crate::rights::{Caller, Grant, Object, Principal, Role, Token, check_principal};
@@ -50,8 +50,12 @@ impl Rights {
         )
         .bind(self.name())
         .fetch_all(&self.database.pool)
-        .await
-        .map_err(&failed)?;
+        .await;
+        let rows = match rows {
+            // An older catalog that may only be read.
+            Err(error) if is_missing(&error) => return Ok(Vec::new()),
+            other => other.map_err(&failed)?,
+        };
         let principal = |row: &sqlx::any::AnyRow| {
             Ok(Principal { name: row.try_get(0)?, created_at_ms: row.try_get(1)? })
         };

@@ -43,6 +43,16 @@ fn the_audit_log_proves_that_nobody_touched_it() {
 }
 
 #[test]
+fn the_server_plans_scans_as_pyiceberg_does() {
+    python_runs("rest_plan.py");
+}
+
+#[test]
+fn behind_a_server_everything_works_as_on_the_database() {
+    python_runs("rest_client.py");
+}
+
+#[test]
 fn servers_that_are_killed_lose_and_double_nothing() {
     python_runs("rest_servers.py");
 }

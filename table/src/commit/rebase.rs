@@ -7,7 +7,8 @@
 //! ```
 //!
 //! The manifests of an append stay as they are: what they inherit (sequence number, row ids) is settled by the list
-//! alone. So only a list is written, and the client finds its snapshot under the id that it gave it. Whatever else a
+//! alone. So only a list is written (and a manifest, of what is new in those that the client merged with old ones), and
+//! the client finds its snapshot under the id that it gave it. Whatever else a
 //! commit does, it did in view of the head it saw, and is not touched here (trap T-12).
 
 use icefield_catalog::spec::{
@@ -16,11 +17,12 @@ use icefield_catalog::spec::{
 };
 use icefield_catalog::{Result, TableChange};
 
+use super::manifests;
 use super::stage::{assign, assign_rows, counted, timestamp};
 use crate::manifest::list::{self, ListHeader, ManifestFile};
 use crate::manifest::write::UNASSIGNED;
 use crate::table::Table;
-use crate::{location, snapshot};
+use crate::{location, partition, snapshot};
 
 /// The totals of a summary, each with what a snapshot says that it adds.
 const TOTALS: [(&str, &str); 3] = [
@@ -159,29 +161,56 @@ fn requirements(
     said.then_some(all)
 }
 
-/// The manifests that a snapshot brings, with nothing settled in them; `None` if they hold more than new data files whose
-/// numbers are still open (trap T-30).
+/// The manifests that a snapshot brings, with nothing settled in them; `None` if they do more than to add data files whose
+/// numbers are still open (trap T-30). Of one that was merged with manifests of the old head, only what is new is taken, into
+/// a manifest of its own: the rest is in the head's.
 async fn new_manifests(table: &Table, mine: &Snapshot) -> Result<Option<Vec<ManifestFile>>> {
+    let metadata = table.metadata();
     let list = table.manifest_list_once(mine.manifest_list()).await?;
     let mut new = Vec::new();
+    let mut merged = Vec::new();
+    let mut added = 0;
     for line in list.iter().filter(|it| it.added_snapshot_id == mine.snapshot_id()) {
         let mut line = line.clone();
         (line.sequence_number, line.min_sequence_number) = (UNASSIGNED, UNASSIGNED);
         line.first_row_id = None;
         let manifest = table.manifest_once(&line).await?;
-        let is_new = |it: usize| {
-            manifest.status(it) == ManifestStatus::Added
-                && manifest.sequence_number(it) == UNASSIGNED
-                && manifest.first_row_id(it, None).is_none()
-                && manifest.snapshot_id(it).is_none_or(|id| id == mine.snapshot_id())
+        let is = |status: ManifestStatus, it: usize| manifest.status(it) == status;
+        let Some(spec) = metadata.partition_spec_by_id(line.spec_id) else { return Ok(None) };
+        let fresh: Vec<usize> =
+            (0..manifest.len()).filter(|it| is(ManifestStatus::Added, *it)).collect();
+        let is_open = |it: &usize| {
+            manifest.sequence_number(*it) == UNASSIGNED
+                && manifest.first_row_id(*it, None).is_none()
+                && manifest.snapshot_id(*it).is_none_or(|id| id == mine.snapshot_id())
         };
         if line.content != ManifestContentType::Data
-            || table.metadata().partition_spec_by_id(line.spec_id).is_none()
-            || !(0..manifest.len()).all(is_new)
+            || !fresh.iter().all(is_open)
+            || (0..manifest.len()).any(|it| is(ManifestStatus::Deleted, it))
         {
             return Ok(None);
         }
-        new.push(counted(table, &line).await?);
+        added += fresh.len();
+        if fresh.len() == manifest.len() {
+            new.push(counted(table, &line).await?);
+            continue;
+        }
+        let types = partition::field_types(metadata, spec)?;
+        for index in fresh {
+            merged.push(manifest.entry(index, &types)?.file);
+        }
+    }
+    // What calls itself there already and is not would be lost.
+    let said = mine.summary().additional_properties.get("added-data-files");
+    if !merged.is_empty() || said.is_some() {
+        let count = said.and_then(|it| it.parse::<usize>().ok());
+        if count != Some(added) {
+            return Ok(None);
+        }
+    }
+    if !merged.is_empty() {
+        let (id, content) = (mine.snapshot_id(), ManifestContentType::Data);
+        new.extend(manifests::write(table, metadata, id, content, &merged, None).await?);
     }
     Ok(Some(new))
 }

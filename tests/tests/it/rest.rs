@@ -82,7 +82,8 @@ async fn the_client_keeps_what_a_catalog_promises() {
 #[tokio::test(flavor = "multi_thread")]
 async fn clients_that_append_to_one_table_see_no_conflict() {
     const CLIENTS: usize = 64;
-    const APPENDS: usize = 15;
+    // Without optimization most of the time goes into reading metadata; benches/serve.py has more.
+    const APPENDS: usize = 5;
     let folder = tempfile::tempdir().unwrap();
     let served = serve(folder.path(), false).await;
     make_raw_t(&served.tables).await;
@@ -114,7 +115,7 @@ async fn clients_that_append_to_one_table_see_no_conflict() {
     assert_eq!(paths.len(), CLIENTS * APPENDS, "each file once");
     let (lines, breaks) =
         served.tables.warehouse().catalog.audit_log().unwrap().verify().await.unwrap();
-    assert!(lines > 960 && breaks.is_empty(), "{lines} {breaks:?}");
+    assert!(lines > 320 && breaks.is_empty(), "{lines} {breaks:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
