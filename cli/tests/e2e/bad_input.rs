@@ -51,7 +51,7 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         ("DROP TABLE raw.nothing", "no table `raw.nothing`"),
         ("DELETE FROM raw.flights RETURNING *", "RETURNING"),
         ("COPY raw.flights TO 'x.csv'", "not supported"),
-        ("CREATE VIEW v AS SELECT 1", "only tables and namespaces"),
+        ("CREATE VIEW v AS SELECT 1", "only tables, namespaces and principals"),
         ("SELECT * FROM iceberg_scan('/nowhere')", "no Iceberg table at `/nowhere`"),
         ("SELECT * FROM iceberg_scan('/x', snapshot => 1)", "no argument `snapshot`"),
     ] {
