@@ -6,9 +6,21 @@ from rest_server import serving
 
 
 def main():
-    with serving(sys.argv[1]) as server:
+    works(None)
+    works(["CREATE PRINCIPAL duck", "GRANT owner ON CATALOG TO duck"])
+
+
+def works(principal):
+    """All of it, as nobody in particular or, with OAuth2, as a principal."""
+    with serving(sys.argv[1], before=principal or []) as server:
         db = connect("httpfs")
-        db.execute(f"ATTACH 'lake' AS lake (TYPE iceberg, ENDPOINT '{server.url}', AUTHORIZATION_TYPE 'none')")
+        if principal:
+            secret = server.said[0][0]["client_secret"]
+            db.execute(f"CREATE SECRET duck (TYPE iceberg, CLIENT_ID 'duck', CLIENT_SECRET '{secret}', OAUTH2_SCOPE 'catalog', "
+                       f"OAUTH2_SERVER_URI '{server.url}/v1/oauth/tokens')")
+            db.execute(f"ATTACH 'lake' AS lake (TYPE iceberg, ENDPOINT '{server.url}', SECRET duck)")
+        else:
+            db.execute(f"ATTACH 'lake' AS lake (TYPE iceberg, ENDPOINT '{server.url}', AUTHORIZATION_TYPE 'none')")
         db.execute("CREATE SCHEMA lake.duck")
         db.execute("CREATE TABLE lake.duck.t (id BIGINT, name VARCHAR, moment TIMESTAMP, price DECIMAL(10, 2))")
         db.execute("INSERT INTO lake.duck.t VALUES (1, 'a', TIMESTAMP '2026-01-01 00:00:00', 1.25), (2, 'b', NULL, NULL)")
