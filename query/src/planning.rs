@@ -211,7 +211,7 @@ impl Reader<'_> {
         let scalar = match (kind, bare(value)?) {
             (PrimitiveType::Boolean, Value::Bool(it)) => lit(*it),
             (PrimitiveType::Int | PrimitiveType::Long, Value::Number(it)) => lit(it.as_i64()?),
-            (PrimitiveType::Float | PrimitiveType::Double, Value::Number(it)) => lit(it.as_f64()?),
+            (PrimitiveType::Double, Value::Number(it)) => lit(it.as_f64()?),
             (
                 PrimitiveType::String
                 | PrimitiveType::Date
@@ -221,8 +221,8 @@ impl Reader<'_> {
                 | PrimitiveType::TimestamptzNs
                 | PrimitiveType::Decimal { .. },
                 Value::String(it),
-            ) => lit(ScalarValue::Utf8(Some(it.clone()))),
-            // Bounds of floats are not exact for a float's neighbours, those of others are rarely asked for.
+            ) if is_exact(kind, it) => lit(ScalarValue::Utf8(Some(it.clone()))),
+            // What a float is compared with may have been a double; bounds of others are rarely asked for.
             _ => return None,
         };
         Some(cast(scalar, wanted))
@@ -235,6 +235,30 @@ fn bare(value: &Value) -> Option<&Value> {
         Value::Object(of) => of.get("value").filter(|it| !it.is_object()),
         Value::Null | Value::Array(_) => None,
         other => Some(other),
+    }
+}
+
+/// Whether a text is a value of its type to the last digit: a cast would round others, and move the bound.
+fn is_exact(kind: &PrimitiveType, text: &str) -> bool {
+    let (clock, zone) = match text.find('T').and_then(|it| text.get(it..)) {
+        Some(time) => match time.find(['+', '-', 'Z']) {
+            Some(at) => time.split_at(at),
+            None => (time, ""),
+        },
+        None => ("", ""),
+    };
+    let digits = |of: &str| of.split_once('.').map_or(0, |(_, rest)| rest.len());
+    match kind {
+        PrimitiveType::Decimal { scale, .. } => {
+            let is_plain = |it: char| it.is_ascii_digit() || matches!(it, '.' | '-');
+            text.chars().all(is_plain) && u32::try_from(digits(text)).is_ok_and(|it| it <= *scale)
+        }
+        PrimitiveType::Date => text.len() == 10,
+        PrimitiveType::Timestamp => !clock.is_empty() && zone.is_empty() && digits(clock) <= 6,
+        PrimitiveType::TimestampNs => !clock.is_empty() && zone.is_empty() && digits(clock) <= 9,
+        PrimitiveType::Timestamptz => !zone.is_empty() && digits(clock) <= 6,
+        PrimitiveType::TimestamptzNs => !zone.is_empty() && digits(clock) <= 9,
+        _ => true,
     }
 }
 
@@ -302,6 +326,21 @@ mod tests {
             (json!({"type": "not-starts-with", "term": "s", "value": "a"}), "Boolean(true)"),
         ] {
             assert_eq!(filter(predicate.clone()).unwrap(), wanted, "{predicate}");
+        }
+        let decimal = PrimitiveType::Decimal { precision: 10, scale: 2 };
+        for (kind, text, exact) in [
+            (&decimal, "14.20", true),
+            (&decimal, "14.205", false),
+            (&decimal, "1e3", false),
+            (&PrimitiveType::Date, "2026-01-02", true),
+            (&PrimitiveType::Date, "2026-01-02T10:00:00", false),
+            (&PrimitiveType::Timestamp, "2026-01-02T10:00:00.123456", true),
+            (&PrimitiveType::Timestamp, "2026-01-02T10:00:00.1234567", false),
+            (&PrimitiveType::Timestamp, "2026-01-02T10:00:00+00:00", false),
+            (&PrimitiveType::Timestamptz, "2026-01-02T10:00:00.5+00:00", true),
+            (&PrimitiveType::Timestamptz, "2026-01-02T10:00:00", false),
+        ] {
+            assert_eq!(is_exact(kind, text), exact, "{kind} {text}");
         }
         for wrong in [
             json!(3),
