@@ -10,6 +10,9 @@ use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
 /// The namespaces of a new warehouse: data as it came, as it should be, and as people want it.
 pub const TIERS: [&str; 3] = ["raw", "cleaned", "curated"];
 
+/// The folder of the warehouse if nothing is said.
+pub const DEFAULT_ROOT: &str = "./warehouse";
+
 /// The catalog's name in SQL, and in the database unless it says another.
 pub const CATALOG_NAME: &str = "lake";
 
@@ -44,9 +47,15 @@ impl Warehouse {
         if let Some(url) =
             catalog.filter(|it| it.starts_with("http://") || it.starts_with("https://"))
         {
-            let catalog = RestCatalog::open(url, Some(root), access, env.clone()).await?;
-            // Where tables lie is the server's to say; what it does not say is what we were told.
-            let root = root_url(catalog.root().unwrap_or(root))?;
+            let named = Some(root).filter(|it| *it != DEFAULT_ROOT);
+            let catalog = RestCatalog::open(url, named, access, env.clone()).await?;
+            // Where tables lie is the server's to say; what it does not say is what we were told, if that is a place
+            // and not only the name of a warehouse.
+            let is_place = |it: &&str| it.contains("://") || it.starts_with(['/', '.']);
+            let root = match catalog.root().or(named.filter(is_place)) {
+                Some(root) => root_url(root)?,
+                None => String::new(),
+            };
             return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
         }
         let root = root_url(root)?;
@@ -64,6 +73,11 @@ impl Warehouse {
         let properties = self.catalog.namespace_properties(table.namespace()).await?;
         let folder = match properties.get("location") {
             Some(location) => location.trim_end_matches('/').to_owned(),
+            None if self.root.is_empty() => {
+                let message = "the catalog's server does not say where tables lie";
+                return Err(Error::new(ErrorKind::DataInvalid, message)
+                    .with_context("hint", "add --warehouse URL or a LOCATION to the table"));
+            }
             None => format!("{}/{}", self.root, table.namespace().as_ref().join("/")),
         };
         Ok(format!("{folder}/{}", table.name()))

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use icefield_catalog::audit::Actor;
 use icefield_catalog::rest::Access;
+use icefield_catalog::warehouse::DEFAULT_ROOT;
 use icefield_catalog::{Behalf, Warehouse};
 use icefield_query::{Session, Settings};
 use icefield_table::Tables;
@@ -81,7 +82,7 @@ fn read_file() -> Result<File, Failure> {
 
 /// Opens the warehouse and begins a session.
 pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
-    let root = options.warehouse.as_deref().unwrap_or("./warehouse");
+    let root = options.warehouse.as_deref().unwrap_or(DEFAULT_ROOT);
     let given = |text: &str| {
         let no_size = || Failure::usage(format!("`{text}` is no size; write it as 512MB or 2GB"));
         bytes(text).ok_or_else(no_size)
