@@ -19,15 +19,27 @@ const ADDRESSES_MAX: usize = 10_000;
 pub(crate) struct Attempts(Mutex<HashMap<IpAddr, (i64, u32)>>);
 
 impl Attempts {
-    /// Counts a wrong attempt.
+    /// Refuses an address from which too much wrong has come of late.
     ///
     /// # Errors
     ///
-    /// Too many: 429, with when to come again.
-    pub(crate) fn failed(&self, from: Option<IpAddr>, session: &Session) -> Result<(), Refusal> {
-        let Some(from) = from else { return Ok(()) };
+    /// 429, with when to come again.
+    pub(crate) fn check(&self, from: IpAddr, session: &Session) -> Result<(), Refusal> {
         let now = session.tables().warehouse().env.now_ms();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let all = self.lock();
+        match all.get(&from) {
+            Some((since, count)) if *count >= ATTEMPTS_MAX && now - since < WINDOW_MS => {
+                let seconds = (WINDOW_MS - (now - since)) / 1000 + 1;
+                Err(Refusal::later("too many wrong secrets and tokens came from here", seconds))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Counts a wrong attempt; false if there are too many to be written down.
+    pub(crate) fn failed(&self, from: IpAddr, session: &Session) -> bool {
+        let now = session.tables().warehouse().env.now_ms();
+        let mut all = self.lock();
         if all.len() >= ADDRESSES_MAX {
             all.clear();
         }
@@ -36,12 +48,10 @@ impl Attempts {
             (*since, *count) = (now, 0);
         }
         *count += 1;
-        match *count > ATTEMPTS_MAX {
-            false => Ok(()),
-            true => {
-                let seconds = (WINDOW_MS - (now - *since)) / 1000 + 1;
-                Err(Refusal::later("too many wrong secrets and tokens came from here", seconds))
-            }
-        }
+        *count <= ATTEMPTS_MAX
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, (i64, u32)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

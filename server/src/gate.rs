@@ -89,9 +89,11 @@ pub(crate) async fn authenticate(
             Ok((Actor { principal, is_authenticated: true, ..actor }, Some(caller)))
         }
         None => {
-            service.attempts.failed(from.map(|it| it.ip()), &service.session)?;
-            let event = Event::denied("authenticate", "").with("why", "the token is not good");
-            service.notes.note(actor, event).await?;
+            let is_noted = from.is_none_or(|it| service.attempts.failed(it.ip(), &service.session));
+            if is_noted {
+                let event = Event::denied("authenticate", "").with("why", "the token is not good");
+                service.notes.note(actor, event).await?;
+            }
             Err(stranger("the token is not known or has expired; ask for a new one"))
         }
     }

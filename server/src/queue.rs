@@ -98,7 +98,7 @@ async fn settle(service: &Service, table: &TableIdent, mut group: Vec<Waiting>) 
                 return answer(group, |_| Err(Refusal::unknown(error.message())));
             }
             Ok(CommitOutcome::Conflict) => {}
-            Err(_) if group.len() > 1 => return group,
+            Err(error) if group.len() > 1 && !error.retryable() => return group,
             Err(error) => {
                 let refusal = Refusal::from(error);
                 return answer(group, |_| Err(refusal.clone()));

@@ -234,10 +234,43 @@ def audited(server, admin):
     assert not any(secret in str(rows) for secret in secrets), "no secret is on the log"
 
 
+def shapes(server, admin):
+    """Bodies that a lenient reader could take for something else: arrays in place of objects, and names with dots."""
+    secret = server.sql("CREATE PRINCIPAL mallory")[0]["client_secret"]
+    auth = {"Authorization": "Bearer " + server.token("mallory", secret)}
+    none = {"namespace": ["raw"], "name": "t"}
+    update = {"action": "set-properties", "updates": {"a": "b"}}
+    for path, body in (
+        ("/v1/transactions/commit", [[[none, [], [update]]]]),
+        ("/v1/transactions/commit", {"table-changes": [[none, [], [update]]]}),
+        ("/v1/transactions/commit", {"table-changes": {"0": 1}}),
+        (path_of(T), [None, [], [update]]),
+        (path_of(T), {"requirements": [], "updates": [["set-properties", {"a": "b"}]]}),
+        ("/v1/tables/rename", [["raw", "t"], ["raw", "u"]]),
+    ):
+        assert server.ask("POST", path, body, auth)[0] in (400, 403), (path, body)
+    server.sql("GRANT writer ON NAMESPACE raw TO mallory")
+    fields = {"type": "struct", "fields": [], "schema-id": 0}
+    make = [{"action": "upgrade-format-version", "format-version": 2},
+            {"action": "add-schema", "schema": fields, "last-column-id": 0},
+            {"action": "set-location", "location": server.sql("SHOW CREATE TABLE raw.t")[0]["create_statement"]
+             .split("LOCATION '")[1].split("'")[0] + "-beside"}]
+    body = {"requirements": [{"type": "assert-create"}], "updates": make}
+    assert server.ask("POST", "/v1/namespaces/raw/tables/web.deep", body, auth)[0] == 400
+    assert not [it for it in server.sql("SHOW GRANTS TO mallory") if it["role"] == "owner"]
+    snapshot = {"snapshot-id": 7, "sequence-number": 99, "timestamp-ms": 1, "summary": {"operation": "append"},
+                "manifest-list": "file:///etc/passwd", "schema-id": 0}
+    status, refused, _ = server.ask("POST", path_of(T), {"requirements": [], "updates": [
+        {"action": "add-snapshot", "snapshot": snapshot}]}, auth)
+    assert status == 400 and "does not lie in the table's folders" in refused["error"]["message"], refused
+
+
 def guesses(server, admin):
     """Who guesses has to wait."""
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    guess = b"grant_type=client_credentials&client_id=root&client_secret=guess"
     for _ in range(40):
-        status, body, headers = server.ask("GET", "/v1/namespaces", headers={"Authorization": "Bearer guess"})
+        status, body, headers = server.ask("POST", "/v1/oauth/tokens", guess, form)
         if status == 429:
             assert int(headers["Retry-After"]) > 0 and body["error"]["code"] == 429, body
             break
@@ -255,7 +288,7 @@ def main():
     with serving(binary, *arguments, before=before) as server:
         server.root, server.ada = server.said[0][0]["client_secret"], server.said[2][0]["client_secret"]
         admin = server.token("root", server.root)
-        for part in (lists, pyiceberg, tokens, audited, matrix, guesses):
+        for part in (lists, pyiceberg, tokens, audited, shapes, matrix, guesses):
             began = time.time()
             part(server, admin)
             print(f"{part.__name__}: {time.time() - began:.1f} s")

@@ -70,7 +70,9 @@ impl SqlCatalog {
         properties.insert(EXISTS.to_owned(), "true".to_owned());
         let failed = |e| self.database.failed("create a namespace", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        for (key, value) in &properties {
+        let mut ordered: Vec<_> = properties.iter().collect();
+        ordered.sort();
+        for (key, value) in ordered {
             let done = sqlx::query(
                 "INSERT INTO iceberg_namespace_properties \
                  (catalog_name, namespace, property_key, property_value) VALUES ($1, $2, $3, $4)",
@@ -148,7 +150,9 @@ impl SqlCatalog {
             .await
             .map_err(failed)?;
         }
-        for (key, value) in &set {
+        let mut ordered: Vec<_> = set.iter().collect();
+        ordered.sort();
+        for (key, value) in ordered {
             sqlx::query(
                 "INSERT INTO iceberg_namespace_properties \
                  (catalog_name, namespace, property_key, property_value) VALUES ($1, $2, $3, $4) \

@@ -162,16 +162,12 @@ impl Rights {
     pub async fn grant(&self, role: Role, object: &Object, principal: &str) -> Result<()> {
         let failed = self.failed("grant a role");
         let mut transaction = self.database.pool.begin().await.map_err(&failed)?;
-        // A write without effect, which holds the row: a principal that is being dropped gets nothing.
-        let there = sqlx::query(
-            "UPDATE icefield_principals SET principal = $2 WHERE catalog_name = $1 AND principal = $2",
-        )
-        .bind(self.name())
-        .bind(principal)
-        .execute(&mut *transaction)
-        .await
-        .map_err(&failed)?;
-        if there.rows_affected() == 0 {
+        if Object::parse(object.kind(), &object.name()).ok().as_ref() != Some(object) {
+            let message = format!("{object} has a dot in a name, and cannot be told from another");
+            return Err(Error::new(ErrorKind::DataInvalid, message));
+        }
+        let is_there = hold_principal(&self.database, &mut transaction, principal).await;
+        if !is_there.map_err(&failed)? {
             return Err(no_principal(principal));
         }
         insert_grant(
@@ -259,7 +255,9 @@ impl Rights {
         .map_err(&failed)?;
         let known: Option<String> = known.map(|row| row.try_get(0)).transpose().map_err(&failed)?;
         match known {
-            Some(known) if known == hashed(secret) => self.give_token(name).await.map(Some),
+            Some(known) if known == hashed(secret) => {
+                self.give_token(name, Proof::Secret(secret)).await
+            }
             _ => Ok(None),
         }
     }
@@ -267,16 +265,38 @@ impl Rights {
     /// A new token for one that is still good.
     pub async fn renew(&self, token: &str) -> Result<Option<Token>> {
         match self.principal_of(token).await? {
-            Some(principal) => self.give_token(&principal).await.map(Some),
+            Some(principal) => self.give_token(&principal, Proof::Token(token)).await,
             None => Ok(None),
         }
     }
 
-    async fn give_token(&self, principal: &str) -> Result<Token> {
+    /// Gives a token, if what was shown for it is still good when the principal's row is held: a secret that is being
+    /// rotated, or a principal that is being dropped, leaves no token behind.
+    async fn give_token(&self, principal: &str, proof: Proof<'_>) -> Result<Option<Token>> {
         let failed = self.failed("give a token");
         let secret = self.random();
         let now = self.env.now_ms();
         let mut transaction = self.database.pool.begin().await.map_err(&failed)?;
+        let is_there = hold_principal(&self.database, &mut transaction, principal).await;
+        if !is_there.map_err(&failed)? {
+            return Ok(None);
+        }
+        let (table, column, shown) = match proof {
+            Proof::Secret(secret) => ("icefield_principals", "secret_hash", secret),
+            Proof::Token(token) => ("icefield_tokens", "token_hash", token),
+        };
+        let still = sqlx::query(&format!(
+            "SELECT 1 FROM {table} WHERE catalog_name = $1 AND principal = $2 AND {column} = $3"
+        ))
+        .bind(self.name())
+        .bind(principal)
+        .bind(hashed(shown))
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(&failed)?;
+        if still.is_none() {
+            return Ok(None);
+        }
         sqlx::query("DELETE FROM icefield_tokens WHERE catalog_name = $1 AND expires_at_ms < $2")
             .bind(self.name())
             .bind(now)
@@ -301,7 +321,8 @@ impl Rights {
             .await
             .map_err(&failed)?;
         transaction.commit().await.map_err(&failed)?;
-        Ok(Token { secret, principal: principal.to_owned(), expires_in: TOKEN_SECONDS })
+        let principal = principal.to_owned();
+        Ok(Some(Token { secret, principal, expires_in: TOKEN_SECONDS }))
     }
 
     async fn principal_of(&self, token: &str) -> Result<Option<String>> {
@@ -350,10 +371,14 @@ impl SqlCatalog {
         object: &Object,
     ) -> sqlx::Result<()> {
         let actor = &behalf.actor;
-        if !actor.is_authenticated {
+        let principal = actor.principal.as_str();
+        let is_plain = Object::parse(object.kind(), &object.name()).ok().as_ref() == Some(object);
+        if !actor.is_authenticated
+            || !is_plain
+            || !hold_principal(&self.database, transaction, principal).await?
+        {
             return Ok(());
         }
-        let principal = actor.principal.as_str();
         insert_grant(&self.database, transaction, Role::Owner, object, principal, actor, &self.env)
             .await
     }
@@ -395,6 +420,28 @@ impl SqlCatalog {
         .await
         .map(|_| ())
     }
+}
+
+/// What is shown for a token.
+enum Proof<'a> {
+    Secret(&'a str),
+    Token(&'a str),
+}
+
+/// Holds a principal's row by a write without effect until the transaction ends; false if there is none.
+async fn hold_principal(
+    database: &Database,
+    transaction: &mut Transaction<'_, Any>,
+    principal: &str,
+) -> sqlx::Result<bool> {
+    sqlx::query(
+        "UPDATE icefield_principals SET principal = $2 WHERE catalog_name = $1 AND principal = $2",
+    )
+    .bind(database.catalog.as_str())
+    .bind(principal)
+    .execute(&mut **transaction)
+    .await
+    .map(|it| it.rows_affected() == 1)
 }
 
 async fn insert_grant(

@@ -11,7 +11,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use icefield_catalog::spec::{TableIdent, TableRequirement, TableUpdate};
+use icefield_catalog::spec::{TableIdent, TableMetadata, TableRequirement, TableUpdate};
 use icefield_catalog::{
     Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange,
 };
@@ -20,7 +20,7 @@ use icefield_table::commit::rebase;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::call::Call;
+use super::call::{Call, check_name};
 use super::idempotency::{once, once_on_behalf};
 use super::refusal::Refusal;
 use super::tables::{Named, Snapshots, answer, etag, read};
@@ -201,11 +201,30 @@ pub(crate) async fn made_to_fit(
     Err(Refusal::conflict(format!("{}: {why}", change.table)))
 }
 
+/// Refuses snapshots whose manifest list lies elsewhere than in the table's folders: the server reads it for others, and would
+/// read anything.
+fn check_lists(change: &TableChange, of: &TableMetadata) -> Result<(), Refusal> {
+    for update in &change.updates {
+        if let TableUpdate::AddSnapshot { snapshot } = update {
+            places::check_own(of, snapshot.manifest_list())?;
+        }
+    }
+    Ok(())
+}
+
 /// Refuses to let a table lie where it must not.
 async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
     let warehouse = service.session.tables().warehouse();
     if change.creates() {
-        return places::check(warehouse, &change.table, &*change.create()?).await;
+        // A name with a dot could be read as that of another table.
+        check_name("table", change.table.name())?;
+        let made = change.create()?;
+        check_lists(change, &made)?;
+        return places::check(warehouse, &change.table, &made).await;
+    }
+    let adds = |it: &TableUpdate| matches!(it, TableUpdate::AddSnapshot { .. });
+    if change.updates.iter().any(adds) {
+        check_lists(change, &read(&*warehouse.catalog, &change.table).await?.metadata)?;
     }
     let moves = |it: &TableUpdate| match it {
         TableUpdate::SetLocation { .. } => true,

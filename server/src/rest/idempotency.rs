@@ -71,6 +71,10 @@ where
         let (status, body) = (refusal.status.as_u16(), refusal.body().to_string());
         let answer = Some(Answered { status, body, ..answer });
         catalog.on_behalf(Behalf { answer, ..behalf }).remember_answer().await?;
+        // The same request may have been done while this was being written: then that is the answer.
+        if let Some(before) = catalog.answered(&key).await?.filter(|it| it.body.is_empty()) {
+            return replay(before, &fingerprint, again).await;
+        }
     }
     Err(refusal)
 }

@@ -34,6 +34,9 @@ pub(crate) async fn token(
         let why = "this server does not authenticate; leave the credential and the token out";
         return wrong(StatusCode::BAD_REQUEST, "unsupported_grant_type", why);
     }
+    if let Err(refusal) = service.attempts.check(from.ip(), &service.session) {
+        return refusal.into_response();
+    }
     let form: HashMap<String, String> = url::form_urlencoded::parse(&body).into_owned().collect();
     let said = |name: &str| form.get(name).map(String::as_str);
     let rights = match gate::rights(&service) {
@@ -86,7 +89,9 @@ async fn refused(
     actor: Actor,
     who: &str,
 ) -> Result<(), Refusal> {
-    service.attempts.failed(Some(from), &service.session)?;
+    if !service.attempts.failed(from, &service.session) {
+        return Ok(());
+    }
     let who: String = who.chars().take(200).collect();
     let actor = Actor { principal: "anonymous".to_owned(), ..actor };
     service.notes.note(actor, Event::denied("authenticate", who)).await

@@ -59,6 +59,16 @@ async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result
     Ok(())
 }
 
+/// Refuses a file of a table that lies in none of its folders.
+pub(crate) fn check_own(of: &TableMetadata, file: &str) -> Result<(), Refusal> {
+    let path = normal(file);
+    let climbs = path.split('/').any(|it| it == "..");
+    match !climbs && folders(of).iter().any(|it| is_in(&path, &normal(it))) {
+        true => Ok(()),
+        false => Err(Refusal::bad(format!("`{file}` does not lie in the table's folders"))),
+    }
+}
+
 /// The folders that a table's files go to.
 fn folders(of: &TableMetadata) -> Vec<String> {
     let mut folders = vec![of.location().trim_end_matches('/').to_owned(), metadata::folder(of)];

@@ -42,6 +42,8 @@ const FILES_MAX: usize = 2000;
 const WAIT: Duration = Duration::from_secs(5);
 /// Plans that are kept, beyond which all are forgotten.
 const KEPT_MAX: usize = 64;
+/// Bytes of a filter, which every plan task carries.
+const FILTER_MAX: usize = 64 << 10;
 /// Characters of a plan id, which stands in URLs. A plan with a longer one is waited for.
 const ID_MAX: usize = 4000;
 
@@ -171,9 +173,7 @@ pub(crate) async fn plan(State(service): State<Arc<Service>>, call: Call) -> Ans
     let _ = asked.min_rows_requested;
     let wanted = wanted(&table, asked)?;
     span(&table, &wanted)?;
-    let now = wanted.snapshot;
-    let event = Event::done("plan scan", Object::Table(call.table()?).name()).between(now, now);
-    service.notes.note(call.actor.clone(), event).await?;
+    noted(&service, &call, &wanted).await?;
     let id = wanted.id();
     let mut making = service.plans.begin(&service, table.clone(), &wanted);
     let patience = if id.len() > ID_MAX { Duration::MAX } else { WAIT };
@@ -185,6 +185,13 @@ pub(crate) async fn plan(State(service): State<Arc<Service>>, call: Call) -> Ans
         }
         Some(Ok(plan)) => completed(&table, &plan, &wanted, Some(id)),
     }
+}
+
+/// Writes down that files of a table are told of.
+async fn noted(service: &Service, call: &Call, wanted: &Wanted) -> Result<(), Refusal> {
+    let now = wanted.snapshot;
+    let event = Event::done("plan scan", Object::Table(call.table()?).name()).between(now, now);
+    service.notes.note(call.actor.clone(), event).await
 }
 
 fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
@@ -214,11 +221,15 @@ fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
                 ));
             }
         };
+    let filter = asked.filter.filter(|it| !it.is_null());
+    if filter.as_ref().is_some_and(|it| it.to_string().len() > FILTER_MAX) {
+        return Err(Refusal::bad(format!("the filter has more than {FILTER_MAX} bytes")));
+    }
     Ok(Wanted {
         table: metadata.uuid().to_string(),
         snapshot,
         after,
-        filter: asked.filter.filter(|it| !it.is_null()),
+        filter,
         case_sensitive,
         own_schema: asked.use_snapshot_schema.unwrap_or(false),
         stats,
@@ -279,6 +290,7 @@ pub(crate) async fn fetch(State(service): State<Arc<Service>>, call: Call) -> An
     let id = call.parameter("plan-id");
     let (table, wanted) = known(service.session.tables(), &call, id, no_plan).await?;
     let wanted = wanted.whole();
+    noted(&service, &call, &wanted).await?;
     let mut making = service.plans.begin(&service, table.clone(), &wanted);
     match outcome(&mut making, WAIT).await {
         None => Ok(Json(json!({ "status": "submitted" })).into_response()),
@@ -315,6 +327,7 @@ pub(crate) async fn tasks(State(service): State<Arc<Service>>, call: Call) -> An
     let asked: Task = call.json()?;
     let (table, wanted) = known(service.session.tables(), &call, &asked.plan_task, no_task).await?;
     let from = wanted.from.ok_or_else(|| no_task(""))?;
+    noted(&service, &call, &wanted).await?;
     let mut making = service.plans.begin(&service, table.clone(), &wanted.whole());
     let plan = outcome(&mut making, Duration::MAX).await;
     let plan = plan.unwrap_or_else(|| Err(Refusal::unavailable("the planning was interrupted")))?;

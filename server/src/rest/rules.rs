@@ -84,17 +84,14 @@ pub(crate) fn renames(call: &Call) -> Needs {
 }
 
 pub(crate) fn commits(call: &Call) -> Needs {
-    Ok(vec![change(call.table()?, &call.json()?)])
+    Ok(vec![change(call.table()?, &call.json()?)?])
 }
 
 pub(crate) fn commits_several(call: &Call) -> Needs {
     let body: Value = call.json()?;
     let changes = body.get("table-changes").and_then(Value::as_array);
-    changes
-        .into_iter()
-        .flatten()
-        .map(|it| Ok(change(identifier(it.get("identifier"))?, it)))
-        .collect()
+    let changes = changes.ok_or_else(|| Refusal::bad("there is no list of `table-changes`"))?;
+    changes.iter().map(|it| change(identifier(it.get("identifier"))?, it)).collect()
 }
 
 /// The updates that write rows. All others change how a table is.
@@ -107,17 +104,20 @@ const OF_WRITERS: [&str; 6] = [
     "set-partition-statistics",
 ];
 
-/// What a change of a table needs: what its updates do.
-fn change(table: TableIdent, change: &Value) -> Need {
+/// What a change of a table needs: what its updates do. What does not say so is refused: parsed as something else, it could
+/// do more than it was taken for.
+fn change(table: TableIdent, change: &Value) -> Result<Need, Refusal> {
     let all = |name: &str, key: &str| {
-        let values = change.get(name).and_then(Value::as_array).into_iter().flatten();
-        values.filter_map(move |it| it.get(key).and_then(Value::as_str)).collect::<Vec<_>>()
+        let wrong = || Refusal::bad(format!("`{name}` is no list of objects with a `{key}`"));
+        let values = change.get(name).and_then(Value::as_array).ok_or_else(wrong)?;
+        let named = values.iter().map(|it| it.get(key).and_then(Value::as_str));
+        named.collect::<Option<Vec<_>>>().ok_or_else(wrong)
     };
-    if all("requirements", "type").contains(&"assert-create") {
-        return Need::May(Role::Writer, Object::Namespace(table.namespace().clone()));
+    if all("requirements", "type")?.contains(&"assert-create") {
+        return Ok(Need::May(Role::Writer, Object::Namespace(table.namespace().clone())));
     }
-    let writes = all("updates", "action").iter().all(|it| OF_WRITERS.contains(it));
-    Need::May(if writes { Role::Writer } else { Role::Owner }, Object::Table(table))
+    let writes = all("updates", "action")?.iter().all(|it| OF_WRITERS.contains(it));
+    Ok(Need::May(if writes { Role::Writer } else { Role::Owner }, Object::Table(table)))
 }
 
 fn identifier(value: Option<&Value>) -> Result<TableIdent, Refusal> {
@@ -143,7 +143,7 @@ mod tests {
         let table = TableIdent::from_strs(["raw", "t"]).unwrap();
         let needs = |requirements: Value, updates: Value| {
             let body = json!({ "requirements": requirements, "updates": updates });
-            change(table.clone(), &body)
+            change(table.clone(), &body).unwrap()
         };
         let on = Object::Table(table.clone());
         let action = |it: &str| json!([{ "action": it }]);
@@ -156,6 +156,15 @@ mod tests {
             ("never heard of", Role::Owner),
         ] {
             assert_eq!(needs(json!([]), action(update)), Need::May(role, on.clone()), "{update}");
+        }
+        for (requirements, updates) in [
+            (json!([]), json!([["set-properties", { "a": "b" }]])),
+            (json!([["assert-create"]]), json!([])),
+            (json!([]), json!({ "action": "add-snapshot" })),
+            (Value::Null, json!([])),
+        ] {
+            let body = json!({ "requirements": requirements, "updates": updates });
+            assert!(change(table.clone(), &body).is_err(), "{body}");
         }
         let creates = needs(json!([{ "type": "assert-create" }]), action("set-properties"));
         let namespace = Object::Namespace(table.namespace().clone());

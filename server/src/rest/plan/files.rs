@@ -12,6 +12,9 @@ use icefield_table::scan::ScanTask;
 use icefield_table::{Table, partition, value};
 use serde_json::{Map, Value, json};
 
+/// Bytes of a filter that is said again with each file.
+const RESIDUAL_MAX: usize = 1000;
+
 /// The tasks of some files, with the delete files that reach them. The filter of each is the whole: it is right, if not the
 /// least.
 pub(super) fn tasks(
@@ -21,6 +24,8 @@ pub(super) fn tasks(
     stats: &[String],
 ) -> Result<Value> {
     let files = Files::of(table, stats)?;
+    // The client has its filter; a long one is not said again for every file.
+    let filter = filter.filter(|it| it.to_string().len() <= RESIDUAL_MAX);
     let mut deletes = Vec::new();
     let mut places: HashMap<(String, Option<i64>), usize> = HashMap::new();
     let mut all = Vec::with_capacity(tasks.len());
