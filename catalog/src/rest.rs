@@ -142,7 +142,15 @@ impl RestCatalog {
                     return Err(Error::new(ErrorKind::FeatureUnsupported, message)
                         .with_context("hint", "do this where the catalog's database is at hand"));
                 }
-                tag = self.remembered(&change.table).map(|(tag, _)| tag);
+                tag = match self.remembered(&change.table) {
+                    Some((tag, seen))
+                        if Some(&seen.metadata_location) == change.only_from.as_ref() =>
+                    {
+                        Some(tag)
+                    }
+                    // Without its tag nothing would hold the table as it is.
+                    _ => return Ok(None),
+                };
             }
             for entry in &change.ledger {
                 let held = held(&now.metadata, &entry.key);
@@ -433,7 +441,10 @@ impl Catalog for RestCatalog {
             _ => {
                 // What is missing, the table or its namespace, the server says.
                 reply = reply.ok()?;
-                Ok(CommitOutcome::Committed(vec![self.table_of(&change.table, &mut reply)?]))
+                Ok(match self.table_of(&change.table, &mut reply) {
+                    Ok(loaded) => CommitOutcome::Committed(vec![loaded]),
+                    Err(error) => CommitOutcome::Unknown(error),
+                })
             }
         }
     }
@@ -507,7 +518,11 @@ impl RestCatalog {
         }
         let mut landed = Vec::with_capacity(commit.changes.len());
         for change in &commit.changes {
-            landed.push(self.load_table(&change.table).await?);
+            match self.load_table(&change.table).await {
+                Ok(loaded) => landed.push(loaded),
+                // It was done, and how the table is now cannot be told.
+                Err(error) => return Ok(CommitOutcome::Unknown(error)),
+            }
         }
         Ok(CommitOutcome::Committed(landed))
     }

@@ -151,6 +151,8 @@ impl Client {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
+            // A redirected POST becomes a GET, whose answer would look like that of a commit.
+            .redirect(reqwest::redirect::Policy::none())
             .user_agent(concat!("icefield/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| Error::new(ErrorKind::Unexpected, error.to_string()))?;
@@ -228,8 +230,9 @@ impl Client {
         loop {
             let reply = self.send(&method, path, &[], body.as_ref(), &headers).await?;
             attempt += 1;
-            // With these the server says that it did nothing.
-            if !matches!(reply.status, 429 | 503) || attempt >= ATTEMPTS_MAX {
+            // With these the server says that it did nothing, or that it may be asked again.
+            let may_again = reply.status == 429 || (reply.status == 503 && reply.wait.is_some());
+            if !may_again || attempt >= ATTEMPTS_MAX {
                 return Ok(reply);
             }
             self.wait(reply.wait, attempt).await;

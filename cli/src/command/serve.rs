@@ -46,6 +46,11 @@ pub(crate) async fn run(options: &Options, serve: Serve) -> Result<(), Failure> 
 /// How to serve: who comes in, and how.
 async fn how(session: &Session, serve: &Serve) -> Result<icefield_server::Options, Failure> {
     let rights = session.tables().warehouse().catalog.rights();
+    if rights.is_none() {
+        let error =
+            icefield_query::Error::unsupported("a catalog behind a server cannot be served");
+        return Err(error.with_hint("serve the catalog's database").into());
+    }
     let has_principals = match rights {
         Some(rights) => !rights.principals().await.map_err(icefield_query::Error::from)?.is_empty(),
         None => false,

@@ -53,6 +53,8 @@ struct Wanted {
     /// The table's UUID: a name may be another's by then.
     table: String,
     snapshot: Option<i64>,
+    /// The table's schema: a change of it makes no snapshot, and other columns leave out other files.
+    schema: i32,
     after: Option<i64>,
     filter: Option<Value>,
     case_sensitive: bool,
@@ -228,6 +230,7 @@ fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
     Ok(Wanted {
         table: metadata.uuid().to_string(),
         snapshot,
+        schema: metadata.current_schema_id(),
         after,
         filter,
         case_sensitive,
@@ -273,7 +276,10 @@ async fn known(
     missing: fn(&str) -> Refusal,
 ) -> Result<(Table, Wanted), Refusal> {
     let table = tables.load(&call.table()?).await?;
-    let wanted = Wanted::parse(id).filter(|it| it.table == table.metadata().uuid().to_string());
+    let metadata = table.metadata();
+    let wanted = Wanted::parse(id).filter(|it| {
+        it.table == metadata.uuid().to_string() && it.schema == metadata.current_schema_id()
+    });
     wanted.map(|it| (table, it)).ok_or_else(|| missing(id))
 }
 
@@ -330,7 +336,11 @@ pub(crate) async fn tasks(State(service): State<Arc<Service>>, call: Call) -> An
     noted(&service, &call, &wanted).await?;
     let mut making = service.plans.begin(&service, table.clone(), &wanted.whole());
     let plan = outcome(&mut making, Duration::MAX).await;
-    let plan = plan.unwrap_or_else(|| Err(Refusal::unavailable("the planning was interrupted")))?;
+    let plan = plan.unwrap_or_else(|| Err(Refusal::unavailable("the planning was interrupted")));
+    if plan.is_err() {
+        service.plans.forget(&wanted.whole().id());
+    }
+    let plan = plan?;
     let to = from.saturating_add(FILES_MAX).min(plan.tasks.len());
     let part = plan.tasks.get(from..to).ok_or_else(|| no_task(""))?;
     Ok(Json(files::tasks(&table, part, wanted.filter.as_ref(), &wanted.stats)?).into_response())
