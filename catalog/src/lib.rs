@@ -164,6 +164,10 @@ pub trait Catalog: Debug + Send + Sync {
     /// already changes nothing and fails; [`Catalog::answered`] says how.
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog>;
 
+    /// Whether nothing is left out of lists: who does not see a table cannot know that it has files in common with
+    /// another, and must not delete any.
+    fn sees_all(&self) -> bool;
+
     /// Who may do what; `None` if this catalog does not know.
     fn rights(&self) -> Option<Rights>;
 

@@ -351,6 +351,10 @@ impl Catalog for MemoryCatalog {
         })
     }
 
+    fn sees_all(&self) -> bool {
+        true
+    }
+
     fn rights(&self) -> Option<Rights> {
         None
     }

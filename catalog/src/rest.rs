@@ -20,7 +20,9 @@ use async_trait::async_trait;
 pub use client::Access;
 use client::{Client, Method, Reply};
 use serde_json::{Value, json};
-use wire::{ident, level, text, texts};
+use wire::{ident, text, texts};
+
+use crate::storage::encoded;
 
 use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty};
 use crate::spec::{
@@ -178,6 +180,19 @@ impl RestCatalog {
         (!updates.is_empty()).then_some(TableUpdate::SetProperties { updates })
     }
 
+    fn space(&self, namespace: &NamespaceIdent) -> String {
+        let levels = namespace.as_ref().join(self.client.separator());
+        format!("/namespaces/{}", encoded(&levels))
+    }
+
+    fn table(&self, table: &TableIdent) -> String {
+        format!("{}/tables/{}", self.space(table.namespace()), encoded(table.name()))
+    }
+
+    fn view(&self, view: &TableIdent) -> String {
+        format!("{}/views/{}", self.space(view.namespace()), encoded(view.name()))
+    }
+
     /// Every table of a namespace and of those below it.
     async fn walk(&self) -> Result<Vec<TableIdent>> {
         let mut below = vec![None];
@@ -207,25 +222,13 @@ fn unmoved(metadata: &TableMetadata, said: &[TableRequirement]) -> Option<TableR
     Some(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id })
 }
 
-fn path_of(namespace: &NamespaceIdent) -> String {
-    format!("/namespaces/{}", level(namespace))
-}
-
-fn table_path(table: &TableIdent) -> String {
-    format!("{}/tables/{}", path_of(table.namespace()), client::encoded(table.name()))
-}
-
-fn view_path(view: &TableIdent) -> String {
-    format!("{}/views/{}", path_of(view.namespace()), client::encoded(view.name()))
-}
-
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn list_namespaces(
         &self,
         parent: Option<&NamespaceIdent>,
     ) -> Result<Vec<NamespaceIdent>> {
-        let above = parent.map(|it| it.as_ref().join("\u{1f}"));
+        let above = parent.map(|it| it.as_ref().join(self.client.separator()));
         let reply = self.pages("/namespaces", above.as_deref(), "namespaces").await?;
         let reply = match parent {
             Some(parent) => reply.or(404, || no_namespace(parent))?,
@@ -255,7 +258,7 @@ impl Catalog for RestCatalog {
         &self,
         namespace: &NamespaceIdent,
     ) -> Result<HashMap<String, String>> {
-        let reply = self.get(&path_of(namespace), &[]).await?;
+        let reply = self.get(&self.space(namespace), &[]).await?;
         let reply = reply.or(404, || no_namespace(namespace))?.ok()?;
         let properties = reply.body.get("properties").and_then(Value::as_object).cloned();
         let pair = |(key, value): (String, Value)| Some((key, value.as_str()?.to_owned()));
@@ -270,19 +273,19 @@ impl Catalog for RestCatalog {
     ) -> Result<()> {
         let removals: Vec<_> = remove.iter().filter(|it| !set.contains_key(*it)).collect();
         let body = json!({ "removals": removals, "updates": set });
-        let path = format!("{}/properties", path_of(namespace));
+        let path = format!("{}/properties", self.space(namespace));
         let reply = self.change(Method::POST, &path, Some(body)).await?;
         reply.or(404, || no_namespace(namespace))?.ok().map(drop)
     }
 
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
-        let reply = self.change(Method::DELETE, &path_of(namespace), None).await?;
+        let reply = self.change(Method::DELETE, &self.space(namespace), None).await?;
         let reply = reply.or(404, || no_namespace(namespace))?;
         reply.or(409, || not_empty(namespace))?.ok().map(drop)
     }
 
     async fn list_tables(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
-        let path = format!("{}/tables", path_of(namespace));
+        let path = format!("{}/tables", self.space(namespace));
         let reply = self.pages(&path, None, "identifiers").await?;
         wire::idents(&reply.or(404, || no_namespace(namespace))?.ok()?.body)
     }
@@ -308,7 +311,7 @@ impl Catalog for RestCatalog {
         let seen = self.remembered(table);
         let headers: Vec<(&'static str, String)> =
             seen.iter().map(|(tag, _)| ("if-none-match", tag.clone())).collect();
-        let path = table_path(table);
+        let path = self.table(table);
         let mut reply = self.client.ask(Method::GET, &path, &[], None, &headers).await?;
         match (reply.status, seen) {
             (304, Some((_, loaded))) => Ok(loaded),
@@ -335,7 +338,7 @@ impl Catalog for RestCatalog {
             "requirements": [TableRequirement::NotExist],
             "updates": updates,
         });
-        let reply = self.change(Method::POST, &table_path(table), Some(body)).await?;
+        let reply = self.change(Method::POST, &self.table(table), Some(body)).await?;
         let mut reply = reply.or(409, || name_taken(table))?.ok()?;
         self.table_of(table, &mut reply)
     }
@@ -349,7 +352,7 @@ impl Catalog for RestCatalog {
         let body = json!({
             "name": table.name(), "metadata-location": metadata_location, "overwrite": overwrite,
         });
-        let path = format!("{}/register", path_of(table.namespace()));
+        let path = format!("{}/register", self.space(table.namespace()));
         let reply = self.change(Method::POST, &path, Some(body)).await?;
         let reply = reply.or(404, || no_namespace(table.namespace()))?;
         let mut reply = reply.or(409, || name_taken(table))?.ok()?;
@@ -358,7 +361,7 @@ impl Catalog for RestCatalog {
 
     async fn drop_table(&self, table: &TableIdent) -> Result<String> {
         let last = self.metadata_location(table).await?;
-        let reply = self.change(Method::DELETE, &table_path(table), None).await?;
+        let reply = self.change(Method::DELETE, &self.table(table), None).await?;
         reply.or(404, || no_table(table))?.ok()?;
         Ok(last)
     }
@@ -370,13 +373,13 @@ impl Catalog for RestCatalog {
     }
 
     async fn list_views(&self, namespace: &NamespaceIdent) -> Result<Vec<TableIdent>> {
-        let path = format!("{}/views", path_of(namespace));
+        let path = format!("{}/views", self.space(namespace));
         let reply = self.pages(&path, None, "identifiers").await?;
         wire::idents(&reply.or(404, || no_namespace(namespace))?.ok()?.body)
     }
 
     async fn view_location(&self, view: &TableIdent) -> Result<String> {
-        let reply = self.get(&view_path(view), &[]).await?.or(404, || no_view(view))?.ok()?;
+        let reply = self.get(&self.view(view), &[]).await?.or(404, || no_view(view))?.ok()?;
         Ok(text(&reply.body, "metadata-location").unwrap_or_default().to_owned())
     }
 
@@ -386,7 +389,7 @@ impl Catalog for RestCatalog {
             return Err(Error::new(ErrorKind::FeatureUnsupported, message));
         }
         let body = json!({ "name": view.name(), "metadata-location": to });
-        let path = format!("{}/register-view", path_of(view.namespace()));
+        let path = format!("{}/register-view", self.space(view.namespace()));
         let reply = self.change(Method::POST, &path, Some(body)).await?;
         if reply.status == 409 {
             return Ok(false);
@@ -396,7 +399,7 @@ impl Catalog for RestCatalog {
 
     async fn drop_view(&self, view: &TableIdent) -> Result<String> {
         let last = self.view_location(view).await?;
-        let reply = self.change(Method::DELETE, &view_path(view), None).await?;
+        let reply = self.change(Method::DELETE, &self.view(view), None).await?;
         reply.or(404, || no_view(view))?.ok()?;
         Ok(last)
     }
@@ -427,7 +430,7 @@ impl Catalog for RestCatalog {
             return self.commit_several(commit, bodies, tags).await;
         };
         let headers: Vec<_> = tags.into_iter().map(|it| ("if-match", it)).collect();
-        let path = table_path(&change.table);
+        let path = self.table(&change.table);
         let body = bodies.pop();
         let reply = self.client.change(Method::POST, &path, body, &headers).await;
         let mut reply = match reply {
@@ -458,6 +461,10 @@ impl Catalog for RestCatalog {
     /// The server knows on whose behalf it works: that of whose token it is.
     fn on_behalf(&self, _: Behalf) -> Arc<dyn Catalog> {
         Arc::new(Self { client: Arc::clone(&self.client), seen: Mutex::default() })
+    }
+
+    fn sees_all(&self) -> bool {
+        self.client.setting("icefield.sees-all") == Some("true")
     }
 
     fn rights(&self) -> Option<Rights> {

@@ -501,6 +501,10 @@ impl Catalog for SqlCatalog {
         })
     }
 
+    fn sees_all(&self) -> bool {
+        true
+    }
+
     fn rights(&self) -> Option<Rights> {
         let (database, env) = (Arc::clone(&self.database), self.env.clone());
         Some(Rights { database, env, actor: self.behalf.actor.clone() })

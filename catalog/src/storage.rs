@@ -28,6 +28,7 @@ use durable::DurableLocal;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use recording::{IoStats, RecordingStore};
 use url::Url;
 
@@ -281,6 +282,15 @@ fn root_cause(error: &object_store::Error) -> String {
 
 fn invalid(message: String) -> Error {
     Error::new(ErrorKind::DataInvalid, message)
+}
+
+/// A name as one part of a URL's path.
+pub(crate) fn encoded(name: &str) -> String {
+    /// What [RFC 3986] leaves as it is, in section 2.3.
+    ///
+    /// [RFC 3986]: https://www.rfc-editor.org/rfc/rfc3986
+    const OTHERS: AsciiSet = NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    utf8_percent_encode(name, &OTHERS).to_string()
 }
 
 #[cfg(test)]

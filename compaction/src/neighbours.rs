@@ -37,8 +37,13 @@ impl Neighbour {
 ///
 /// # Errors
 ///
-/// A catalog that cannot be listed.
+/// A catalog that cannot be listed, or not all of it.
 pub(crate) async fn all(session: &Session, table: &Table) -> Result<Vec<Neighbour>> {
+    if !session.tables().warehouse().catalog.sees_all() {
+        let message = "files can be deleted only by who sees all tables: others may need them";
+        return Err(Error::unsupported(message)
+            .with_hint("do this on the catalog's database, or as a reader of the whole catalog"));
+    }
     let mut others = Vec::new();
     for name in session.table_names().await? {
         let Some((namespace, own)) = name.rsplit_once('.') else { continue };

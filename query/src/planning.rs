@@ -9,7 +9,7 @@
 
 use datafusion::common::{Column, ScalarValue};
 use datafusion::logical_expr::{Expr, cast, lit};
-use icefield_catalog::spec::{PrimitiveType, Schema};
+use icefield_catalog::spec::{NestedFieldRef, PrimitiveType, Schema};
 use icefield_table::scan::ScanPlan;
 use icefield_table::snapshot::Version;
 use icefield_table::{Table, value};
@@ -137,6 +137,10 @@ impl Reader<'_> {
     fn term(&self, predicate: &Value, name: &str) -> Result<Term> {
         let missing = || Error::invalid(format!("a predicate of the filter has no `{name}`"));
         let term = predicate.get(name).or(predicate.get("term")).ok_or_else(missing)?;
+        // A text is a name only where it is a term; elsewhere it is a value.
+        if term.is_string() && predicate.get(name).is_some() {
+            return Ok(Term::Other);
+        }
         let field = match term {
             Value::String(name) => self.named(name)?,
             Value::Object(of) if of.get("type").is_some_and(|it| it == "reference") => {
@@ -163,7 +167,14 @@ impl Reader<'_> {
     fn named(&self, name: &str) -> Result<i32> {
         let field = match self.case_sensitive {
             true => self.schema.field_by_name(name),
-            false => self.schema.field_by_name_case_insensitive(name),
+            false => {
+                let alike = |it: &&NestedFieldRef| it.name.eq_ignore_ascii_case(name);
+                if self.schema.as_struct().fields().iter().filter(alike).count() > 1 {
+                    let message = format!("several columns are called like `{name}`");
+                    return Err(Error::invalid(message));
+                }
+                self.schema.field_by_name_case_insensitive(name)
+            }
         };
         let missing = || Error::not_found(format!("the table has no column `{name}`"));
         field.map(|it| it.id).ok_or_else(missing)

@@ -60,16 +60,7 @@ where
 }
 
 /// An operation on views.
-fn of_views<Done>(
-    verb: &'static str,
-    path: &'static str,
-    rule: Rule,
-    handler: fn(State<Arc<Service>>, Call) -> Done,
-) -> Route
-where
-    Done: Future<Output = Answer> + Send + 'static,
-{
-    let route = route(verb, path, rule, handler);
+fn of_views(route: Route) -> Route {
     Route { handler: route.handler.layer(map_response(refusal::said_beside)), ..route }
 }
 
@@ -115,13 +106,13 @@ fn operations() -> Vec<Route> {
         route("POST", TASKS, reads_table, plan::tasks),
         route("POST", "/tables/rename", renames, tables::rename),
         route("POST", "/transactions/commit", commits_several, commit::transaction),
-        of_views("GET", VIEWS, sees_namespace, views::list),
-        of_views("POST", VIEWS, writes_namespace, views::create),
-        of_views("GET", VIEW, reads_view, views::load),
-        of_views("HEAD", VIEW, reads_view, views::exists),
-        of_views("POST", VIEW, owns_view, views::replace),
-        of_views("DELETE", VIEW, owns_view, views::drop),
-        of_views("POST", "/views/rename", renames, views::rename),
+        of_views(route("GET", VIEWS, sees_namespace, views::list)),
+        of_views(route("POST", VIEWS, writes_namespace, views::create)),
+        of_views(route("GET", VIEW, reads_view, views::load)),
+        of_views(route("HEAD", VIEW, reads_view, views::exists)),
+        of_views(route("POST", VIEW, owns_view, views::replace)),
+        of_views(route("DELETE", VIEW, owns_view, views::drop)),
+        of_views(route("POST", "/views/rename", renames, views::rename)),
         route("POST", "/namespaces/{namespace}/register-view", registers, views::register),
         route("GET", "/namespaces/{namespace}/functions", sees_namespace, reports::functions),
         route("GET", FUNCTION, sees_namespace, reports::function),

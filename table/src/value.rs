@@ -32,6 +32,18 @@ pub fn decimal_to_bytes(unscaled: i128) -> Vec<u8> {
     raw.get(redundant..).unwrap_or(&raw).to_vec()
 }
 
+/// Microseconds of a day.
+pub(crate) const DAY_US: i64 = 86_400_000_000;
+
+/// A time's bound. One of four bytes is a date's, from before the column was widened, in days of so many units.
+pub(crate) fn since_1970(bytes: &[u8], day: i64) -> Option<i64> {
+    match bytes.len() {
+        4 => i64::from(i32::from_le_bytes(bytes.try_into().ok()?)).checked_mul(day),
+        8 => Some(i64::from_le_bytes(bytes.try_into().ok()?)),
+        _ => None,
+    }
+}
+
 /// A value from the bytes of a bound; `None` if they are not of the type. A column that was widened
 /// has older bounds of fewer bytes (trap T-72).
 pub fn from_bytes(kind: &PrimitiveType, bytes: &[u8]) -> Option<PrimitiveLiteral> {
@@ -45,12 +57,13 @@ pub fn from_bytes(kind: &PrimitiveType, bytes: &[u8]) -> Option<PrimitiveLiteral
         PrimitiveType::Int | PrimitiveType::Date => {
             PrimitiveLiteral::Int(i32::from_le_bytes(bytes.try_into().ok()?))
         }
-        PrimitiveType::Long
-        | PrimitiveType::Time
-        | PrimitiveType::Timestamp
-        | PrimitiveType::Timestamptz
-        | PrimitiveType::TimestampNs
-        | PrimitiveType::TimestamptzNs => PrimitiveLiteral::Long(whole()?),
+        PrimitiveType::Long | PrimitiveType::Time => PrimitiveLiteral::Long(whole()?),
+        PrimitiveType::Timestamp | PrimitiveType::Timestamptz => {
+            PrimitiveLiteral::Long(since_1970(bytes, DAY_US)?)
+        }
+        PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs => {
+            PrimitiveLiteral::Long(since_1970(bytes, 1000 * DAY_US)?)
+        }
         PrimitiveType::Float => {
             PrimitiveLiteral::Float(f32::from_le_bytes(bytes.try_into().ok()?).into())
         }
@@ -136,6 +149,15 @@ pub fn increment_bytes(prefix: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bounds_of_dates_are_days_also_under_the_times_they_were_widened_to() {
+        let days = 2_i32.to_le_bytes();
+        let long = |it: i64| Some(PrimitiveLiteral::Long(it));
+        assert_eq!(from_bytes(&PrimitiveType::Timestamp, &days), long(2 * DAY_US));
+        assert_eq!(from_bytes(&PrimitiveType::TimestampNs, &days), long(2000 * DAY_US));
+        assert_eq!(from_bytes(&PrimitiveType::Long, &days), long(2));
+    }
 
     #[test]
     fn decimals_are_as_short_as_they_can_be() {

@@ -15,7 +15,7 @@ from rest_server import serving
 
 def main():
     binary = sys.argv[1]
-    before = ["CREATE PRINCIPAL job", "GRANT owner ON CATALOG TO job", "CREATE PRINCIPAL guest", "GRANT reader ON CATALOG TO guest"]
+    before = ["CREATE PRINCIPAL job", "GRANT owner ON CATALOG TO job", "CREATE PRINCIPAL guest", "GRANT reader ON CATALOG TO guest", "CREATE PRINCIPAL loader"]
     with serving(binary, before=before) as server, tempfile.TemporaryDirectory() as folder:
         def run(*arguments, who=("job", server.said[0]), code=0):
             credential = f"{who[0]}:{who[1][0]['client_secret']}"
@@ -37,24 +37,31 @@ def main():
         (Path(folder) / "f.csv").write_text("id,v\n1,a\n2,b\n")
         assert "2 rows" in run("ingest", "f.csv", "--into", "raw.f")
         assert "loaded before" in run("ingest", "f.csv", "--into", "raw.f"), "exactly once"
+        loader = {"who": ("loader", server.said[4])}
+        server.sql("GRANT writer ON raw.f TO loader")
+        (Path(folder) / "g.csv").write_text("id,v\n3,c\n")
+        assert "1 row" in run("ingest", "g.csv", "--into", "raw.f", **loader), "who writes rows can load files"
+        server.sql("GRANT owner ON cleaned.o TO loader")
+        expire = "CALL lake.system.expire_snapshots(table => 'cleaned.o', older_than => now(), retain_last => 1)"
+        assert "only by who sees all tables" in sql(expire, code=1, **loader)
         run("compact", "cleaned.o", "-o", "rewrite-all=true")
         sql("CALL lake.system.expire_snapshots(table => 'cleaned.o', older_than => now(), retain_last => 1)")
         run("maintain")
         run("health")
         counts = "SELECT (SELECT count(*) FROM cleaned.o) AS o, (SELECT count(*) FROM cleaned.p) AS p, (SELECT count(*) FROM raw.f) AS f"
-        assert rows(counts) == server.sql(counts) == [{"o": 501, "p": 499, "f": 2}], rows(counts)
+        assert rows(counts) == server.sql(counts) == [{"o": 501, "p": 499, "f": 3}], rows(counts)
         assert rows(counts, **guest) == rows(counts)
         assert [it["table"] for it in rows("SHOW TABLES")] == ["o", "p", "f"]
         for text in ("INSERT INTO raw.f VALUES (3, 'c')", "DROP TABLE raw.f", "CREATE TABLE raw.g (id INT)", "CREATE NAMESPACE x",
                      "DELETE FROM cleaned.p", "ALTER TABLE raw.f SET TBLPROPERTIES ('a' = 'b')"):
             error = sql(text, code=1, **guest)
             assert "would have to be" in error, (text, error)
-        assert rows(counts) == [{"o": 501, "p": 499, "f": 2}], "nothing was done"
+        assert rows(counts) == [{"o": 501, "p": 499, "f": 3}], "nothing was done"
         wrong = ("job", [{"client_secret": "guess"}])
         assert "gives no token" in sql("SELECT 1 FROM raw.f", who=wrong, code=1)
         assert "keeps no principals" in sql("CREATE PRINCIPAL eve", code=1)
         said = server.sql("SELECT DISTINCT principal FROM system.audit_log WHERE action = 'commit'")
-        assert said == [{"principal": "job"}], said
+        assert sorted(it["principal"] for it in said) == ["job", "loader"], said
         url, server.url = server.url, "http://127.0.0.1:9"
         assert "does not answer" in sql("SELECT 1 FROM raw.f", code=3)
         server.url = "http://ada:secret@127.0.0.1:9"

@@ -296,6 +296,10 @@ impl Catalog for FaultyCatalog {
         self.inner.on_behalf(behalf)
     }
 
+    fn sees_all(&self) -> bool {
+        self.inner.sees_all()
+    }
+
     fn rights(&self) -> Option<Rights> {
         self.inner.rights()
     }

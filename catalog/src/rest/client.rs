@@ -10,6 +10,7 @@ use std::time::Duration;
 pub(super) use reqwest::Method;
 use reqwest::header::{ETAG, RETRY_AFTER};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::tokens::Tokens;
 use super::wire::text;
@@ -166,7 +167,7 @@ impl Client {
         };
         let asked: Vec<_> = warehouse.iter().map(|it| ("warehouse", *it)).collect();
         let reply = client.ask(Method::GET, "/config", &asked, None, &[]).await?.ok()?;
-        client.does_keys_once = reply.body.get("idempotency-key-lifetime").is_some();
+        client.does_keys_once = text(&reply.body, "idempotency-key-lifetime").is_some();
         for part in ["defaults", "overrides"] {
             let found = reply.body.get(part).and_then(Value::as_object).into_iter().flatten();
             let pair =
@@ -182,6 +183,24 @@ impl Client {
     /// What the server wants its clients to know.
     pub(super) fn setting(&self, key: &str) -> Option<&str> {
         self.settings.get(key).map(String::as_str)
+    }
+
+    /// What stands between the levels of a namespace in paths.
+    pub(super) fn separator(&self) -> &str {
+        match self.setting("namespace-separator") {
+            // It is said as it stands in a URL.
+            Some("%2E" | "%2e" | ".") => ".",
+            Some(other) if !other.is_empty() && !other.contains('%') => other,
+            _ => "\u{1f}",
+        }
+    }
+
+    /// An idempotency key: the specification asks for a UUID of version 7.
+    fn key(&self) -> Uuid {
+        let mut random = [0; 10];
+        random.iter_mut().zip(self.env.uuid().into_bytes()).for_each(|(to, from)| *to = from);
+        let ms = u64::try_from(self.env.now_ms()).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(ms, &random).into_uuid()
     }
 
     /// A request that changes nothing, tried again while the server is busy or away.
@@ -223,7 +242,7 @@ impl Client {
     ) -> Result<Reply> {
         let mut headers = headers.to_vec();
         if self.does_keys_once {
-            headers.push(("idempotency-key", self.env.uuid().to_string()));
+            headers.push(("idempotency-key", self.key().to_string()));
             return self.ask(method, path, &[], body.as_ref(), &headers).await;
         }
         let mut attempt = 0;
@@ -311,18 +330,4 @@ pub(super) fn away(server: &str, error: &reqwest::Error) -> Error {
     }
     let message = format!("the catalog's server at {server} does not answer: {cause}");
     Error::new(ErrorKind::Unexpected, message).with_retryable(true)
-}
-
-/// A name as it stands in a path.
-pub(super) fn encoded(name: &str) -> String {
-    let mut out = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }

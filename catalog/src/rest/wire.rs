@@ -2,7 +2,6 @@
 
 use serde_json::{Value, json};
 
-use super::client::encoded;
 use crate::Result;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata, TableUpdate};
 
@@ -13,11 +12,6 @@ pub(super) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
 pub(super) fn texts(value: &Value) -> Vec<String> {
     let all = value.as_array().into_iter().flatten();
     all.filter_map(|it| it.as_str().map(str::to_owned)).collect()
-}
-
-/// A namespace as it stands in a path: its levels, with the unit separator between.
-pub(super) fn level(namespace: &NamespaceIdent) -> String {
-    encoded(&namespace.as_ref().join("\u{1f}"))
 }
 
 pub(super) fn ident(table: &TableIdent) -> Value {

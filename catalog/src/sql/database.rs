@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
 use sqlx::{AnyConnection, AnyPool, Connection, Row};
 
+use crate::storage::encoded;
 use crate::{Env, Error, ErrorKind, Result};
 
 /// Statements that make what is missing; each is the same in SQLite and PostgreSQL.
@@ -233,7 +234,11 @@ impl Address {
                 None => path.to_owned(),
             };
             let shown = format!("sqlite:{path}");
-            return Ok(Self { url: encoded(&path), shown, is_sqlite: true });
+            return Ok(Self {
+                url: path.split('/').map(encoded).collect::<Vec<_>>().join("/"),
+                shown,
+                is_sqlite: true,
+            });
         }
         let scheme = url.split(':').next().unwrap_or_default().to_ascii_lowercase();
         if matches!(scheme.as_str(), "postgres" | "postgresql") {
@@ -386,20 +391,6 @@ fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
 /// Whether a row with the same key was there already.
 pub(super) fn is_duplicate(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(inner) if inner.is_unique_violation())
-}
-
-/// A file path as it must stand in sqlx's URL.
-fn encoded(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'/' | b'.' | b'-' | b'_' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
 }
 
 fn invalid(message: String) -> Error {

@@ -40,8 +40,11 @@ use crate::Service;
 const FILES_MAX: usize = 2000;
 /// How long a client waits for a plan before it is told to ask again.
 const WAIT: Duration = Duration::from_secs(5);
-/// Plans that are kept, beyond which all are forgotten.
+/// Plans that are kept, and the files of all of them, beyond which all are forgotten.
 const KEPT_MAX: usize = 64;
+const KEPT_FILES_MAX: usize = 500_000;
+/// How long one is kept, in milliseconds.
+const KEPT_MS: i64 = 600_000;
 /// Bytes of a filter, which every plan task carries.
 const FILTER_MAX: usize = 64 << 10;
 /// Characters of a plan id, which stands in URLs. A plan with a longer one is waited for.
@@ -85,6 +88,16 @@ type Outcome = Option<Result<Arc<ScanPlan>, Refusal>>;
 struct Making {
     outcome: watch::Receiver<Outcome>,
     task: Arc<tokio::task::AbortHandle>,
+    begun_ms: i64,
+}
+
+impl Making {
+    fn files(&self) -> usize {
+        match &*self.outcome.borrow() {
+            Some(Ok(plan)) => plan.tasks.len(),
+            _ => 0,
+        }
+    }
 }
 
 /// Plans, by their ids.
@@ -99,11 +112,14 @@ impl Plans {
     /// The plan of an id; it is begun if it is not being made.
     fn begin(&self, service: &Arc<Service>, table: Table, wanted: &Wanted) -> Making {
         let id = wanted.id();
+        let now_ms = service.session.tables().warehouse().env.now_ms();
         let mut all = self.lock();
+        all.retain(|_, it| now_ms - it.begun_ms < KEPT_MS);
         if let Some(found) = all.get(&id) {
             return found.clone();
         }
-        if all.len() >= KEPT_MAX {
+        let files: usize = all.values().map(Making::files).sum();
+        if all.len() >= KEPT_MAX || files > KEPT_FILES_MAX {
             all.clear();
         }
         let (sender, outcome) = watch::channel(None);
@@ -112,7 +128,7 @@ impl Plans {
             let made = make(&service, &table, &wanted).await;
             sender.send_replace(Some(made));
         });
-        let making = Making { outcome, task: Arc::new(task.abort_handle()) };
+        let making = Making { outcome, task: Arc::new(task.abort_handle()), begun_ms: now_ms };
         all.insert(id, making.clone());
         making
     }
@@ -200,7 +216,9 @@ fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
     let metadata = table.metadata();
     let case_sensitive = asked.case_sensitive.unwrap_or(true);
     let schema = metadata.current_schema();
-    let stats = asked.stats_fields.unwrap_or_default();
+    let mut stats = asked.stats_fields.unwrap_or_default();
+    stats.sort();
+    stats.dedup();
     for name in asked.select.iter().flatten().chain(&stats) {
         let found = match case_sensitive {
             true => schema.field_by_name(name),

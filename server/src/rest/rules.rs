@@ -116,8 +116,18 @@ fn change(table: TableIdent, change: &Value) -> Result<Need, Refusal> {
     if all("requirements", "type")?.contains(&"assert-create") {
         return Ok(Need::May(Role::Writer, Object::Namespace(table.namespace().clone())));
     }
-    let writes = all("updates", "action")?.iter().all(|it| OF_WRITERS.contains(it));
+    let actions = all("updates", "action")?;
+    let updates = change.get("updates").and_then(Value::as_array).into_iter().flatten();
+    let mut each = actions.iter().zip(updates);
+    let writes = each.all(|(action, it)| OF_WRITERS.contains(action) || brings_keys(action, it));
     Ok(Need::May(if writes { Role::Writer } else { Role::Owner }, Object::Table(table)))
+}
+
+/// Whether an update only says what landed with rows: our own client keeps that in properties.
+fn brings_keys(action: &str, update: &Value) -> bool {
+    let set = update.get("updates").and_then(Value::as_object);
+    action == "set-properties"
+        && set.is_some_and(|it| it.keys().all(|key| key.starts_with("icefield.ledger.")))
 }
 
 fn identifier(value: Option<&Value>) -> Result<TableIdent, Refusal> {
@@ -157,6 +167,10 @@ mod tests {
         ] {
             assert_eq!(needs(json!([]), action(update)), Need::May(role, on.clone()), "{update}");
         }
+        let set = |key: &str| json!([{ "action": "set-properties", "updates": { (key): "1" } }]);
+        let writer = Need::May(Role::Writer, on.clone());
+        assert_eq!(needs(json!([]), set("icefield.ledger.f.csv")), writer, "what landed");
+        assert_eq!(needs(json!([]), set("a")), Need::May(Role::Owner, on.clone()));
         for (requirements, updates) in [
             (json!([]), json!([["set-properties", { "a": "b" }]])),
             (json!([["assert-create"]]), json!([])),

@@ -344,10 +344,8 @@ pub fn bounds_array(
         _ => None,
     };
     // A date's bound under a timestamp that it was widened to is in days.
-    let micros = |it: &[u8]| match it.len() {
-        4 => i64::from(i32::from_le_bytes(it.try_into().ok()?)).checked_mul(86_400_000_000),
-        _ => long(it),
-    };
+    let micros = |it: &[u8]| value::since_1970(it, value::DAY_US);
+    let nanos = |it: &[u8]| value::since_1970(it, 1000 * value::DAY_US);
     let zero = |it: f64| match it {
         it if it.is_nan() => None,
         0.0 => Some(if is_upper { 0.0 } else { -0.0 }),
@@ -376,9 +374,9 @@ pub fn bounds_array(
             let array: TimestampMicrosecondArray = array;
             Arc::new(array.with_timezone(crate::arrow::UTC))
         }
-        PrimitiveType::TimestampNs => collect!(TimestampNanosecondArray, long),
+        PrimitiveType::TimestampNs => collect!(TimestampNanosecondArray, nanos),
         PrimitiveType::TimestamptzNs => {
-            let array: TimestampNanosecondArray = raw().map(|it| it.and_then(long)).collect();
+            let array: TimestampNanosecondArray = raw().map(|it| it.and_then(nanos)).collect();
             Arc::new(array.with_timezone(crate::arrow::UTC))
         }
         PrimitiveType::String => collect!(StringArray, |it| std::str::from_utf8(it).ok()),

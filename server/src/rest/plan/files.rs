@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use icefield_catalog::Result;
+use chrono::DateTime;
 use icefield_catalog::spec::{
     DataContentType, Literal, PrimitiveLiteral, PrimitiveType, Schema, Type,
 };
+use icefield_catalog::{Error, ErrorKind, Result};
 use icefield_table::manifest::read::PartitionField;
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::scan::ScanTask;
@@ -93,7 +94,12 @@ impl Files {
         let types = self.specs.get(&file.spec_id).map_or(&[][..], Vec::as_slice);
         let values = file.partition.iter().zip(types);
         let partition: Vec<Value> = values
-            .map(|(value, field)| single(value.clone(), &field.kind))
+            .map(|(value, field)| match value {
+                None => Ok(Value::Null),
+                Some(value) => {
+                    single(value.clone(), &field.kind)?.ok_or_else(|| unsayable(&field.kind))
+                }
+            })
             .collect::<Result<_>>()?;
         let content = match file.content {
             DataContentType::Data => "data",
@@ -163,8 +169,9 @@ impl Files {
             for (id, bytes) in bounds {
                 let Some(kind) = self.stats.get(id) else { continue };
                 let Some(bound) = value::from_bytes(kind, bytes) else { continue };
+                let Some(bound) = single(bound, kind)? else { continue };
                 keys.push(*id);
-                values.push(single(Some(bound), kind)?);
+                values.push(bound);
             }
             said.insert(name.to_owned(), json!({ "keys": keys, "values": values }));
         }
@@ -180,10 +187,31 @@ fn fields(schema: &Schema, names: &[String]) -> BTreeMap<i32, PrimitiveType> {
     found.filter_map(|it| Some((it.id, it.field_type.as_primitive_type()?.clone()))).collect()
 }
 
-/// A value as the specification writes it in JSON (appendix D).
-fn single(value: Option<PrimitiveLiteral>, kind: &PrimitiveType) -> Result<Value> {
-    match value {
-        None => Ok(Value::Null),
-        Some(value) => Literal::Primitive(value).try_into_json(&Type::Primitive(kind.clone())),
+/// A value as the specification writes it in JSON (appendix D); `None` if it has no word for it: a number that is none, a
+/// time beyond all calendars.
+fn single(value: PrimitiveLiteral, kind: &PrimitiveType) -> Result<Option<Value>> {
+    let is_said = match (&value, kind) {
+        (PrimitiveLiteral::Float(it), _) => it.is_finite(),
+        (PrimitiveLiteral::Double(it), _) => it.is_finite(),
+        (PrimitiveLiteral::Int(days), PrimitiveType::Date) => {
+            DateTime::from_timestamp(i64::from(*days) * 86_400, 0).is_some()
+        }
+        (PrimitiveLiteral::Long(it), PrimitiveType::Timestamp | PrimitiveType::Timestamptz) => {
+            DateTime::from_timestamp_micros(*it).is_some()
+        }
+        _ => true,
+    };
+    match is_said {
+        false => Ok(None),
+        true => {
+            let literal = Literal::Primitive(value);
+            literal.try_into_json(&Type::Primitive(kind.clone())).map(Some)
+        }
     }
+}
+
+fn unsayable(kind: &PrimitiveType) -> Error {
+    let message =
+        format!("a partition's {kind} cannot be written in JSON: plan from the manifests");
+    Error::new(ErrorKind::FeatureUnsupported, message)
 }
