@@ -30,16 +30,16 @@ from pathlib import Path
 
 BIN = os.environ.get("ICEFIELD_BIN", "icefield")
 SCAN = "SELECT count(*), sum(l_quantity), sum(l_extendedprice), max(l_shipdate) FROM {}"
-MERGE_SOURCE = """CREATE TABLE raw.changes AS
-SELECT * FROM (SELECT * FROM raw.base WHERE l_orderkey % 60 = 11 LIMIT 75000)
+MERGE_SOURCE = """CREATE TABLE cleaned.changes AS
+SELECT * FROM (SELECT * FROM cleaned.base WHERE l_orderkey % 60 = 11 LIMIT 75000)
 UNION ALL
 SELECT * FROM (SELECT l_orderkey + 100000000 AS l_orderkey, l_partkey, l_suppkey, l_linenumber, l_quantity,
   l_extendedprice, l_discount, l_tax, l_returnflag, l_linestatus, l_shipdate, l_commitdate, l_receiptdate,
-  l_shipinstruct, l_shipmode, l_comment FROM raw.base WHERE l_orderkey % 60 = 12 LIMIT 25000)"""
+  l_shipinstruct, l_shipmode, l_comment FROM cleaned.base WHERE l_orderkey % 60 = 12 LIMIT 25000)"""
 STATEMENTS = {
     "delete 1%": "DELETE FROM {t} WHERE (l_orderkey * 7 + l_linenumber) % 100 = 3",
     "update 5%": "UPDATE {t} SET l_tax = l_tax + 0.01 WHERE (l_orderkey * 3 + l_linenumber) % 20 = 1",
-    "merge 100,000": "MERGE INTO {t} t USING raw.changes s ON t.l_orderkey = s.l_orderkey AND "
+    "merge 100,000": "MERGE INTO {t} t USING cleaned.changes s ON t.l_orderkey = s.l_orderkey AND "
                      "t.l_linenumber = s.l_linenumber WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
 }
 
@@ -75,17 +75,17 @@ def warm(warehouse: Path, queries: list[str], *arguments: str, runs: int = 20) -
 def deleted(warehouse: Path) -> None:
     """What deletes cost a scan: 10% of the rows, scattered over all pages."""
     keep = "(l_orderkey * 7 + l_linenumber) % 10 <> 3"
-    sql(warehouse, f"CREATE TABLE raw.never AS SELECT * FROM raw.base WHERE {keep}")
+    sql(warehouse, f"CREATE TABLE cleaned.never AS SELECT * FROM cleaned.base WHERE {keep}")
     names = {}
     for version in (2, 3):
-        names[version] = f"raw.deleted{version}"
-        create(warehouse, names[version], "raw.base", version, "merge-on-read")
+        names[version] = f"cleaned.deleted{version}"
+        create(warehouse, names[version], "cleaned.base", version, "merge-on-read")
         sql(warehouse, f"DELETE FROM {names[version]} WHERE NOT ({keep})")
     print("\n| scan of a table with 10% deleted, to one that never had them | v2 | v3 | v2, read from files | v3, read from "
           "files |\n|---|---:|---:|---:|---:|")
     for name, query in {"four aggregates": SCAN, "one sum": "SELECT sum(l_extendedprice) FROM {}",
                         "a filter": "SELECT count(*) FROM {} WHERE l_discount > 0.05"}.items():
-        all_three = [query.format(it) for it in ("raw.never", names[2], names[3])]
+        all_three = [query.format(it) for it in ("cleaned.never", names[2], names[3])]
         cells = []
         for arguments in ((), ("--cache-limit", "0")):
             plain, two, three = warm(warehouse, all_three, *arguments)
@@ -105,7 +105,7 @@ def peer(warehouse: Path) -> float:
         "import sys, time; from pyiceberg.catalog.sql import SqlCatalog\n"
         "w = sys.argv[1]\n"
         "c = SqlCatalog('lake', uri=f'sqlite:///{w}/catalog.db', warehouse=w)\n"
-        "t = c.load_table('raw.peer'); s = time.perf_counter()\n"
+        "t = c.load_table('cleaned.peer'); s = time.perf_counter()\n"
         "keys = [k for k in range(0, 6000001, 100)]\n"
         "t.delete(f'l_orderkey in ({\", \".join(map(str, keys[:500]))})')\n"
         "print(time.perf_counter() - s)")
@@ -116,12 +116,12 @@ def peer(warehouse: Path) -> float:
 
 
 def peer_upsert(warehouse: Path) -> float:
-    """PyIceberg upserts the rows of raw.few into raw.peer."""
+    """PyIceberg upserts the rows of cleaned.few into cleaned.peer."""
     code = (
         "import sys, time; from pyiceberg.catalog.sql import SqlCatalog\n"
         "w = sys.argv[1]\n"
         "c = SqlCatalog('lake', uri=f'sqlite:///{w}/catalog.db', warehouse=w)\n"
-        "t = c.load_table('raw.peer'); few = c.load_table('raw.few').scan().to_arrow(); s = time.perf_counter()\n"
+        "t = c.load_table('cleaned.peer'); few = c.load_table('cleaned.few').scan().to_arrow(); s = time.perf_counter()\n"
         "t.upsert(few, join_cols=['l_orderkey', 'l_linenumber'])\n"
         "print(time.perf_counter() - s)")
     run = subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(warehouse)], capture_output=True, text=True,
@@ -140,34 +140,34 @@ def main() -> None:
     warehouse = Path(tempfile.mkdtemp(prefix="icefield-changes-"))
     try:
         base = min(create(warehouse, table, f"iceberg_scan('{source}')", 2, "copy-on-write")
-                   for table in ("raw.base", "raw.base2"))
+                   for table in ("cleaned.base", "cleaned.base2"))
         sql(warehouse, MERGE_SOURCE)
         print(f"CREATE TABLE AS of lineitem: {base:.2f} s. Times are whole processes; ratios are to it.\n")
         print("| statement | v2 copy-on-write | v2 merge-on-read | v3 copy-on-write | v3 merge-on-read |")
         print("|---|---:|---:|---:|---:|")
         kinds = [(v, m) for v in (2, 3) for m in ("copy-on-write", "merge-on-read")]
-        names = {kind: f"raw.t{number}" for number, kind in enumerate(kinds)}
+        names = {kind: f"cleaned.t{number}" for number, kind in enumerate(kinds)}
         for kind in kinds:
-            create(warehouse, names[kind], "raw.base", *kind)
+            create(warehouse, names[kind], "cleaned.base", *kind)
         for name, text in STATEMENTS.items():
             times = [sql(warehouse, text.format(t=names[kind])) for kind in kinds]
             print(f"| {name} | " + " | ".join(f"{it:.2f} s, {it / base:.2f}" for it in times) + " |", flush=True)
-        plain = min(sql(warehouse, SCAN.format("raw.base")) for _ in range(3))
+        plain = min(sql(warehouse, SCAN.format("cleaned.base")) for _ in range(3))
         times = [min(sql(warehouse, SCAN.format(names[kind])) for _ in range(3)) for kind in kinds]
         print("| scan after, to one without | " + " | ".join(f"{it:.2f} s, {it / plain:.2f}" for it in times) + " |")
         deleted(warehouse)
         if a.peer:
-            create(warehouse, "raw.peer", "raw.base", 2, "copy-on-write")
-            create(warehouse, "raw.ours", "raw.base", 2, "copy-on-write")
+            create(warehouse, "cleaned.peer", "cleaned.base", 2, "copy-on-write")
+            create(warehouse, "cleaned.ours", "cleaned.base", 2, "copy-on-write")
             keys = ", ".join(str(it) for it in range(0, 6000001, 100)[:500])
             theirs = peer(warehouse)
-            ours = sql(warehouse, f"DELETE FROM raw.ours WHERE l_orderkey IN ({keys})")
+            ours = sql(warehouse, f"DELETE FROM cleaned.ours WHERE l_orderkey IN ({keys})")
             print(f"\nDELETE of 500 keys, copy-on-write: PyIceberg {theirs:.2f} s (without its start), "
                   f"icefield {ours:.2f} s, {ours / theirs:.2f}.", flush=True)
-            sql(warehouse, f"CREATE TABLE raw.few AS SELECT * FROM (SELECT * FROM raw.changes WHERE l_orderkey < 100000000 "
-                           f"LIMIT 750) UNION ALL SELECT * FROM (SELECT * FROM raw.changes WHERE l_orderkey > 100000000 LIMIT 250)")
+            sql(warehouse, f"CREATE TABLE cleaned.few AS SELECT * FROM (SELECT * FROM cleaned.changes WHERE l_orderkey < 100000000 "
+                           f"LIMIT 750) UNION ALL SELECT * FROM (SELECT * FROM cleaned.changes WHERE l_orderkey > 100000000 LIMIT 250)")
             theirs = peer_upsert(warehouse)
-            ours = sql(warehouse, STATEMENTS["merge 100,000"].format(t="raw.ours").replace("raw.changes", "raw.few"))
+            ours = sql(warehouse, STATEMENTS["merge 100,000"].format(t="cleaned.ours").replace("cleaned.changes", "cleaned.few"))
             print(f"Upsert of 1,000 rows, copy-on-write: PyIceberg {theirs:.2f} s (without its start), "
                   f"icefield {ours:.2f} s, {ours / theirs:.2f}.")
     finally:

@@ -116,14 +116,14 @@ class Small:
         return [it.file_path.removeprefix("file://") for it in self.files]
 
     def table(self, name: str, files=None, copies: int = 1) -> Path:
-        """A warehouse with the table raw.t of these files, by 20 commits; several copies of each by links."""
+        """A warehouse with the table cleaned.t of these files, by 20 commits; several copies of each by links."""
         from pyiceberg.catalog.sql import SqlCatalog
         from pyiceberg.manifest import DataFile
 
         warehouse = self.work / name
-        sql(warehouse, f"CREATE TABLE raw.t AS SELECT * FROM iceberg_scan('{self.metadata}') LIMIT 0")
+        sql(warehouse, f"CREATE TABLE cleaned.t AS SELECT * FROM iceberg_scan('{self.metadata}') LIMIT 0")
         catalog = SqlCatalog("lake", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}")
-        table = catalog.load_table("raw.t")
+        table = catalog.load_table("cleaned.t")
         keys = ("content", "file_format", "partition", "record_count", "file_size_in_bytes", "column_sizes", "value_counts",
                 "null_value_counts", "nan_value_counts", "lower_bounds", "upper_bounds", "split_offsets", "sort_order_id",
                 "spec_id")
@@ -144,13 +144,13 @@ class Small:
         return warehouse
 
     def sums(self, warehouse: Path) -> dict:
-        return rows(sql(warehouse, f"SELECT {SUMS} FROM raw.t"))[0]
+        return rows(sql(warehouse, f"SELECT {SUMS} FROM cleaned.t"))[0]
 
 
 def compacted(warehouse: Path, *arguments: str) -> Ran:
-    """Compacts raw.t into one file if it fits."""
+    """Compacts cleaned.t into one file if it fits."""
     given = [part for it in arguments for part in (("-o", it) if "=" in it else (it,))]
-    return icefield(warehouse, "compact", "raw.t", "--format", "json", *given)
+    return icefield(warehouse, "compact", "cleaned.t", "--format", "json", *given)
 
 
 WAYS = {
@@ -298,7 +298,7 @@ def synthetic(warehouse: Path, snapshots: int) -> tuple[Path, int]:
     The first snapshot is Icefield's own; all others are made after its likeness. Gives the table's folder, and how
     many files lie below `data`.
     """
-    sql(warehouse, "CREATE TABLE raw.t (id BIGINT, s STRING)", "INSERT INTO raw.t VALUES (1, 'a')")
+    sql(warehouse, "CREATE TABLE cleaned.t (id BIGINT, s STRING)", "INSERT INTO cleaned.t VALUES (1, 'a')")
     database = sqlite3.connect(warehouse / "catalog.db")
     (location,) = database.execute("SELECT metadata_location FROM iceberg_tables").fetchone()
     table = Path(location.removeprefix("file://")).parent.parent
@@ -359,12 +359,12 @@ def metadata(a) -> None:
         warehouse = a.work / "lake"
         table, orphans = synthetic(warehouse, snapshots)
         say(f"{snapshots} snapshots: made")
-        live = sql(warehouse, "SELECT count(*) AS n FROM raw.t.files")
+        live = sql(warehouse, "SELECT count(*) AS n FROM cleaned.t.files")
         if rows(live) != [{"n": min(snapshots, WINDOW) * FILES_EACH}]:
             raise SystemExit(f"the synthetic table has other files: {live.out}")
         find = Ran(["find", str(table), "-type", "f", "-printf", ""])
         future = "older_than => TIMESTAMP '2100-01-01 00:00:00'"
-        removed = sql(warehouse, f"CALL system.remove_orphan_files(table => 'raw.t', {future}, allow_recent => true)")
+        removed = sql(warehouse, f"CALL system.remove_orphan_files(table => 'cleaned.t', {future}, allow_recent => true)")
         gone = removed.out.count("orphan-")
         if gone != orphans:
             raise SystemExit(f"{gone} orphans are gone, not {orphans}")
@@ -376,7 +376,7 @@ def metadata(a) -> None:
             for place in range(FILES_EACH):
                 os.close(os.open(folder / f"{number:06}-{place:03}.parquet", os.O_CREAT | os.O_WRONLY))
         delete = Ran(["find", str(twin), "-delete"])
-        expired = sql(warehouse, f"CALL system.expire_snapshots(table => 'raw.t', {future}, retain_last => 1)")
+        expired = sql(warehouse, f"CALL system.expire_snapshots(table => 'cleaned.t', {future}, retain_last => 1)")
         gone = int(rows(expired)[0]["deleted_data_files_count"])
         if gone != files - min(snapshots, WINDOW) * FILES_EACH:
             raise SystemExit(f"{gone} data files are gone: {expired.out}")
@@ -391,10 +391,10 @@ def metadata(a) -> None:
 # -- queries ---------------------------------------------------------------------------------------
 
 QUERIES = {
-    "full scan": "SELECT count(*) AS n, sum(l_quantity) AS q, sum(l_extendedprice) AS p, max(l_comment) AS c FROM raw.t",
-    "one day": "SELECT count(*) AS n, sum(l_extendedprice) AS p FROM raw.t WHERE l_shipdate = DATE '1995-06-17'",
-    "count(*)": "SELECT count(*) AS n FROM raw.t",
-    "point lookup": "SELECT count(*) AS n, sum(l_tax) AS t FROM raw.t WHERE l_orderkey = 1234567 AND l_linenumber = 1",
+    "full scan": "SELECT count(*) AS n, sum(l_quantity) AS q, sum(l_extendedprice) AS p, max(l_comment) AS c FROM cleaned.t",
+    "one day": "SELECT count(*) AS n, sum(l_extendedprice) AS p FROM cleaned.t WHERE l_shipdate = DATE '1995-06-17'",
+    "count(*)": "SELECT count(*) AS n FROM cleaned.t",
+    "point lookup": "SELECT count(*) AS n, sum(l_tax) AS t FROM cleaned.t WHERE l_orderkey = 1234567 AND l_linenumber = 1",
 }
 
 
@@ -410,7 +410,7 @@ def queries(a) -> None:
         warehouse = small.table("table")
         if arguments is not None:
             compacted(warehouse, *arguments, f"target-file-size-bytes={target}", "max-file-size-bytes=100000000000")
-        said[state] = json.loads(icefield(warehouse, "health", "raw.t", "--format", "ndjson").out.splitlines()[0])
+        said[state] = json.loads(icefield(warehouse, "health", "cleaned.t", "--format", "ndjson").out.splitlines()[0])
         for name, text in QUERIES.items():
             runs = [sql(warehouse, text) for _ in range(a.runs + 1)][1:]
             took[state, name] = statistics.median(it.seconds for it in runs)

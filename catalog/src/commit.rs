@@ -21,7 +21,7 @@ use crate::spec::{
     FormatVersion, Snapshot, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
 };
-use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
+use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata, tier};
 
 /// Changes to one or more tables that become visible together.
 #[derive(Debug, Clone, Default)]
@@ -216,18 +216,25 @@ pub(crate) fn base_of(
 
 /// Applies the changes of a table to its base, one after the other, and writes the next metadata file, which nobody sees
 /// yet. `None` if a requirement no longer holds.
+///
+/// # Errors
+///
+/// An update that can never apply, or that the table's tier refuses.
 pub(crate) async fn stage(
     storage: &Storage,
     env: &Env,
     base: Option<LoadedTable>,
     commit: &Commit,
+    own: &Behalf,
     table: &TableIdent,
     changes: Vec<usize>,
 ) -> Result<Option<Staged>> {
     let mut now = base.clone();
     let mut steps = Vec::with_capacity(changes.len());
     let mut moved = false;
-    for change in changes.iter().filter_map(|place| commit.changes.get(*place)) {
+    for place in &changes {
+        let Some(change) = commit.changes.get(*place) else { continue };
+        let behalf = commit.behalf.get(*place).unwrap_or(own);
         let metadata = match &now {
             None => {
                 moved = true;
@@ -248,6 +255,11 @@ pub(crate) async fn stage(
                     let logged = Some(now.metadata_location.clone()).filter(|_| !moved);
                     moved = true;
                     let Some(next) = change.apply_to(now, logged)? else { return Ok(None) };
+                    if behalf.lifted.is_none()
+                        && let Some(why) = tier::takes(change, &now.metadata, &next)
+                    {
+                        return Err(tier::refused(table, &why));
+                    }
                     next
                 }
             }

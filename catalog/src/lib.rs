@@ -24,6 +24,7 @@ pub mod commit;
 pub mod conformance;
 pub mod env;
 pub mod journal;
+pub mod lineage;
 pub mod memory;
 pub mod metadata;
 pub mod requests;
@@ -32,6 +33,7 @@ pub mod rights;
 pub mod spec;
 pub mod sql;
 pub mod storage;
+pub mod tier;
 pub mod views;
 pub mod warehouse;
 
@@ -163,6 +165,13 @@ pub trait Catalog: Debug + Send + Sync {
     /// transaction, that the request is answered, if it is one that is to be answered once. One that is answered
     /// already changes nothing and fails; [`Catalog::answered`] says how.
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog>;
+
+    /// This catalog, which makes a change though the rule of the table's [`tier`] is against it, and notes why. Who may
+    /// ask for that is for the caller to know.
+    fn lifting(&self, why: &str) -> Arc<dyn Catalog>;
+
+    /// Whether it holds tables to the rules of their [`tier`]s.
+    fn keeps_tiers(&self) -> bool;
 
     /// Whether nothing is left out of lists: who does not see a table cannot know that it has files in common with
     /// another, and must not delete any.

@@ -10,7 +10,7 @@ use crate::commit::{base_of, fallen_out, landed, remove, same_file, stage};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
     Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata, tier,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -188,6 +188,10 @@ impl Catalog for MemoryCatalog {
     ) -> Result<LoadedTable> {
         let loaded = metadata::read(&self.storage, metadata_location).await?;
         let mut state = self.state.lock().await;
+        let is_there = overwrite && state.tables.contains_key(table);
+        if is_there && self.behalf.lifted.is_none() && tier::only_grows(table) {
+            return Err(tier::refused(table, tier::OVERWRITTEN));
+        }
         match state.check_free(table) {
             Err(error)
                 if overwrite
@@ -211,6 +215,7 @@ impl Catalog for MemoryCatalog {
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
         let mut state = self.state.lock().await;
         let loaded = state.table(from)?;
+        tier::stays(from, to, &self.behalf)?;
         state.check_free(to)?;
         self.answer(&mut state, &self.behalf)?;
         state.tables.remove(from);
@@ -271,7 +276,8 @@ impl Catalog for MemoryCatalog {
             let first = changes.first().and_then(|place| commit.changes.get(*place));
             let Some(first) = first else { continue };
             let base = base_of(first, self.load_table(table).await)?;
-            match stage(&self.storage, &self.env, base, commit, table, changes).await? {
+            let behalf = &self.behalf;
+            match stage(&self.storage, &self.env, base, commit, behalf, table, changes).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
             }
@@ -349,6 +355,14 @@ impl Catalog for MemoryCatalog {
             state: Arc::clone(&self.state),
             behalf,
         })
+    }
+
+    fn lifting(&self, why: &str) -> Arc<dyn Catalog> {
+        self.on_behalf(Behalf { lifted: Some(why.to_owned()), ..self.behalf.clone() })
+    }
+
+    fn keeps_tiers(&self) -> bool {
+        true
     }
 
     fn sees_all(&self) -> bool {

@@ -19,6 +19,8 @@ pub struct Behalf {
     pub actor: Actor,
     /// What is answered, if that is to be remembered.
     pub answer: Option<Answered>,
+    /// Why the rule of the table's [`tier`](crate::tier) does not hold for it, if an administrator says so.
+    pub lifted: Option<String>,
 }
 
 /// An answer to a request.

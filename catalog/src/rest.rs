@@ -35,6 +35,8 @@ use crate::{
 
 /// What a key of the ledger is called among a table's properties.
 const LEDGER: &str = "icefield.ledger.";
+/// The header of a change for which the rule of its tier is lifted; its value is why, percent-encoded.
+pub const LIFT: &str = "x-icefield-lift";
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
 const CACHED_TABLES_MAX: usize = 256;
 
@@ -44,6 +46,8 @@ pub struct RestCatalog {
     client: Arc<Client>,
     /// The metadata last seen of each table, with its ETag.
     seen: Mutex<HashMap<TableIdent, (String, LoadedTable)>>,
+    /// Why the rule of a tier does not hold for what is changed.
+    lifted: Option<String>,
 }
 
 impl RestCatalog {
@@ -59,7 +63,7 @@ impl RestCatalog {
         env: Env,
     ) -> Result<Self> {
         let client = Client::open(url, warehouse, access, env).await?;
-        Ok(Self { client: Arc::new(client), seen: Mutex::default() })
+        Ok(Self { client: Arc::new(client), seen: Mutex::default(), lifted: None })
     }
 
     /// Where the server says that tables lie, if it says so.
@@ -67,12 +71,18 @@ impl RestCatalog {
         self.client.setting("warehouse").filter(|it| it.contains("://") || it.starts_with('/'))
     }
 
+    /// The header that says why the rule of a tier does not hold.
+    fn lift(&self) -> Option<(&'static str, String)> {
+        Some((LIFT, encoded(self.lifted.as_deref()?)))
+    }
+
     async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Reply> {
         self.client.ask(Method::GET, path, query, None, &[]).await
     }
 
     async fn change(&self, method: Method, path: &str, body: Option<Value>) -> Result<Reply> {
-        self.client.change(method, path, body, &[]).await
+        let headers: Vec<_> = self.lift().into_iter().collect();
+        self.client.change(method, path, body, &headers).await
     }
 
     /// All names of a list, page by page.
@@ -429,7 +439,8 @@ impl Catalog for RestCatalog {
         let [change] = commit.changes.as_slice() else {
             return self.commit_several(commit, bodies, tags).await;
         };
-        let headers: Vec<_> = tags.into_iter().map(|it| ("if-match", it)).collect();
+        let mut headers: Vec<_> = tags.into_iter().map(|it| ("if-match", it)).collect();
+        headers.extend(self.lift());
         let path = self.table(&change.table);
         let body = bodies.pop();
         let reply = self.client.change(Method::POST, &path, body, &headers).await;
@@ -459,8 +470,17 @@ impl Catalog for RestCatalog {
     }
 
     /// The server knows on whose behalf it works: that of whose token it is.
-    fn on_behalf(&self, _: Behalf) -> Arc<dyn Catalog> {
-        Arc::new(Self { client: Arc::clone(&self.client), seen: Mutex::default() })
+    fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
+        let lifted = behalf.lifted;
+        Arc::new(Self { client: Arc::clone(&self.client), seen: Mutex::default(), lifted })
+    }
+
+    fn lifting(&self, why: &str) -> Arc<dyn Catalog> {
+        self.on_behalf(Behalf { lifted: Some(why.to_owned()), ..Behalf::default() })
+    }
+
+    fn keeps_tiers(&self) -> bool {
+        self.client.setting("icefield.keeps-tiers") == Some("true")
     }
 
     fn sees_all(&self) -> bool {

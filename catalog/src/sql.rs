@@ -44,7 +44,7 @@ use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
     Answered, Behalf, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable,
-    Result, Storage, metadata,
+    Result, Storage, metadata, tier,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -394,6 +394,10 @@ impl Catalog for SqlCatalog {
         if !self.namespace_exists(table.namespace()).await? {
             return Err(no_namespace(table.namespace()));
         }
+        let is_there = overwrite && self.location(Kind::Table, table).await.is_ok();
+        if is_there && self.behalf.lifted.is_none() && tier::only_grows(table) {
+            return Err(tier::refused(table, tier::OVERWRITTEN));
+        }
         let loaded = metadata::read(&self.storage, metadata_location).await?;
         self.insert(table, &loaded, &[], overwrite).await?;
         Ok(loaded)
@@ -404,6 +408,7 @@ impl Catalog for SqlCatalog {
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
+        tier::stays(from, to, &self.behalf)?;
         self.rename(Kind::Table, from, to).await
     }
 
@@ -439,7 +444,8 @@ impl Catalog for SqlCatalog {
             if base.is_none() && !self.namespace_exists(table.namespace()).await? {
                 return Err(no_namespace(table.namespace()));
             }
-            match stage(&self.storage, &self.env, base, commit, table, changes).await? {
+            let behalf = &self.behalf;
+            match stage(&self.storage, &self.env, base, commit, behalf, table, changes).await? {
                 Some(next) => staged.push(next),
                 None => return Ok(CommitOutcome::Conflict),
             }
@@ -499,6 +505,14 @@ impl Catalog for SqlCatalog {
             seen: Arc::clone(&self.seen),
             behalf,
         })
+    }
+
+    fn lifting(&self, why: &str) -> Arc<dyn Catalog> {
+        self.on_behalf(Behalf { lifted: Some(why.to_owned()), ..self.behalf.clone() })
+    }
+
+    fn keeps_tiers(&self) -> bool {
+        true
     }
 
     fn sees_all(&self) -> bool {

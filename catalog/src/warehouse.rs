@@ -1,14 +1,18 @@
 //! A warehouse: a root for files, a catalog for names, and the environment both use.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::rest::{Access, RestCatalog};
-use crate::spec::TableIdent;
+use crate::spec::{NamespaceIdent, TableIdent};
 use crate::sql::SqlCatalog;
 use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
 
 /// The namespaces of a new warehouse: data as it came, as it should be, and as people want it.
 pub const TIERS: [&str; 3] = ["raw", "cleaned", "curated"];
+
+/// The namespace whose properties are the warehouse's.
+pub const DEFAULTS: &str = "system";
 
 /// The folder of the warehouse if nothing is said.
 pub const DEFAULT_ROOT: &str = "./warehouse";
@@ -66,6 +70,29 @@ impl Warehouse {
         let catalog =
             SqlCatalog::open(&url, CATALOG_NAME, &TIERS, Arc::clone(&storage), env.clone()).await?;
         Ok(Self { root, catalog: Arc::new(catalog), storage, env })
+    }
+
+    /// The properties that hold for the tables of a namespace unless they say otherwise: its own, before those of the
+    /// namespaces it is in, before the warehouse's, which are those of [`DEFAULTS`].
+    ///
+    /// # Errors
+    ///
+    /// A catalog that cannot be read. What is not there has no properties.
+    pub async fn defaults(&self, namespace: &NamespaceIdent) -> Result<HashMap<String, String>> {
+        let mut all = HashMap::new();
+        let mut levels = vec![NamespaceIdent::new(DEFAULTS.to_owned())];
+        let parts = namespace.as_ref();
+        for depth in 1..=parts.len() {
+            levels.push(NamespaceIdent::from_strs(parts.iter().take(depth))?);
+        }
+        for level in levels {
+            match self.catalog.namespace_properties(&level).await {
+                Ok(own) => all.extend(own),
+                Err(error) if error.kind() == ErrorKind::NamespaceNotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(all)
     }
 
     /// Where a new table's files go: below its namespace's `location`, or below the root.

@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Ingest(Ingest),
     /// Show who changed a table, when and how
     History(History),
+    /// Show what a table was made from, or what was made from it
+    Lineage(Lineage),
     /// Merge small files, fold deletes in, sort
     Compact(Compact),
     /// Do all upkeep that is due, for every table, by its policy
@@ -228,6 +230,21 @@ pub(crate) struct Ingest {
 pub(crate) struct History {
     /// The table, such as raw.flights
     pub(crate) table: String,
+    /// How it is written
+    #[arg(long, value_parser = for_people_or_programs())]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Lineage {
+    /// The table, such as cleaned.orders
+    pub(crate) table: String,
+    /// What was made from it, instead of what it was made from
+    #[arg(long)]
+    pub(crate) down: bool,
+    /// Steps to go
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub(crate) depth: usize,
     /// How it is written
     #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,

@@ -6,6 +6,7 @@ mod demo;
 mod health;
 mod history;
 mod ingest;
+mod lineage;
 mod maintain;
 mod serve;
 pub(crate) mod sql;
@@ -21,6 +22,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Sql(sql) => sql::run(&options, sql).await,
         Command::Ingest(ingest) => ingest::run(&options, ingest).await,
         Command::History(history) => history::run(&options, history).await,
+        Command::Lineage(lineage) => lineage::run(&options, lineage).await,
         Command::Compact(compact) => compact::run(&options, compact).await,
         Command::Maintain(maintain) => maintain::run(&options, maintain).await,
         Command::Health(health) => health::run(&options, health).await,

@@ -104,7 +104,7 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         request_id: warehouse.env.uuid().to_string(),
         is_authenticated: false,
     };
-    warehouse.catalog = warehouse.catalog.on_behalf(Behalf { actor, answer: None });
+    warehouse.catalog = warehouse.catalog.on_behalf(Behalf { actor, ..Behalf::default() });
     let settings = Settings {
         memory_bytes,
         cache_bytes,

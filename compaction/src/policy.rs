@@ -8,7 +8,7 @@
 //! | `icefield.maintenance.target-file-size-bytes` | the table's | bytes of a data file |
 //! | `icefield.maintenance.delete-file-threshold` | 3 | delete files that make a data file worth it |
 //! | `icefield.maintenance.bytes-per-second` | none | how fast files may be rewritten |
-//! | `icefield.maintenance.snapshots.max-age-days` | 30 in `raw`, else 5 | age at which snapshots go |
+//! | `icefield.maintenance.snapshots.max-age-days` | `icefield.retention-days`, or 30 in `raw`, else 5 | age at which snapshots go |
 //! | `icefield.maintenance.snapshots.retain-last` | 1 | snapshots of each branch that stay |
 //! | `icefield.maintenance.orphans.max-age-days` | 3 | age at which orphans go; `off` keeps them |
 //! | `icefield.maintenance.orphans.every-days` | 7 | how often they are looked for |
@@ -21,9 +21,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 
-use icefield_catalog::ErrorKind;
 use icefield_catalog::journal::SCANS;
-use icefield_catalog::spec::NamespaceIdent;
+use icefield_catalog::tier;
 use icefield_query::{Result, Session};
 use icefield_table::Table;
 
@@ -53,8 +52,8 @@ const COUNTS: [&str; 5] = [
     "bytes-per-second",
     "snapshots.retain-last",
 ];
-/// The namespace whose properties are the warehouse's.
-pub const WAREHOUSE: &str = "system";
+/// How many days of a table's past can be read, as people promise it.
+const RETENTION: &str = "icefield.retention-days";
 /// Milliseconds of a day.
 pub(crate) const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 const HOUR_MS: f64 = 3_600_000.0;
@@ -70,6 +69,8 @@ pub struct Policy {
     /// Those that the table has itself.
     own: HashSet<String>,
     is_raw: bool,
+    /// How long the table's past is to be read, if it says so.
+    retention_days: Option<f64>,
 }
 
 impl Policy {
@@ -79,28 +80,17 @@ impl Policy {
     ///
     /// A catalog that cannot be read.
     pub async fn of(session: &Session, table: &Table) -> Result<Self> {
-        let catalog = &session.tables().warehouse().catalog;
-        let mut properties = HashMap::new();
-        let mut levels = vec![NamespaceIdent::new(WAREHOUSE.to_owned())];
-        let mut is_raw = false;
+        let (mut properties, mut is_raw) = (HashMap::new(), false);
         if let Some(ident) = table.ident() {
-            let parts = ident.namespace().as_ref();
-            is_raw = parts.first().is_some_and(|it| it == "raw");
-            for depth in 1..=parts.len() {
-                levels.push(NamespaceIdent::from_strs(parts.iter().take(depth))?);
-            }
-        }
-        for level in levels {
-            match catalog.namespace_properties(&level).await {
-                Ok(own) => properties.extend(own),
-                Err(error) if error.kind() == ErrorKind::NamespaceNotFound => {}
-                Err(error) => return Err(error.into()),
-            }
+            is_raw = tier::only_grows(ident);
+            properties = session.tables().warehouse().defaults(ident.namespace()).await?;
         }
         let own = table.metadata().properties();
         properties.extend(own.clone());
+        let retention_days = properties.get(RETENTION).and_then(|it| it.parse().ok());
         properties.retain(|name, _| name.starts_with(PREFIX));
-        let policy = Self { properties, own: own.keys().cloned().collect(), is_raw };
+        let own = own.keys().cloned().collect();
+        let policy = Self { properties, own, is_raw, retention_days };
         policy.refuse_unknown()?;
         policy.refuse_senseless()?;
         Ok(policy)
@@ -222,7 +212,8 @@ impl Policy {
                 ))),
             };
         }
-        let days: f64 = self.number(name, if self.is_raw { 30.0 } else { 5.0 })?;
+        let usual = self.retention_days.unwrap_or(if self.is_raw { 30.0 } else { 5.0 });
+        let days: f64 = self.number(name, usual)?;
         // What is no number is not long enough either.
         let is_enough = days * 24.0 >= longest;
         if !is_enough {

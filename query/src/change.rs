@@ -146,6 +146,9 @@ async fn run_once(
     overwritten: Option<&ast::Expr>,
 ) -> Result<Done> {
     let mut work = Work::begin(session, statement, text, overwritten).await?;
+    if let Statement::Statement(inner) = statement {
+        session.lake.check_growth(&work.table, statement::bare(inner).0)?;
+    }
     let done = work.run().await;
     work.end();
     done
@@ -245,7 +248,8 @@ impl<'a> Work<'a> {
         if let Some((file, position)) = outcome.twice.take() {
             return Err(self.matched_twice(&file, position).await);
         }
-        let mut change = Change { summary: self.said.summary.clone(), ..Change::default() };
+        let mut change =
+            Change { summary: self.said.summary_for(&self.table), ..Change::default() };
         let mut removed_rows = 0;
         for path in &covered {
             let Some(task) = tasks.get(path) else { continue };

@@ -31,10 +31,12 @@ use datafusion::physical_plan::{
     Partitioning, PlanProperties, SendableRecordBatchStream,
 };
 use futures::{StreamExt, stream};
+use icefield_catalog::lineage::{self, Source};
 use icefield_catalog::spec::{NullOrder, SortDirection, TableMetadata, Transform};
 use icefield_table::Table;
 use icefield_table::commit::{self, Change, Evolution};
 use icefield_table::manifest::DataFile;
+use icefield_table::snapshot::Version;
 use icefield_table::write::{TableWriter, WriteContext};
 
 use crate::error::external;
@@ -71,10 +73,37 @@ pub(crate) struct StatementContext {
     pub(crate) summary: BTreeMap<String, String>,
     /// Snapshots that were made.
     pub(crate) receipts: Mutex<Vec<Receipt>>,
+    /// Tables that it has read.
+    pub(crate) read: Mutex<Vec<Source>>,
     /// Where the open transaction is.
     pub(crate) lake: Option<Arc<Lake>>,
     /// Which statement of the session it is, counted from 1.
     pub(crate) id: u64,
+}
+
+impl StatementContext {
+    /// Notes that a version of a table is read.
+    pub(crate) fn reads(&self, table: &Table, version: &Version) {
+        let Some(snapshot) = &version.snapshot else { return };
+        let source = Source {
+            table: table.name(),
+            table_uuid: table.metadata().uuid().to_string(),
+            snapshot_id: snapshot.snapshot_id(),
+        };
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).push(source);
+    }
+
+    /// What the snapshot of a table says of the statement: who, how, and from which other tables.
+    pub(crate) fn summary_for(&self, table: &Table) -> BTreeMap<String, String> {
+        let mut summary = self.summary.clone();
+        let own = table.metadata().uuid().to_string();
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        read.retain(|it| it.table_uuid != own);
+        if let Some(sources) = lineage::encode(read) {
+            summary.insert(lineage::SOURCES.to_owned(), sources);
+        }
+        summary
+    }
 }
 
 /// A commit that a statement made.
@@ -449,7 +478,7 @@ async fn commit_files(
     said: &StatementContext,
     files: Vec<DataFile>,
 ) -> crate::Result<Receipt> {
-    let mut summary = said.summary.clone();
+    let mut summary = said.summary_for(table);
     summary.extend(purpose.summary);
     let keys = purpose.keys;
     let evolution = purpose.evolution.map(|(evolution, _)| evolution);

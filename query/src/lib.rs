@@ -19,6 +19,7 @@ mod defaults;
 mod error;
 mod headings;
 mod insert;
+pub mod lineage;
 mod memory;
 mod mend;
 mod names;
@@ -31,6 +32,7 @@ pub mod rewrite;
 mod scan;
 mod session;
 mod statement;
+mod tier;
 mod transaction;
 pub mod types;
 

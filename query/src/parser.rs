@@ -341,7 +341,8 @@ fn time(tokens: &Tokens, place: usize) -> Result<(Wanted, usize)> {
     Ok((Wanted::Time(expression.to_string()), used))
 }
 
-fn is_word(token: Option<&TokenWithSpan>, name: &str) -> bool {
+/// Whether a token is this word, in any case and without quotes.
+pub(crate) fn is_word(token: Option<&TokenWithSpan>, name: &str) -> bool {
     matches!(token.map(|it| &it.token), Some(Token::Word(word))
         if word.quote_style.is_none() && word.value.eq_ignore_ascii_case(name))
 }

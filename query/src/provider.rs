@@ -3,6 +3,7 @@
 pub(crate) mod catalog;
 pub(crate) mod metadata;
 pub(crate) mod notes;
+mod overview;
 pub(crate) mod system;
 pub(crate) mod table;
 
@@ -43,6 +44,8 @@ pub(crate) struct Lake {
     pub(crate) cache: Arc<ColumnCache>,
     pub(crate) notes: Arc<notes::Notes>,
     current: Mutex<String>,
+    /// Why the rule of raw is lifted, if it is.
+    pub(crate) lifted: Mutex<Option<String>>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
     /// Tables that the statement at work has seen.
@@ -62,6 +65,7 @@ impl Lake {
             deletes: Arc::default(),
             notes: Arc::default(),
             current: Mutex::new(SEARCH.to_owned()),
+            lifted: Mutex::default(),
             transaction: Mutex::default(),
             seen: Mutex::default(),
             prepared: Mutex::default(),
@@ -168,7 +172,7 @@ impl Lake {
         if let Some(table) = seen().as_ref().and_then(|it| it.get(ident)) {
             return Ok(table.clone());
         }
-        let table = self.tables.load(ident).await?;
+        let table = self.tables_now().load(ident).await?;
         if let Some(seen) = seen().as_mut() {
             seen.insert(ident.clone(), table.clone());
         }

@@ -33,7 +33,7 @@ use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::scan::cache::ColumnCache;
 use crate::statement;
-use crate::{Error, Result, change, mend, transaction};
+use crate::{Error, Result, change, mend, tier, transaction};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -219,7 +219,13 @@ impl Session {
         };
         let result = self.run_tokens(text, tokens.clone()).await;
         match result {
-            Ok(answer) => Ok(answer),
+            Ok(answer) => {
+                // What was lifted was lifted for one statement, or for one transaction.
+                if tier::may_change(&tokens) && !self.lake.in_transaction() {
+                    self.lake.lift(None);
+                }
+                Ok(answer)
+            }
             Err(error) => {
                 self.lake.fail();
                 Err(self.explain(error, &tokens).await)
@@ -234,6 +240,10 @@ impl Session {
         if self.lake.has_failed() {
             return Err(Error::invalid("a statement of this transaction has failed")
                 .with_hint("ROLLBACK ends it"));
+        }
+        if let Some(why) = tier::lifted(&tokens)? {
+            self.lake.lift(why);
+            return Ok(Answer::Done(Done::new("SET")));
         }
         if let Some(ours) = statement::parse(&tokens)? {
             if self.lake.in_transaction() && ours.changes_something() {
@@ -461,6 +471,7 @@ impl Session {
         };
         put("icefield.principal", &self.settings.principal);
         put("icefield.job", &self.settings.job);
+        put("icefield.lifted", &self.lake.lifted());
         let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let short: String = text.chars().take(200).collect();
         put("icefield.statement", &(!short.is_empty()).then_some(short));

@@ -85,7 +85,7 @@ pub(crate) async fn run(session: &Session, verb: Verb) -> Result<Done> {
                 let matters = draft.change.changes_rows() || !draft.change.checks.is_empty();
                 matters.then_some(draft)
             });
-            let changed = commit(session.tables(), drafts.collect()).await?;
+            let changed = commit(&lake.tables_now(), drafts.collect()).await?;
             let mut done = Done::new("COMMIT");
             if let [one] = changed.as_slice() {
                 done.snapshot_id = Some(one.snapshot_id);

@@ -11,13 +11,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use icefield_catalog::spec::{TableIdent, TableMetadata};
+use icefield_catalog::spec::TableIdent;
 use icefield_catalog::{Behalf, Commit, CommitOutcome, LoadedTable, TableChange};
 use icefield_table::Table;
 use tokio::sync::oneshot;
 
 use crate::Service;
-use crate::rest::commit::{ATTEMPTS_MAX, made_to_fit};
+use crate::rest::commit::{ATTEMPTS_MAX, keeps_rows, made_to_fit};
 use crate::rest::refusal::Refusal;
 
 /// Changes that are committed at once.
@@ -120,9 +120,9 @@ async fn fit(
     let mut changes = Vec::with_capacity(group.len());
     let mut staying = Vec::with_capacity(group.len());
     for waiting in group.drain(..) {
-        match next(service, &now, &waiting.change).await {
-            Ok((change, metadata)) => {
-                now = now.after(metadata);
+        match next(service, &now, &waiting).await {
+            Ok((change, after)) => {
+                now = after;
                 changes.push(change);
                 staying.push(waiting);
             }
@@ -136,14 +136,19 @@ async fn fit(
 async fn next(
     service: &Service,
     now: &Table,
-    change: &TableChange,
-) -> Result<(TableChange, Arc<TableMetadata>), Refusal> {
+    waiting: &Waiting,
+) -> Result<(TableChange, Table), Refusal> {
+    let Waiting { change, behalf, .. } = waiting;
     let change = match made_to_fit(service, now, change).await? {
         Some(fits) => fits,
         None => change.clone(),
     };
     match change.apply(now.loaded())? {
-        Some(metadata) => Ok((change, metadata)),
+        Some(metadata) => {
+            let after = now.after(metadata);
+            keeps_rows(&change, now, &after, behalf).await?;
+            Ok((change, after))
+        }
         None => Err(Refusal::conflict(format!("{}: others came first", change.table))),
     }
 }

@@ -15,6 +15,7 @@
 mod backoff;
 pub mod conflict;
 mod filter;
+pub mod growth;
 mod manifests;
 mod merge;
 pub(crate) mod queue;

@@ -21,7 +21,7 @@ pub struct Tables(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     warehouse: Warehouse,
-    cache: Cache,
+    cache: Arc<Cache>,
     queues: Queues,
 }
 
@@ -53,13 +53,23 @@ pub struct NewTable {
 impl Tables {
     /// The tables of `warehouse`.
     pub fn new(warehouse: Warehouse) -> Self {
-        let shared = Shared { warehouse, cache: Cache::default(), queues: Queues::default() };
+        let shared = Shared { warehouse, cache: Arc::default(), queues: Queues::default() };
         Self(Arc::new(shared))
     }
 
     /// The warehouse they are in.
     pub fn warehouse(&self) -> &Warehouse {
         &self.0.warehouse
+    }
+
+    /// The same tables, changed though the rule of their tier is against it, for a reason that the audit log says
+    /// ([`Catalog::lifting`](icefield_catalog::Catalog::lifting)).
+    pub fn lifting(&self, why: &str) -> Self {
+        let mut warehouse = self.0.warehouse.clone();
+        warehouse.catalog = warehouse.catalog.lifting(why);
+        let cache = Arc::clone(&self.0.cache);
+        // Writers in a line of their own: whoever commits for others must not lift it for them.
+        Self(Arc::new(Shared { warehouse, cache, queues: Queues::default() }))
     }
 
     pub(crate) fn queues(&self) -> &Queues {

@@ -23,7 +23,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("warehouse")
     parser.add_argument("database")
-    parser.add_argument("table", help="such as raw.flights")
+    parser.add_argument("table", help="such as cleaned.flights")
     parser.add_argument("--snapshot-id", type=int)
     args = parser.parse_args()
     # SQLite makes a missing database; a reader must not.

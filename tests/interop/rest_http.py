@@ -218,13 +218,17 @@ def places(server):
         code, body, _ = server.ask("POST", "/v1/namespaces/raw/register", {"name": "r", "metadata-location": location})
         assert code == status or (status is None and 400 <= code < 500), (location, body)
     last = made["metadata-location"]
+    cleaned = "/v1/namespaces/cleaned/tables"
     body = {"name": "here", "metadata-location": last}
-    refused(server.ask("POST", "/v1/namespaces/raw/register", body), 409, "AlreadyExistsException")
-    server.ask("POST", tables + "/here", set_property("k", "1"))
-    assert server.ask("POST", "/v1/namespaces/raw/register", {**body, "overwrite": True})[1]["metadata-location"] == last
-    status, body, _ = server.ask("POST", tables + "/here/unregister")
+    assert server.ask("POST", "/v1/namespaces/cleaned/register", body)[0] == 200
+    refused(server.ask("POST", "/v1/namespaces/cleaned/register", body), 409, "AlreadyExistsException")
+    server.ask("POST", cleaned + "/here", set_property("k", "1"))
+    assert server.ask("POST", "/v1/namespaces/cleaned/register", {**body, "overwrite": True})[1]["metadata-location"] == last
+    again = {"name": "here", "metadata-location": last, "overwrite": True}
+    refused(server.ask("POST", "/v1/namespaces/raw/register", again), 403, "ForbiddenException")
+    status, body, _ = server.ask("POST", cleaned + "/here/unregister")
     assert status == 200 and body["metadata-location"] == last and body["metadata"]["table-uuid"], body
-    refused(server.ask("POST", tables + "/here/unregister"), 404, "NoSuchTableException")
+    refused(server.ask("POST", cleaned + "/here/unregister"), 404, "NoSuchTableException")
 
 
 def ordered(metadata):

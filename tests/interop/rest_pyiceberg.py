@@ -53,9 +53,9 @@ def namespaces(catalog):
 def tables(catalog, server):
     spec = PartitionSpec(PartitionField(3, 1000, DayTransform(), "at_day"), PartitionField(1, 1001, BucketTransform(4), "b"))
     order = SortOrder(SortField(2, IdentityTransform()))
-    table = catalog.create_table("raw.events", SCHEMA, partition_spec=spec, sort_order=order, properties={"p": "1"})
-    fails(TableAlreadyExistsError, lambda: catalog.create_table("raw.events", SCHEMA))
-    fails(NoSuchTableError, lambda: catalog.load_table("raw.nothing"))
+    table = catalog.create_table("cleaned.events", SCHEMA, partition_spec=spec, sort_order=order, properties={"p": "1"})
+    fails(TableAlreadyExistsError, lambda: catalog.create_table("cleaned.events", SCHEMA))
+    fails(NoSuchTableError, lambda: catalog.load_table("cleaned.nothing"))
     fails(NoSuchNamespaceError, lambda: catalog.create_table("nowhere.t", SCHEMA))
     table.append(rows(1, 2, 3))
     table.append(rows(4))
@@ -74,20 +74,20 @@ def tables(catalog, server):
     with table.manage_snapshots() as change:
         change.create_tag(table.current_snapshot().snapshot_id, "kept")
         change.create_branch(table.current_snapshot().snapshot_id, "b1")
-    table = catalog.load_table("raw.events")
+    table = catalog.load_table("cleaned.events")
     assert table.properties["p"] == "1" and table.properties["q"] == "2" and set(table.refs()) == {"main", "kept", "b1"}
-    assert server.sql("SELECT id, label, more FROM raw.events ORDER BY id") == [
+    assert server.sql("SELECT id, label, more FROM cleaned.events ORDER BY id") == [
         {"id": 3, "label": "n3", "more": None}, {"id": 4, "label": "n4", "more": None},
         {"id": 5, "label": "x", "more": 7}, {"id": 9, "label": "n9", "more": None}]
-    server.sql("SELECT count(*) FROM raw.events FOR VERSION AS OF 'kept'")
+    server.sql("SELECT count(*) FROM cleaned.events FOR VERSION AS OF 'kept'")
 
-    stale = catalog.load_table("raw.events")
+    stale = catalog.load_table("cleaned.events")
     table.append(table.scan().to_arrow().slice(0, 1))
     fails(CommitFailedException, lambda: conflict(stale))
-    catalog.rename_table("raw.events", "cleaned.events")
-    assert catalog.list_tables("raw") == [] and catalog.table_exists("cleaned.events")
-    location = catalog.load_table("cleaned.events").metadata_location
-    catalog.drop_table("cleaned.events")
+    catalog.rename_table("cleaned.events", "curated.events")
+    assert catalog.list_tables("cleaned") == [] and catalog.table_exists("curated.events")
+    location = catalog.load_table("curated.events").metadata_location
+    catalog.drop_table("curated.events")
     again = catalog.register_table("curated.events", location)
     assert len(again.scan().to_arrow()) == 5
     fails(TableAlreadyExistsError, lambda: catalog.register_table("curated.events", location))
@@ -101,30 +101,30 @@ def conflict(stale):
 
 
 def staged(catalog, server):
-    with catalog.create_table_transaction("raw.staged", SCHEMA) as made:
-        assert not catalog.table_exists("raw.staged")
+    with catalog.create_table_transaction("cleaned.staged", SCHEMA) as made:
+        assert not catalog.table_exists("cleaned.staged")
         made.append(rows(1, 2))
         made.set_properties({"a": "b"})
-    assert server.sql("SELECT count(*) AS n FROM raw.staged") == [{"n": 2}]
-    catalog.create_table("raw.three", SCHEMA, properties={"format-version": "3"})
-    server.sql("INSERT INTO raw.three VALUES (1, 'a', NULL), (2, 'b', NULL)")
-    server.sql("DELETE FROM raw.three WHERE id = 1")
-    assert catalog.load_table("raw.three").metadata.format_version == 3
-    assert catalog.load_table("raw.three").scan().to_arrow()["id"].to_pylist() == [2]
+    assert server.sql("SELECT count(*) AS n FROM cleaned.staged") == [{"n": 2}]
+    catalog.create_table("cleaned.three", SCHEMA, properties={"format-version": "3"})
+    server.sql("INSERT INTO cleaned.three VALUES (1, 'a', NULL), (2, 'b', NULL)")
+    server.sql("DELETE FROM cleaned.three WHERE id = 1")
+    assert catalog.load_table("cleaned.three").metadata.format_version == 3
+    assert catalog.load_table("cleaned.three").scan().to_arrow()["id"].to_pylist() == [2]
 
 
 def purge(catalog, server):
-    table = catalog.create_table("raw.gone", SCHEMA)
+    table = catalog.create_table("cleaned.gone", SCHEMA)
     table.append(rows(1))
-    folder = server.warehouse / "raw" / "gone"
+    folder = server.warehouse / "cleaned" / "gone"
     assert list(folder.rglob("*.parquet"))
-    catalog.purge_table("raw.gone")
+    catalog.purge_table("cleaned.gone")
     assert not [it for it in folder.rglob("*") if it.is_file()], list(folder.rglob("*"))
 
 
 def race(catalog, server, writers=8, each=5):
     """Appends of many clients: the client tries again where the server cannot settle it."""
-    catalog.create_table("raw.race", SCHEMA, properties={"commit.retry.num-retries": "100", "commit.retry.min-wait-ms": "1",
+    catalog.create_table("cleaned.race", SCHEMA, properties={"commit.retry.num-retries": "100", "commit.retry.min-wait-ms": "1",
                                                          "commit.retry.max-wait-ms": "50"})
     errors = []
 
@@ -132,7 +132,7 @@ def race(catalog, server, writers=8, each=5):
         try:
             own = load_catalog("own", type="rest", uri=server.url)
             for round in range(each):
-                own.load_table("raw.race").append(rows(number * 100 + round))
+                own.load_table("cleaned.race").append(rows(number * 100 + round))
         except Exception as error:  # noqa: BLE001
             errors.append(error)
 
@@ -140,7 +140,7 @@ def race(catalog, server, writers=8, each=5):
     [it.start() for it in threads]
     [it.join() for it in threads]
     assert not errors, errors
-    assert server.sql("SELECT count(*) AS n, count(DISTINCT id) AS d FROM raw.race") == [{"n": writers * each, "d": writers * each}]
+    assert server.sql("SELECT count(*) AS n, count(DISTINCT id) AS d FROM cleaned.race") == [{"n": writers * each, "d": writers * each}]
 
 
 def main():

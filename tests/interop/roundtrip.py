@@ -701,50 +701,50 @@ def type_rows():
 def case_types_one_by_one(lake):
     """Each row with a statement of its own, so that each file's metrics have one value."""
     schema, rows = all_types(), type_rows()
-    lake.run(create("raw.t", schema))
+    lake.run(create("cleaned.t", schema))
     made = {}
     for row in rows:
-        done = lake.tally.attempt(f"INSERT of row {row['id']}", lambda: lake.run(insert("raw.t", schema, [row])))
+        done = lake.tally.attempt(f"INSERT of row {row['id']}", lambda: lake.run(insert("cleaned.t", schema, [row])))
         if done:
             made[row["id"]] = receipts(done)[0]
-    lake.all_read("raw.t", expected(lake, "raw.t", [row for row in rows if row["id"] in made]))
-    check_files(lake, "raw.t")
-    check_history(lake, "raw.t", made, "id")
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", [row for row in rows if row["id"] in made]))
+    check_files(lake, "cleaned.t")
+    check_history(lake, "cleaned.t", made, "id")
 
 
 def case_types_together(lake):
     """All rows in one INSERT, whose VALUES mix nulls with values of every type."""
     schema, rows = all_types(), type_rows()
-    lake.run(create("raw.t", schema))
-    lake.tally.attempt("INSERT of all rows", lambda: lake.run(insert("raw.t", schema, rows)))
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_files(lake, "raw.t")
+    lake.run(create("cleaned.t", schema))
+    lake.tally.attempt("INSERT of all rows", lambda: lake.run(insert("cleaned.t", schema, rows)))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_files(lake, "cleaned.t")
 
 
 def case_types_from_parquet(lake):
     """The same rows by `ingest` of a Parquet file, and by CREATE TABLE AS of the table that this makes."""
     schema, rows = all_types(), type_rows()
-    lake.run(create("raw.t", schema))
+    lake.run(create("cleaned.t", schema))
     file = os.path.join(lake.folder, "rows.parquet")
-    pq.write_table(rows_of(lake.table("raw.t"), rows), file)
-    lake.tally.attempt("ingest", lambda: lake.command("ingest", "--into", "raw.t", file))
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_files(lake, "raw.t")
-    lake.run("CREATE TABLE raw.copy AS SELECT * FROM raw.t")
-    lake.all_read("raw.copy", expected(lake, "raw.copy", rows))
-    check_files(lake, "raw.copy")
-    kinds = [str(sql_type(it.field_type)) for it in lake.table("raw.t").schema().fields]
-    lake.tally.same("types of CREATE TABLE AS", [str(sql_type(it.field_type)) for it in lake.table("raw.copy").schema().fields], kinds)
+    pq.write_table(rows_of(lake.table("cleaned.t"), rows), file)
+    lake.tally.attempt("ingest", lambda: lake.command("ingest", "--into", "cleaned.t", file))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_files(lake, "cleaned.t")
+    lake.run("CREATE TABLE cleaned.copy AS SELECT * FROM cleaned.t")
+    lake.all_read("cleaned.copy", expected(lake, "cleaned.copy", rows))
+    check_files(lake, "cleaned.copy")
+    kinds = [str(sql_type(it.field_type)) for it in lake.table("cleaned.t").schema().fields]
+    lake.tally.same("types of CREATE TABLE AS", [str(sql_type(it.field_type)) for it in lake.table("cleaned.copy").schema().fields], kinds)
 
 
 def case_null_nested(lake):
     """Null lists of structs: PyIceberg shows them as empty (see write_pyiceberg.py), so DuckDB alone reads them."""
     schema = columns(id=LongType(), l=list_of(columns(k=StringType())), m=map_of(StringType(), columns(k=StringType())))
     rows = [dict(id=1), dict(id=2, l=[], m={}), dict(id=3, l=[None, dict(k="x")], m={"a": None, "b": dict(k=None)})]
-    lake.run(create("raw.t", schema))
+    lake.run(create("cleaned.t", schema))
     for row in rows:
-        lake.tally.attempt(f"INSERT of row {row['id']}", lambda: lake.run(insert("raw.t", schema, [row])))
-    lake.all_read("raw.t", expected(lake, "raw.t", rows), engines=("duckdb", "icefield"))
+        lake.tally.attempt(f"INSERT of row {row['id']}", lambda: lake.run(insert("cleaned.t", schema, [row])))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows), engines=("duckdb", "icefield"))
 
 
 def case_metrics(lake):
@@ -764,34 +764,34 @@ def case_metrics(lake):
         [dict(small=number("327.68")), dict(small=number("-327.68"))],
         [dict(), dict()],
     ]
-    lake.run(create("raw.t", schema))
+    lake.run(create("cleaned.t", schema))
     rows = []
     for at, file in enumerate(files):
         file = [dict(id=at * 10 + place, **row) for place, row in enumerate(file)]
-        if lake.tally.attempt(f"INSERT of file {at}", lambda: lake.run(insert("raw.t", schema, file))):
+        if lake.tally.attempt(f"INSERT of file {at}", lambda: lake.run(insert("cleaned.t", schema, file))):
             rows += file
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_files(lake, "raw.t")
-    check_history(lake, "raw.t")
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_files(lake, "cleaned.t")
+    check_history(lake, "cleaned.t")
     # With bounds that are cut off, equality at the very value must still find it.
     for row in rows:
         if row.get("s"):
             where = f"WHERE s = {literal(StringType(), row['s'])}"
-            want = expected(lake, "raw.t", [other for other in rows if other.get("s") == row["s"]])
-            lake.tally.same(f"icefield, id {row['id']} by its string", lake.icefield("raw.t", where=where), want)
+            want = expected(lake, "cleaned.t", [other for other in rows if other.get("s") == row["s"]])
+            lake.tally.same(f"icefield, id {row['id']} by its string", lake.icefield("cleaned.t", where=where), want)
 
 
 def case_row_groups(lake):
     """A file of several row groups: split offsets, and metrics over all of them."""
-    lake.run("CREATE TABLE raw.t (id BIGINT, s STRING, d DOUBLE) TBLPROPERTIES ("
+    lake.run("CREATE TABLE cleaned.t (id BIGINT, s STRING, d DOUBLE) TBLPROPERTIES ("
              "'write.parquet.row-group-size-bytes' = '65536', 'write.parquet.page-row-limit' = '1000')",
-             "INSERT INTO raw.t SELECT value, 'name ' || cast(value * 7919 % 100003 AS STRING) || repeat('x', 20), "
+             "INSERT INTO cleaned.t SELECT value, 'name ' || cast(value * 7919 % 100003 AS STRING) || repeat('x', 20), "
              "CASE WHEN value % 100 = 0 THEN NULL ELSE value / 3.0 END FROM generate_series(1, 60000)")
     groups = [pq.ParquetFile(path.removeprefix("file://")).metadata.num_row_groups
-              for path in lake.table("raw.t").inspect.files().column("file_path").to_pylist()]
+              for path in lake.table("cleaned.t").inspect.files().column("file_path").to_pylist()]
     lake.tally.check("a file has several row groups", max(groups) > 1, f"{groups}")
-    check_files(lake, "raw.t")
-    got = [lake.pyiceberg("raw.t"), lake.duckdb("raw.t"), lake.icefield("raw.t")]
+    check_files(lake, "cleaned.t")
+    got = [lake.pyiceberg("cleaned.t"), lake.duckdb("cleaned.t"), lake.icefield("cleaned.t")]
     lake.tally.same("row count", len(got[0]), 60000)
     lake.tally.check("PyIceberg and DuckDB read the same", got[0] == got[1], "")
     lake.tally.check("PyIceberg and Icefield read the same", got[0] == got[2], "")
@@ -873,17 +873,17 @@ DUCKDB_PRUNES_WRONGLY = {("duckdb", "month_seen", "seen"), ("duckdb", "day_seen"
 
 def partition_case(lake, title, by):
     rows = people()
-    lake.run(create("raw.t", PEOPLE, f"PARTITIONED BY ({by})"), insert("raw.t", PEOPLE, rows[:4]),
-             insert("raw.t", PEOPLE, rows[4:]))
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_partitions(lake, "raw.t")
-    check_files(lake, "raw.t")
-    check_history(lake, "raw.t")
+    lake.run(create("cleaned.t", PEOPLE, f"PARTITIONED BY ({by})"), insert("cleaned.t", PEOPLE, rows[:4]),
+             insert("cleaned.t", PEOPLE, rows[4:]))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_partitions(lake, "cleaned.t")
+    check_files(lake, "cleaned.t")
+    check_history(lake, "cleaned.t")
     for key, where in FILTERS:
-        want = expected(lake, "raw.t", [row for row in rows if KEEP[key](row)])
-        for engine, read in (("icefield", lambda: lake.icefield("raw.t", where=f"WHERE {where}")),
-                             ("pyiceberg", lambda: lake.pyiceberg("raw.t", row_filter=PYICEBERG_FILTERS[key])),
-                             ("duckdb", lambda: lake.duckdb("raw.t", where=f"where {where}"))):
+        want = expected(lake, "cleaned.t", [row for row in rows if KEEP[key](row)])
+        for engine, read in (("icefield", lambda: lake.icefield("cleaned.t", where=f"WHERE {where}")),
+                             ("pyiceberg", lambda: lake.pyiceberg("cleaned.t", row_filter=PYICEBERG_FILTERS[key])),
+                             ("duckdb", lambda: lake.duckdb("cleaned.t", where=f"where {where}"))):
             if (engine, title, key) in DUCKDB_PRUNES_WRONGLY:
                 continue
             read_lines = lake.tally.attempt(f"{engine} WHERE {where}", read)
@@ -898,13 +898,13 @@ for title, by in PARTITIONS.items():
 def case_sorted(lake):
     """A table with an order: each file holds it, and says so."""
     schema = columns(id=LongType(), name=StringType(), score=DoubleType())
-    lake.run(create("raw.t", schema, "ORDERED BY (name DESC NULLS LAST, bucket(4, id), score)"))
+    lake.run(create("cleaned.t", schema, "ORDERED BY (name DESC NULLS LAST, bucket(4, id), score)"))
     rows = [dict(id=at * 37 % 101, name=None if at % 7 == 0 else f"n{at * 13 % 10}", score=[0.5, None, math.nan, -1.0][at % 4])
             for at in range(200)]
-    lake.run(insert("raw.t", schema, rows[:150]), insert("raw.t", schema, rows[150:]))
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_files(lake, "raw.t")
-    table = lake.table("raw.t")
+    lake.run(insert("cleaned.t", schema, rows[:150]), insert("cleaned.t", schema, rows[150:]))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_files(lake, "cleaned.t")
+    table = lake.table("cleaned.t")
     fields = [(it.source_id, str(it.transform), it.direction.value, it.null_order.value) for it in table.sort_order().fields]
     lake.tally.same("sort order", fields, [(2, "identity", "desc", "nulls-last"), (1, "bucket[4]", "asc", "nulls-first"),
                                            (3, "identity", "asc", "nulls-first")])
@@ -922,34 +922,34 @@ def case_v3(lake):
     """Format version 3. PyIceberg reads it, and the row ids are those of the specification."""
     schema = all_types()
     rows = type_rows()
-    lake.run(create("raw.t", schema, "TBLPROPERTIES ('format-version' = '3')"))
+    lake.run(create("cleaned.t", schema, "TBLPROPERTIES ('format-version' = '3')"))
     made = {}
     for row in rows[:5]:
-        made[row["id"]] = receipts(lake.run(insert("raw.t", schema, [row])))[0]
-    rest = receipts(lake.run(insert("raw.t", schema, rows[5:])))[0]
+        made[row["id"]] = receipts(lake.run(insert("cleaned.t", schema, [row])))[0]
+    rest = receipts(lake.run(insert("cleaned.t", schema, rows[5:])))[0]
     made.update({row["id"]: rest for row in rows[5:]})
-    metadata = json.load(open(lake.table("raw.t").metadata_location.removeprefix("file://")))
+    metadata = json.load(open(lake.table("cleaned.t").metadata_location.removeprefix("file://")))
     lake.tally.same("format-version", metadata["format-version"], 3)
     lake.tally.same("next-row-id", metadata.get("next-row-id"), len(rows))
     firsts = [(it.get("first-row-id"), it.get("added-rows")) for it in sorted(metadata["snapshots"], key=lambda it: it["sequence-number"])]
     lake.tally.same("first-row-id and added-rows of snapshots", firsts, [(at, 1) for at in range(5)] + [(5, 2)])
-    lake.all_read("raw.t", expected(lake, "raw.t", rows))
-    check_files(lake, "raw.t")
-    lake.tally.attempt("history of a v3 table", lambda: check_history(lake, "raw.t", made, "id"))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", rows))
+    check_files(lake, "cleaned.t")
+    lake.tally.attempt("history of a v3 table", lambda: check_history(lake, "cleaned.t", made, "id"))
 
 
 def row_changes(lake, version, mode):
     """Deleted, updated and merged rows, as position deletes, deletion vectors or copies."""
     modes = ", ".join(f"'write.{it}.mode' = '{mode}'" for it in ("delete", "update", "merge"))
     lake.run(
-        f"CREATE TABLE raw.t (id BIGINT, g STRING, v BIGINT) PARTITIONED BY (g) "
+        f"CREATE TABLE cleaned.t (id BIGINT, g STRING, v BIGINT) PARTITIONED BY (g) "
         f"TBLPROPERTIES ('format-version' = '{version}', {modes})",
-        "INSERT INTO raw.t SELECT i, CASE WHEN i % 3 = 0 THEN 'a' WHEN i % 3 = 1 THEN 'b' END, i * 10 "
+        "INSERT INTO cleaned.t SELECT i, CASE WHEN i % 3 = 0 THEN 'a' WHEN i % 3 = 1 THEN 'b' END, i * 10 "
         "FROM range(0, 300) r(i)",
-        "DELETE FROM raw.t WHERE id % 7 = 0",
-        "UPDATE raw.t SET v = v + 1, g = 'moved' WHERE id % 10 = 1",
-        "DELETE FROM raw.t WHERE id >= 290",
-        "MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS g, 0 AS v FROM range(280, 310) r(i)) s ON t.id = s.id "
+        "DELETE FROM cleaned.t WHERE id % 7 = 0",
+        "UPDATE cleaned.t SET v = v + 1, g = 'moved' WHERE id % 10 = 1",
+        "DELETE FROM cleaned.t WHERE id >= 290",
+        "MERGE INTO cleaned.t t USING (SELECT i AS id, 'm' AS g, 0 AS v FROM range(280, 310) r(i)) s ON t.id = s.id "
         "WHEN MATCHED AND t.id < 284 THEN DELETE WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *")
     rows = {i: dict(id=i, g={0: "a", 1: "b"}.get(i % 3), v=i * 10) for i in range(300) if i % 7}
     for i, row in rows.items():
@@ -961,8 +961,8 @@ def row_changes(lake, version, mode):
             del rows[i]
         else:
             rows[i] = dict(id=i, g="m", v=0)
-    lake.all_read("raw.t", expected(lake, "raw.t", list(rows.values())))
-    deletes = lake.table("raw.t").inspect.delete_files().num_rows
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", list(rows.values())))
+    deletes = lake.table("cleaned.t").inspect.delete_files().num_rows
     lake.tally.check("rows are deleted as the mode says", (deletes > 0) == (mode == "merge-on-read"), f"{deletes}")
 
 
@@ -985,57 +985,57 @@ def case_changes_v3_copy_on_write(lake):
 def case_upgrade(lake):
     """A table that becomes version 3 after its first rows."""
     schema = columns(id=LongType(), name=StringType())
-    lake.run(create("raw.t", schema), insert("raw.t", schema, named(1, 2)))
-    lake.run("ALTER TABLE raw.t SET TBLPROPERTIES ('format-version' = '3')")
-    lake.run(insert("raw.t", schema, named(3)))
-    lake.all_read("raw.t", expected(lake, "raw.t", named(1, 2, 3)))
-    lake.tally.attempt("history", lambda: check_history(lake, "raw.t"))
+    lake.run(create("cleaned.t", schema), insert("cleaned.t", schema, named(1, 2)))
+    lake.run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('format-version' = '3')")
+    lake.run(insert("cleaned.t", schema, named(3)))
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", named(1, 2, 3)))
+    lake.tally.attempt("history", lambda: check_history(lake, "cleaned.t"))
 
 
 def case_evolution(lake):
     """ALTER TABLE: add, rename, drop, add the same name again, widen; also inside of structs."""
     one = columns(id=IntegerType(), amount=FloatType(), price=DecimalType(9, 2), name=StringType(), note=StringType(),
                   place=columns(city=StringType(), n=IntegerType()))
-    lake.run(create("raw.t", one))
+    lake.run(create("cleaned.t", one))
     first = [dict(id=1, amount=1.5, price=number("10.25"), name="one", note="lost", place=dict(city="Paris", n=1)),
              dict(id=-2**31, amount=0.1, price=number("-9999999.99"), note="lost too", place=None),
              dict(name="three", place=dict(city=None, n=None))]
-    old = receipts(lake.run(insert("raw.t", one, first)))[0]
-    old_schema = lake.table("raw.t").schema()
-    old_lines = expected(lake, "raw.t", first)
-    lake.run("ALTER TABLE raw.t RENAME COLUMN name TO full_name", "ALTER TABLE raw.t ADD COLUMN added BIGINT",
-             "ALTER TABLE raw.t DROP COLUMN note", "ALTER TABLE raw.t ADD COLUMN note STRING",
-             "ALTER TABLE raw.t ALTER COLUMN id TYPE BIGINT", "ALTER TABLE raw.t ALTER COLUMN amount TYPE DOUBLE",
-             "ALTER TABLE raw.t ALTER COLUMN price TYPE DECIMAL(18, 2)",
-             "ALTER TABLE raw.t ADD COLUMN place.country STRING", "ALTER TABLE raw.t RENAME COLUMN place.city TO town",
-             "ALTER TABLE raw.t ALTER COLUMN place.n TYPE BIGINT")
-    table = lake.table("raw.t")
+    old = receipts(lake.run(insert("cleaned.t", one, first)))[0]
+    old_schema = lake.table("cleaned.t").schema()
+    old_lines = expected(lake, "cleaned.t", first)
+    lake.run("ALTER TABLE cleaned.t RENAME COLUMN name TO full_name", "ALTER TABLE cleaned.t ADD COLUMN added BIGINT",
+             "ALTER TABLE cleaned.t DROP COLUMN note", "ALTER TABLE cleaned.t ADD COLUMN note STRING",
+             "ALTER TABLE cleaned.t ALTER COLUMN id TYPE BIGINT", "ALTER TABLE cleaned.t ALTER COLUMN amount TYPE DOUBLE",
+             "ALTER TABLE cleaned.t ALTER COLUMN price TYPE DECIMAL(18, 2)",
+             "ALTER TABLE cleaned.t ADD COLUMN place.country STRING", "ALTER TABLE cleaned.t RENAME COLUMN place.city TO town",
+             "ALTER TABLE cleaned.t ALTER COLUMN place.n TYPE BIGINT")
+    table = lake.table("cleaned.t")
     now = StructType(*table.schema().fields)
     second = [dict(id=2**40, amount=0.1, price=number("1234567890123456.78"), full_name="five", note="kept", added=-1,
                    place=dict(town="Lyon", n=2**40, country="FR"))]
-    lake.run(insert("raw.t", now, second))
+    lake.run(insert("cleaned.t", now, second))
 
     float_tenth = struct.unpack("f", struct.pack("f", 0.1))[0]
     want = [dict(id=1, amount=1.5, price=number("10.25"), full_name="one", place=dict(town="Paris", n=1, country=None)),
             dict(id=-2**31, amount=float_tenth, price=number("-9999999.99"), place=None),
             dict(full_name="three", place=dict(town=None, n=None, country=None)), *second]
-    lake.all_read("raw.t", expected(lake, "raw.t", want))
-    for engine, read in (("pyiceberg", lambda: lake.pyiceberg("raw.t", snapshot_id=old)),
-                         ("icefield", lambda: lake.icefield("raw.t", version=old, schema=old_schema))):
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", want))
+    for engine, read in (("pyiceberg", lambda: lake.pyiceberg("cleaned.t", snapshot_id=old)),
+                         ("icefield", lambda: lake.icefield("cleaned.t", version=old, schema=old_schema))):
         lines = lake.tally.attempt(f"{engine} reads before the changes", read)
         if lines is not None:
             lake.tally.same(f"{engine} reads before the changes", lines, old_lines)
     # DuckDB 1.5.5 reads an old snapshot with whichever schema; the rows are what counts here.
-    lines = lake.tally.attempt("duckdb reads before the changes", lambda: lake.duckdb("raw.t", snapshot_id=old))
+    lines = lake.tally.attempt("duckdb reads before the changes", lambda: lake.duckdb("cleaned.t", snapshot_id=old))
     if lines is not None:
         lake.tally.check("duckdb reads before the changes", len(lines) == 3, lines)
-    check_files(lake, "raw.t")
+    check_files(lake, "cleaned.t")
     ids = [it.field_id for it in table.schema().fields]
     lake.tally.check("the second `note` has an id of its own", table.schema().find_field("note").field_id
                      != old_schema.find_field("note").field_id and len(set(ids)) == len(ids), ids)
     for where, count in (("note IS NULL", 3), ("note = 'lost'", 0), ("id = -2147483648", 1), ("added IS NULL", 3),
                          ("price < 0", 1), ("amount < 1", 2), ("full_name = 'one'", 1), ("place.town = 'Paris'", 1)):
-        lines = lake.tally.attempt(f"icefield WHERE {where}", lambda: lake.icefield("raw.t", where=f"WHERE {where}"))
+        lines = lake.tally.attempt(f"icefield WHERE {where}", lambda: lake.icefield("cleaned.t", where=f"WHERE {where}"))
         if lines is not None:
             lake.tally.same(f"icefield WHERE {where}", len(lines), count)
 
@@ -1043,41 +1043,41 @@ def case_evolution(lake):
 def case_many_appends(lake):
     """More appends than manifests are merged at; old snapshots stay as they were."""
     schema = columns(id=LongType(), name=StringType())
-    lake.run(create("raw.t", schema))
+    lake.run(create("cleaned.t", schema))
     ids = list(range(1, 131))
     snapshots = []
     for start in range(0, len(ids), 26):
-        snapshots += receipts(lake.run(*[insert("raw.t", schema, named(at)) for at in ids[start:start + 26]]))
+        snapshots += receipts(lake.run(*[insert("cleaned.t", schema, named(at)) for at in ids[start:start + 26]]))
     lake.tally.same("snapshots", len(snapshots), len(ids))
-    lake.all_read("raw.t", expected(lake, "raw.t", named(*ids)))
-    manifests = check_history(lake, "raw.t", dict(zip(ids, snapshots)), "id")
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", named(*ids)))
+    manifests = check_history(lake, "cleaned.t", dict(zip(ids, snapshots)), "id")
     lake.tally.check("manifests are merged", manifests < 110, f"{manifests} manifests")
-    check_files(lake, "raw.t")
+    check_files(lake, "cleaned.t")
     for at in (1, 57, 99, 100, 101, 129):
-        lake.all_read_at("raw.t", snapshots[at - 1], expected(lake, "raw.t", named(*ids[:at])), what=f" of {at} appends")
+        lake.all_read_at("cleaned.t", snapshots[at - 1], expected(lake, "cleaned.t", named(*ids[:at])), what=f" of {at} appends")
 
 
 def case_merge_partitioned(lake):
     """Manifests merged early, in a table with partitions."""
     schema = columns(id=LongType(), region=StringType())
-    lake.run(create("raw.t", schema, "PARTITIONED BY (region, bucket(2, id)) "
+    lake.run(create("cleaned.t", schema, "PARTITIONED BY (region, bucket(2, id)) "
                     "TBLPROPERTIES ('commit.manifest.min-count-to-merge' = '4')"))
     rows = [[dict(id=at, region=None), dict(id=-at, region="eu" if at % 2 else "as")] for at in range(1, 31)]
-    made = receipts(lake.run(*[insert("raw.t", schema, part) for part in rows]))
+    made = receipts(lake.run(*[insert("cleaned.t", schema, part) for part in rows]))
     origin = {sign * (at + 1): snapshot for at, snapshot in enumerate(made) for sign in (1, -1)}
     every = [row for part in rows for row in part]
-    lake.all_read("raw.t", expected(lake, "raw.t", every))
-    manifests = check_history(lake, "raw.t", origin, "id")
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", every))
+    manifests = check_history(lake, "cleaned.t", origin, "id")
     lake.tally.check("manifests are merged", manifests <= 4, f"{manifests} manifests")
-    check_partitions(lake, "raw.t")
-    check_files(lake, "raw.t")
-    lake.all_read_at("raw.t", made[9], expected(lake, "raw.t", [row for part in rows[:10] for row in part]))
+    check_partitions(lake, "cleaned.t")
+    check_files(lake, "cleaned.t")
+    lake.all_read_at("cleaned.t", made[9], expected(lake, "cleaned.t", [row for part in rows[:10] for row in part]))
     for row_filter in ("region IS NULL", "region = 'eu'", "id = 7"):
-        want = expected(lake, "raw.t", [row for row in every if {
+        want = expected(lake, "cleaned.t", [row for row in every if {
             "region IS NULL": row["region"] is None, "region = 'eu'": row["region"] == "eu", "id = 7": row["id"] == 7}[row_filter]])
-        for engine, read in (("pyiceberg", lambda: lake.pyiceberg("raw.t", row_filter=row_filter)),
-                             ("duckdb", lambda: lake.duckdb("raw.t", where=f"where {row_filter}")),
-                             ("icefield", lambda: lake.icefield("raw.t", where=f"WHERE {row_filter}"))):
+        for engine, read in (("pyiceberg", lambda: lake.pyiceberg("cleaned.t", row_filter=row_filter)),
+                             ("duckdb", lambda: lake.duckdb("cleaned.t", where=f"where {row_filter}")),
+                             ("icefield", lambda: lake.icefield("cleaned.t", where=f"WHERE {row_filter}"))):
             lines = lake.tally.attempt(f"{engine} WHERE {row_filter}", read)
             if lines is not None:
                 lake.tally.same(f"{engine} WHERE {row_filter}", lines, want)
@@ -1087,10 +1087,10 @@ def case_merge_partitioned(lake):
 
 def pyiceberg_case(lake, case):
     catalog, tally = lake.catalog, lake.tally
-    _, table = write_pyiceberg.CASES[case](catalog, "raw.p")
+    _, table = write_pyiceberg.CASES[case](catalog, "cleaned.p")
     lines = canonical_lines(table)
-    held = lake.table("raw.p")
-    lake.all_read("raw.p", lines)
+    held = lake.table("cleaned.p")
+    lake.all_read("cleaned.p", lines)
 
     for ref, info in write_pyiceberg.info(held)["refs"].items():
         want = sorted(json.dumps(row, ensure_ascii=False, separators=(",", ":")) for row in info["rows"])
@@ -1098,32 +1098,32 @@ def pyiceberg_case(lake, case):
         schema = held.schemas()[snapshot.schema_id]
         # A branch is read with the table's schema, a tag with the one its snapshot has.
         got = tally.attempt(f"icefield reads {ref}", lambda: lake.icefield(
-            "raw.p", version=f"'{ref}'", schema=held.schema() if info["type"] == "branch" else schema))
+            "cleaned.p", version=f"'{ref}'", schema=held.schema() if info["type"] == "branch" else schema))
         if got is not None:
             tally.same(f"icefield reads the {info['type']} {ref}", got, want)
     for snapshot in held.snapshots():
         want = canonical_lines(held.scan(snapshot_id=snapshot.snapshot_id).to_arrow())
         got = tally.attempt("icefield reads an old snapshot", lambda: lake.icefield(
-            "raw.p", version=snapshot.snapshot_id, schema=held.schemas()[snapshot.schema_id]))
+            "cleaned.p", version=snapshot.snapshot_id, schema=held.schemas()[snapshot.schema_id]))
         if got is not None:
             tally.same(f"icefield reads snapshot {snapshot.sequence_number}", got, want)
 
     # Icefield adds to the table that PyIceberg made: copies of all rows, and rows of one value.
-    done = tally.attempt("INSERT of a copy", lambda: lake.run("INSERT INTO raw.p SELECT * FROM raw.p"))
+    done = tally.attempt("INSERT of a copy", lambda: lake.run("INSERT INTO cleaned.p SELECT * FROM cleaned.p"))
     if done is not None:
         lines = sorted(lines + lines)
-        lake.all_read("raw.p", lines, what=" after Icefield's INSERT")
-        check_new_files(lake, "raw.p", receipts(done)[0])
+        lake.all_read("cleaned.p", lines, what=" after Icefield's INSERT")
+        check_new_files(lake, "cleaned.p", receipts(done)[0])
     # And PyIceberg again; the rows after this are for both.
-    again = lake.table("raw.p")
+    again = lake.table("cleaned.p")
     tally.attempt("PyIceberg appends again", lambda: again.append(table))
     lines = sorted(lines + canonical_lines(table))
-    lake.all_read("raw.p", lines, what=" after PyIceberg's append")
-    more = tally.attempt("PyIceberg's case `append`", lambda: write_pyiceberg.CASES["append"](catalog, "raw.p"))
+    lake.all_read("cleaned.p", lines, what=" after PyIceberg's append")
+    more = tally.attempt("PyIceberg's case `append`", lambda: write_pyiceberg.CASES["append"](catalog, "cleaned.p"))
     if more is not None:
-        lake.all_read("raw.p", canonical_lines(more[1]), what=" after the case `append`")
-    if lake.table("raw.p").spec().fields:
-        check_partitions(lake, "raw.p")
+        lake.all_read("cleaned.p", canonical_lines(more[1]), what=" after the case `append`")
+    if lake.table("cleaned.p").spec().fields:
+        check_partitions(lake, "cleaned.p")
 
 
 def check_new_files(lake, name, snapshot_id):
@@ -1150,8 +1150,8 @@ for case in sorted(write_pyiceberg.CASES):
 
 def case_pyiceberg_filters(lake):
     """Filters on the columns that PyIceberg partitioned by, before and after Icefield's own rows."""
-    _, table = write_pyiceberg.CASES["partitioned"](lake.catalog, "raw.p")
-    held = lake.table("raw.p")
+    _, table = write_pyiceberg.CASES["partitioned"](lake.catalog, "cleaned.p")
+    held = lake.table("cleaned.p")
     filters = [("region = 'eu'", "region = 'eu'"), ("region = ''", "region = ''"), ("region IS NULL", "region IS NULL"),
                ("region = 'north/west=a b%2F'", "region = 'north/west=a b%2F'"), ("id = 34", "id = 34"),
                ("id = 9223372036854775807", "id = 9223372036854775807"), ("id < 0", "id < 0"), ("id IS NULL", "id IS NULL"),
@@ -1168,14 +1168,14 @@ def case_pyiceberg_filters(lake):
                ("at < TIMESTAMP '1969-12-31 23:00:00'", "at < '1969-12-31T23:00:00'")]
     for round_ in ("", " after the INSERT"):
         if round_:
-            lake.run("INSERT INTO raw.p SELECT * FROM raw.p")
-            check_partitions(lake, "raw.p")
+            lake.run("INSERT INTO cleaned.p SELECT * FROM cleaned.p")
+            check_partitions(lake, "cleaned.p")
         for where, other in filters:
-            want = lake.tally.attempt(f"pyiceberg WHERE {other}{round_}", lambda: lake.pyiceberg("raw.p", row_filter=other))
+            want = lake.tally.attempt(f"pyiceberg WHERE {other}{round_}", lambda: lake.pyiceberg("cleaned.p", row_filter=other))
             if want is None:
                 continue
             lake.tally.check(f"PyIceberg finds rows WHERE {other}{round_}", bool(want), "none")
-            got = lake.tally.attempt(f"icefield WHERE {where}{round_}", lambda: lake.icefield("raw.p", where=f"WHERE {where}"))
+            got = lake.tally.attempt(f"icefield WHERE {where}{round_}", lambda: lake.icefield("cleaned.p", where=f"WHERE {where}"))
             if got is not None:
                 lake.tally.same(f"icefield WHERE {where}{round_}", got, want)
 
@@ -1185,7 +1185,7 @@ def case_pyiceberg_filters(lake):
 def case_concurrent(lake, by=""):
     """Icefield and PyIceberg append at the same time; every row must be there, each in its snapshot."""
     schema = columns(id=LongType(), name=StringType())
-    lake.run(create("raw.t", schema, by), insert("raw.t", schema, named(0)))
+    lake.run(create("cleaned.t", schema, by), insert("cleaned.t", schema, named(0)))
     errors, done = [], []
     barrier = threading.Barrier(10)
 
@@ -1193,7 +1193,7 @@ def case_concurrent(lake, by=""):
         barrier.wait()
         for at in range(start, start + 3):
             try:
-                lake.run(insert("raw.t", schema, named(at)))
+                lake.run(insert("cleaned.t", schema, named(at)))
                 done.append(at)
             except Exception as error:
                 errors.append(f"icefield {at}: {error}")
@@ -1204,7 +1204,7 @@ def case_concurrent(lake, by=""):
         for at in range(start, start + 3):
             for trial in range(200):
                 try:
-                    table = catalog.load_table("raw.t")
+                    table = catalog.load_table("cleaned.t")
                     write_pyiceberg.append(table, named(at))
                     done.append(at)
                     break
@@ -1227,8 +1227,8 @@ def case_concurrent(lake, by=""):
         thread.join()
     lake.tally.check("every append succeeds", not errors, "\n     ".join(errors[:5]))
     lake.tally.same("appends", len(done), 30)
-    lake.all_read("raw.t", expected(lake, "raw.t", named(0, *done)))
-    check_history(lake, "raw.t")
+    lake.all_read("cleaned.t", expected(lake, "cleaned.t", named(0, *done)))
+    check_history(lake, "cleaned.t")
 
 
 def case_concurrent_partitioned(lake):

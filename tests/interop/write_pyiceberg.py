@@ -323,7 +323,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("warehouse")
     parser.add_argument("database")
-    parser.add_argument("table", help="such as raw.flights")
+    parser.add_argument("table", help="such as cleaned.flights")
     parser.add_argument("case", choices=sorted(CASES))
     parser.add_argument("--info", metavar="FILE")
     args = parser.parse_args()

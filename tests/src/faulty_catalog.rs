@@ -296,6 +296,14 @@ impl Catalog for FaultyCatalog {
         self.inner.on_behalf(behalf)
     }
 
+    fn lifting(&self, why: &str) -> Arc<dyn Catalog> {
+        self.inner.lifting(why)
+    }
+
+    fn keeps_tiers(&self) -> bool {
+        self.inner.keeps_tiers()
+    }
+
     fn sees_all(&self) -> bool {
         self.inner.sees_all()
     }

@@ -32,15 +32,15 @@ pub fn settings() -> Settings {
     Settings { cache_bytes: 256 << 10, ..Settings::default() }
 }
 
-/// `raw.t`.
+/// `cleaned.t`.
 pub fn raw_t() -> TableIdent {
-    TableIdent::from_strs(["raw", "t"]).unwrap()
+    TableIdent::from_strs(["cleaned", "t"]).unwrap()
 }
 
 /// Makes the namespace `raw` and in it the table `t (id BIGINT)` with properties.
 pub async fn create_raw_t(tables: &Tables, properties: &[(&str, &str)]) -> icefield_table::Table {
-    let raw = NamespaceIdent::new("raw".to_owned());
-    tables.warehouse().catalog.create_namespace(&raw, Default::default()).await.unwrap();
+    let cleaned = NamespaceIdent::new("cleaned".to_owned());
+    tables.warehouse().catalog.create_namespace(&cleaned, Default::default()).await.unwrap();
     let id = NestedField::optional(1, "id", Type::Primitive(PrimitiveType::Long));
     let new = NewTable {
         schema: Schema::builder().with_fields([id.into()]).build().unwrap(),

@@ -1,18 +1,18 @@
 //! The audit log in the database, and the one place that writes to it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::{Any, Row, Transaction};
 
 use super::SqlCatalog;
 use super::database::{Database, is_missing};
 use crate::audit::{Actor, AuditLine, Event, Head, Walk};
 use crate::rights::Object;
-use crate::spec::TableMetadata;
-use crate::{Behalf, Env, Result};
+use crate::spec::{SnapshotRef, TableMetadata};
+use crate::{Behalf, Env, Result, lineage};
 
 const COLUMNS: &str = "chain, seq, at_ms, principal, source, request_id, action, object_name, \
      snapshot_before, snapshot_after, outcome, detail, previous_hash, hash";
@@ -52,17 +52,58 @@ impl AuditLog {
     ///
     /// A database that cannot be read.
     pub async fn lines(&self, since_ms: i64) -> Result<Vec<AuditLine>> {
-        let failed = |e| self.database.failed("read the audit log", e);
         let text = format!(
             "SELECT {COLUMNS} FROM icefield_audit WHERE catalog_name = $1 AND at_ms >= $2 \
              ORDER BY chain, seq"
         );
-        let rows = sqlx::query(&text)
-            .bind(self.database.catalog.as_str())
-            .bind(since_ms)
-            .fetch_all(&self.database.pool)
-            .await;
-        match rows {
+        self.read(sqlx::query(&text).bind(self.database.catalog.as_str()).bind(since_ms)).await
+    }
+
+    /// The lines of one chain, such as that of a table.
+    ///
+    /// # Errors
+    ///
+    /// A database that cannot be read.
+    pub async fn of(&self, chain: &str) -> Result<Vec<AuditLine>> {
+        let text = format!(
+            "SELECT {COLUMNS} FROM icefield_audit WHERE catalog_name = $1 AND chain = $2 \
+             ORDER BY seq"
+        );
+        self.read(sqlx::query(&text).bind(self.database.catalog.as_str()).bind(chain)).await
+    }
+
+    /// Who made each table that was ever made, by its name, the last of that name.
+    ///
+    /// # Errors
+    ///
+    /// A database that cannot be read.
+    pub async fn makers(&self) -> Result<HashMap<String, String>> {
+        let text = format!(
+            "SELECT {COLUMNS} FROM icefield_audit WHERE catalog_name = $1 \
+             AND action IN ('create table', 'register table', 'rename table') ORDER BY at_ms, seq"
+        );
+        let mut makers = HashMap::new();
+        for line in self.read(sqlx::query(&text).bind(self.database.catalog.as_str())).await? {
+            if line.action != "rename table" {
+                makers.insert(line.object, line.principal);
+                continue;
+            }
+            let detail: Value = serde_json::from_str(&line.detail).unwrap_or_default();
+            if let Some(to) = detail.get("to").and_then(Value::as_str)
+                && let Some(maker) = makers.remove(&line.object)
+            {
+                makers.insert(to.to_owned(), maker);
+            }
+        }
+        Ok(makers)
+    }
+
+    async fn read<'q>(
+        &self,
+        query: sqlx::query::Query<'q, Any, sqlx::any::AnyArguments<'q>>,
+    ) -> Result<Vec<AuditLine>> {
+        let failed = |e| self.database.failed("read the audit log", e);
+        match query.fetch_all(&self.database.pool).await {
             Ok(rows) => rows.iter().map(|row| line(row).map_err(failed)).collect(),
             // An older catalog that may only be read.
             Err(error) if is_missing(&error) => Ok(Vec::new()),
@@ -161,6 +202,10 @@ impl SqlCatalog {
             Object::Namespace(_) => format!("{}/", object.name()),
             Object::Table(_) => object.name(),
         };
+        let event = match &behalf.lifted {
+            Some(why) => event.with("lifted", why.as_str()),
+            None => event,
+        };
         let at_ms = self.env.now_ms();
         write(&self.database, transaction, at_ms, &behalf.actor, &chain, &event).await
     }
@@ -173,12 +218,39 @@ pub(super) fn created(
     location: &str,
     table: &TableMetadata,
 ) -> Event {
-    let event = Event::done(action, object.name()).with("metadata", location);
+    let mut event = Event::done(action, object.name()).with("metadata", location);
+    let snapshots: Vec<Value> = table.snapshots().map(said).collect();
+    // What is registered may have had a long life elsewhere.
+    if let [_] = snapshots.as_slice() {
+        event = event.with("snapshots", snapshots);
+    }
     event.between(None, table.current_snapshot_id())
 }
 
 /// Characters of a statement that the log keeps; the snapshot has all of it.
 const STATEMENT_MAX: usize = 2000;
+
+/// What the log says of a new snapshot.
+fn said(snapshot: &SnapshotRef) -> Value {
+    let summary = snapshot.summary();
+    let text = |key: &str| {
+        let text = summary.additional_properties.get(key)?;
+        Some(text.chars().take(STATEMENT_MAX).collect::<String>())
+    };
+    let mut said = json!({
+        "snapshot": snapshot.snapshot_id(),
+        "operation": summary.operation.as_str(),
+        "statement": text("icefield.statement"),
+    });
+    if let Value::Object(said) = &mut said {
+        let sources = lineage::sources(&summary.additional_properties);
+        if !sources.is_empty() {
+            said.insert("sources".to_owned(), json!(sources));
+        }
+        said.extend(text("icefield.ingest.files").map(|it| ("files".to_owned(), json!(it))));
+    }
+    said
+}
 
 /// The line of a table that was changed.
 pub(super) fn committed(
@@ -190,17 +262,8 @@ pub(super) fn committed(
     let mut event = Event::done("commit", object.name())
         .between(before.current_snapshot_id(), after.current_snapshot_id())
         .with("metadata", location);
-    let is_new = |it: &&crate::spec::SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_none();
-    let mut snapshots = Vec::new();
-    for snapshot in after.snapshots().filter(is_new) {
-        let summary = snapshot.summary();
-        let statement = summary.additional_properties.get("icefield.statement");
-        snapshots.push(json!({
-            "snapshot": snapshot.snapshot_id(),
-            "operation": summary.operation.as_str(),
-            "statement": statement.map(|it| it.chars().take(STATEMENT_MAX).collect::<String>()),
-        }));
-    }
+    let is_new = |it: &&SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_none();
+    let snapshots: Vec<Value> = after.snapshots().filter(is_new).map(said).collect();
     let gone = before.snapshots().filter(|it| after.snapshot_by_id(it.snapshot_id()).is_none());
     let gone: Vec<i64> = gone.map(|it| it.snapshot_id()).collect();
     for (name, said) in [("snapshots", json!(snapshots)), ("expired", json!(gone))] {

@@ -16,17 +16,18 @@ fn csv(lake: &Lake, sql: &str) -> String {
 #[test]
 fn aggregates_beside_each_other_do_not_hide_rows() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.q (v STRING, k INT)");
+    lake.exec("CREATE TABLE cleaned.q (v STRING, k INT)");
     // Too long for the metadata to know the greatest.
     for (value, k) in [("g", 1), ("", 2), ("", 3), ("a", 4), ("h", 5), ("c", 6)] {
         let value = match value {
             "" => "NULL".to_owned(),
             letter => format!("'{}'", letter.repeat(20)),
         };
-        lake.exec(&format!("INSERT INTO raw.q VALUES ({value}, {k})"));
+        lake.exec(&format!("INSERT INTO cleaned.q VALUES ({value}, {k})"));
     }
-    let both = "SELECT left(min(v), 1), left(max(v), 1) FROM raw.q";
-    let filtered = "SELECT max(k) FILTER (WHERE v < 'b'), min(k) FILTER (WHERE v > 'd') FROM raw.q";
+    let both = "SELECT left(min(v), 1), left(max(v), 1) FROM cleaned.q";
+    let filtered =
+        "SELECT max(k) FILTER (WHERE v < 'b'), min(k) FILTER (WHERE v > 'd') FROM cleaned.q";
     for _ in 0..10 {
         assert_eq!(csv(&lake, both), "a,h");
         assert_eq!(csv(&lake, filtered), "4,1");
@@ -36,14 +37,14 @@ fn aggregates_beside_each_other_do_not_hide_rows() {
 #[test]
 fn floats_beside_decimals_stay_floats() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.p (id INT, price DOUBLE)");
-    lake.exec("INSERT INTO raw.p VALUES (1, 1.5), (2, 2.5)");
+    lake.exec("CREATE TABLE cleaned.p (id INT, price DOUBLE)");
+    lake.exec("INSERT INTO cleaned.p VALUES (1, 1.5), (2, 2.5)");
     for (sql, wanted) in [
-        ("SELECT sum(price * 1.2) FROM raw.p", "4.8"),
-        ("SELECT count(*) FILTER (WHERE price > 1.5) FROM raw.p", "1"),
-        ("SELECT price > 2.0, count(*) FROM raw.p GROUP BY 1 ORDER BY 1", "false,1 true,1"),
-        ("SELECT sum(price) FROM raw.p GROUP BY id HAVING sum(price) > 1.6", "2.5"),
-        ("SELECT rank() OVER (ORDER BY price * 1.5) FROM raw.p ORDER BY 1", "1 2"),
+        ("SELECT sum(price * 1.2) FROM cleaned.p", "4.8"),
+        ("SELECT count(*) FILTER (WHERE price > 1.5) FROM cleaned.p", "1"),
+        ("SELECT price > 2.0, count(*) FROM cleaned.p GROUP BY 1 ORDER BY 1", "false,1 true,1"),
+        ("SELECT sum(price) FROM cleaned.p GROUP BY id HAVING sum(price) > 1.6", "2.5"),
+        ("SELECT rank() OVER (ORDER BY price * 1.5) FROM cleaned.p ORDER BY 1", "1 2"),
         ("SELECT coalesce(1e-20, 0.0)", "1e-20"),
         ("SELECT coalesce(CAST('NaN' AS DOUBLE), 0.0)", "NaN"),
         ("SELECT CASE WHEN true THEN 1e300 ELSE 0.5 END", "1e300"),
@@ -55,7 +56,7 @@ fn floats_beside_decimals_stay_floats() {
         ("SELECT 0.5 AS x INTERSECT SELECT 5e-1", "0.5"),
         ("SELECT 1.0 AS x EXCEPT SELECT 1e-20", "1.0"),
         ("SELECT 0.0 AS x EXCEPT SELECT 1e-20", "0.0"),
-        ("SELECT count(*) FROM raw.p JOIN (SELECT 1.5 AS x) ON price = x", "1"),
+        ("SELECT count(*) FROM cleaned.p JOIN (SELECT 1.5 AS x) ON price = x", "1"),
         ("SELECT power(2.5, 2), power(1.1, 10)", "6.25,2.5937424601000023"),
         ("SELECT CAST(X'00ff' AS BINARY) = X'00ff'", "true"),
         ("SELECT x FROM (VALUES (1e-20), (0.5), (NULL), (2)) v(x)", "1e-20 0.5  2.0"),
@@ -67,13 +68,13 @@ fn floats_beside_decimals_stay_floats() {
     ] {
         assert_eq!(csv(&lake, sql), wanted, "{sql}");
     }
-    lake.exec("CREATE TABLE raw.made AS SELECT coalesce(price, 0.0) AS x FROM raw.p");
-    let kind = lake.rows("DESCRIBE raw.made");
+    lake.exec("CREATE TABLE cleaned.made AS SELECT coalesce(price, 0.0) AS x FROM cleaned.p");
+    let kind = lake.rows("DESCRIBE cleaned.made");
     assert_eq!(kind[0][1], json!("double"));
     // Every row of the file is near zero, and none is zero.
-    lake.exec("CREATE TABLE raw.near AS SELECT 1e-20 AS x");
-    lake.exec("DELETE FROM raw.near WHERE x = 0.0");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.near"), json!(1));
+    lake.exec("CREATE TABLE cleaned.near AS SELECT 1e-20 AS x");
+    lake.exec("DELETE FROM cleaned.near WHERE x = 0.0");
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.near"), json!(1));
 }
 
 #[test]
@@ -112,20 +113,20 @@ fn sums_of_decimals_do_not_wrap() {
 fn decimals_have_no_more_than_38_digits() {
     let lake = Lake::new();
     let most = "CAST('99999999999999999999999999999999999999' AS DECIMAL(38, 0))";
-    lake.exec(&format!("CREATE TABLE raw.most AS SELECT {most} AS d"));
+    lake.exec(&format!("CREATE TABLE cleaned.most AS SELECT {most} AS d"));
     for sql in [
         format!("SELECT {most} + 1"),
         format!("SELECT -{most} - 1"),
-        "SELECT d + 1 FROM raw.most".to_owned(),
-        "SELECT d FROM raw.most WHERE d * 1.5 > 0".to_owned(),
-        "SELECT sum(d + d) FROM raw.most".to_owned(),
-        "INSERT INTO raw.most SELECT d + 1 FROM raw.most".to_owned(),
-        "UPDATE raw.most SET d = d + 1".to_owned(),
+        "SELECT d + 1 FROM cleaned.most".to_owned(),
+        "SELECT d FROM cleaned.most WHERE d * 1.5 > 0".to_owned(),
+        "SELECT sum(d + d) FROM cleaned.most".to_owned(),
+        "INSERT INTO cleaned.most SELECT d + 1 FROM cleaned.most".to_owned(),
+        "UPDATE cleaned.most SET d = d + 1".to_owned(),
     ] {
         let error = lake.fails(&["sql", "-c", &sql], 1);
         assert!(error.contains("overflow"), "{sql}: {error}");
     }
-    let rest = "SELECT d - 1, d + 0, d * 1 FROM raw.most";
+    let rest = "SELECT d - 1, d + 0, d * 1 FROM cleaned.most";
     let of = |last: u8| format!("9999999999999999999999999999999999999{last}");
     assert_eq!(csv(&lake, rest), [of(8), of(9), of(9)].join(","));
 }
@@ -180,26 +181,26 @@ fn times_of_any_year_are_put_into_bins() {
 fn fields_that_are_never_null_are_null_where_their_struct_is() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.s (id INT, s STRUCT<a INT NOT NULL, t STRUCT<b INT NOT NULL> NOT NULL>)",
+        "CREATE TABLE cleaned.s (id INT, s STRUCT<a INT NOT NULL, t STRUCT<b INT NOT NULL> NOT NULL>)",
     );
     lake.exec(
-        "INSERT INTO raw.s VALUES (1, named_struct('a', 0, 't', named_struct('b', 7))), (2, NULL)",
+        "INSERT INTO cleaned.s VALUES (1, named_struct('a', 0, 't', named_struct('b', 7))), (2, NULL)",
     );
-    assert_eq!(csv(&lake, "SELECT id, s.a, s['t']['b'] FROM raw.s ORDER BY 1"), "1,0,7 2,,");
-    assert_eq!(csv(&lake, "SELECT count(s.a), sum(s['t']['b']) FROM raw.s"), "1,7");
-    assert_eq!(csv(&lake, "SELECT id FROM raw.s WHERE s.a = 0"), "1");
-    assert_eq!(csv(&lake, "SELECT id FROM raw.s WHERE s['t']['b'] IS NULL"), "2");
-    lake.exec("UPDATE raw.s SET id = id + 1 WHERE s.a IS NULL");
-    assert_eq!(csv(&lake, "SELECT id FROM raw.s ORDER BY 1"), "1 3");
+    assert_eq!(csv(&lake, "SELECT id, s.a, s['t']['b'] FROM cleaned.s ORDER BY 1"), "1,0,7 2,,");
+    assert_eq!(csv(&lake, "SELECT count(s.a), sum(s['t']['b']) FROM cleaned.s"), "1,7");
+    assert_eq!(csv(&lake, "SELECT id FROM cleaned.s WHERE s.a = 0"), "1");
+    assert_eq!(csv(&lake, "SELECT id FROM cleaned.s WHERE s['t']['b'] IS NULL"), "2");
+    lake.exec("UPDATE cleaned.s SET id = id + 1 WHERE s.a IS NULL");
+    assert_eq!(csv(&lake, "SELECT id FROM cleaned.s ORDER BY 1"), "1 3");
 }
 
-/// Rows of `raw.t` that depend on those of `raw.s` by order.
+/// Rows of `cleaned.t` that depend on those of `cleaned.s` by order.
 fn ordered(lake: &Lake) {
-    lake.exec("CREATE TABLE raw.t (id INT, k INT, p STRING)");
-    lake.exec("INSERT INTO raw.t VALUES (1, 10, 'a'), (2, 20, 'b'), (3, NULL, 'a'), (4, 20, NULL), (5, 5, 'c')");
-    lake.exec("CREATE TABLE raw.s (k INT, b INT, p STRING)");
+    lake.exec("CREATE TABLE cleaned.t (id INT, k INT, p STRING)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 10, 'a'), (2, 20, 'b'), (3, NULL, 'a'), (4, 20, NULL), (5, 5, 'c')");
+    lake.exec("CREATE TABLE cleaned.s (k INT, b INT, p STRING)");
     lake.exec(
-        "INSERT INTO raw.s VALUES (5, 1, 'a'), (10, 2, 'b'), (15, 3, 'a'), (20, 4, NULL), (NULL, 5, 'c'), (20, 6, 'a')",
+        "INSERT INTO cleaned.s VALUES (5, 1, 'a'), (10, 2, 'b'), (15, 3, 'a'), (20, 4, NULL), (NULL, 5, 'c'), (20, 6, 'a')",
     );
 }
 
@@ -208,77 +209,88 @@ fn queries_depend_on_their_rows_by_any_comparison() {
     let lake = Lake::new();
     ordered(&lake);
     for (value, wanted) in [
-        ("(SELECT count(*) FROM raw.s s WHERE s.k < t.k)", "1,1 2,3 3,0 4,3 5,0"),
-        ("(SELECT max(b) FROM raw.s s WHERE s.k <= t.k)", "1,2 2,6 3, 4,6 5,1"),
-        ("(SELECT sum(b) FROM raw.s s WHERE s.k <> t.k AND s.p = t.p)", "1,10 2,2 3, 4, 5,"),
+        ("(SELECT count(*) FROM cleaned.s s WHERE s.k < t.k)", "1,1 2,3 3,0 4,3 5,0"),
+        ("(SELECT max(b) FROM cleaned.s s WHERE s.k <= t.k)", "1,2 2,6 3, 4,6 5,1"),
+        ("(SELECT sum(b) FROM cleaned.s s WHERE s.k <> t.k AND s.p = t.p)", "1,10 2,2 3, 4, 5,"),
         (
-            "(SELECT b FROM raw.s s WHERE s.k <= t.k ORDER BY s.k DESC, b DESC LIMIT 1)",
+            "(SELECT b FROM cleaned.s s WHERE s.k <= t.k ORDER BY s.k DESC, b DESC LIMIT 1)",
             "1,2 2,6 3, 4,6 5,1",
         ),
-        ("EXISTS (SELECT 1 FROM raw.s s WHERE s.k > t.k)", "1,true 2,false 3,false 4,false 5,true"),
-        ("t.k NOT IN (SELECT k FROM raw.s s WHERE s.b < t.id)", "1,true 2,true 3, 4,true 5,false"),
-        ("(SELECT sum(b * t.id) + t.id FROM raw.s s WHERE s.k < t.k)", "1,2 2,14 3, 4,28 5,"),
         (
-            "(SELECT count(*) FROM (SELECT p, sum(b) x FROM raw.s s WHERE s.k < t.k GROUP BY p) g WHERE g.x > 1)",
+            "EXISTS (SELECT 1 FROM cleaned.s s WHERE s.k > t.k)",
+            "1,true 2,false 3,false 4,false 5,true",
+        ),
+        (
+            "t.k NOT IN (SELECT k FROM cleaned.s s WHERE s.b < t.id)",
+            "1,true 2,true 3, 4,true 5,false",
+        ),
+        ("(SELECT sum(b * t.id) + t.id FROM cleaned.s s WHERE s.k < t.k)", "1,2 2,14 3, 4,28 5,"),
+        (
+            "(SELECT count(*) FROM (SELECT p, sum(b) x FROM cleaned.s s WHERE s.k < t.k GROUP BY p) g WHERE g.x > 1)",
             "1,0 2,2 3,0 4,2 5,0",
         ),
         (
-            "(SELECT count(*) FROM raw.s s JOIN raw.t u ON s.k = u.k WHERE s.b < t.id)",
+            "(SELECT count(*) FROM cleaned.s s JOIN cleaned.t u ON s.k = u.k WHERE s.b < t.id)",
             "1,0 2,1 3,2 4,2 5,4",
         ),
         (
-            "(SELECT count(*) FROM raw.s s WHERE s.k BETWEEN t.k - 5 AND t.k + 5)",
+            "(SELECT count(*) FROM cleaned.s s WHERE s.k BETWEEN t.k - 5 AND t.k + 5)",
             "1,3 2,3 3,0 4,3 5,2",
         ),
     ] {
-        let sql = format!("SELECT id, {value} FROM raw.t t ORDER BY id");
+        let sql = format!("SELECT id, {value} FROM cleaned.t t ORDER BY id");
         assert_eq!(csv(&lake, &sql), wanted, "{value}");
     }
     // Two of them, one in the condition: some partitions have no row to ask for.
-    let two = "SELECT id, (SELECT count(*) FROM raw.s s WHERE s.k < t.k) FROM raw.t t \
-               WHERE id > (SELECT count(*) FROM raw.s s WHERE s.k > t.k) ORDER BY 1";
+    let two = "SELECT id, (SELECT count(*) FROM cleaned.s s WHERE s.k < t.k) FROM cleaned.t t \
+               WHERE id > (SELECT count(*) FROM cleaned.s s WHERE s.k > t.k) ORDER BY 1";
     assert_eq!(csv(&lake, two), "2,3 3,0 4,3 5,0");
-    let grouped = "SELECT p, sum((SELECT count(*) FROM raw.s s WHERE s.k < t.k)) FROM raw.t t GROUP BY 1 ORDER BY 1";
+    let grouped = "SELECT p, sum((SELECT count(*) FROM cleaned.s s WHERE s.k < t.k)) FROM cleaned.t t GROUP BY 1 ORDER BY 1";
     assert_eq!(csv(&lake, grouped), "a,1 b,3 c,0 ,3");
     lake.exec(
-        "UPDATE raw.t t SET id = id + 10 * (SELECT count(*) FROM raw.s s WHERE s.k < t.k) \
-               WHERE id > (SELECT count(*) FROM raw.s s WHERE s.k > t.k)",
+        "UPDATE cleaned.t t SET id = id + 10 * (SELECT count(*) FROM cleaned.s s WHERE s.k < t.k) \
+               WHERE id > (SELECT count(*) FROM cleaned.s s WHERE s.k > t.k)",
     );
-    assert_eq!(csv(&lake, "SELECT id FROM raw.t ORDER BY 1"), "1 3 5 32 34");
-    lake.exec("DELETE FROM raw.t t WHERE (SELECT count(*) FROM raw.s s WHERE s.k > t.k) = 0");
-    assert_eq!(csv(&lake, "SELECT id FROM raw.t ORDER BY 1"), "1 5");
+    assert_eq!(csv(&lake, "SELECT id FROM cleaned.t ORDER BY 1"), "1 3 5 32 34");
+    lake.exec(
+        "DELETE FROM cleaned.t t WHERE (SELECT count(*) FROM cleaned.s s WHERE s.k > t.k) = 0",
+    );
+    assert_eq!(csv(&lake, "SELECT id FROM cleaned.t ORDER BY 1"), "1 5");
 }
 
 #[test]
 fn queries_stand_in_the_conditions_of_joins() {
     let lake = Lake::new();
     ordered(&lake);
-    let id = "(SELECT id FROM raw.t)";
+    let id = "(SELECT id FROM cleaned.t)";
     for (join, wanted) in [
-        (format!("JOIN raw.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 4,4 5,1"),
-        (format!("LEFT JOIN raw.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 3, 4,4 5,1"),
-        (format!("LEFT JOIN raw.s s ON t.k = s.k AND t.id + 3 IN {id}"), "1,2 2,4 2,6 3, 4, 5,"),
-        (format!("LEFT JOIN raw.s s ON t.k = s.k AND t.id + 3 NOT IN {id}"), "1, 2, 3, 4,4 4,6 5,1"),
+        (format!("JOIN cleaned.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 4,4 5,1"),
+        (format!("LEFT JOIN cleaned.s s ON t.k = s.k AND s.b IN {id}"), "1,2 2,4 3, 4,4 5,1"),
+        (format!("LEFT JOIN cleaned.s s ON t.k = s.k AND t.id + 3 IN {id}"), "1,2 2,4 2,6 3, 4, 5,"),
+        (format!("LEFT JOIN cleaned.s s ON t.k = s.k AND t.id + 3 NOT IN {id}"), "1, 2, 3, 4,4 4,6 5,1"),
         (
-            "RIGHT JOIN raw.s s ON t.k = s.k AND t.id > (SELECT min(id) FROM raw.t u WHERE u.k <= t.k)".to_owned(),
+            "RIGHT JOIN cleaned.s s ON t.k = s.k AND t.id > (SELECT min(id) FROM cleaned.t u WHERE u.k <= t.k)".to_owned(),
             "2,4 2,6 4,4 4,6 ,1 ,2 ,3 ,5",
         ),
     ] {
-        let sql = format!("SELECT t.id, s.b FROM raw.t t {join} ORDER BY 1, 2");
+        let sql = format!("SELECT t.id, s.b FROM cleaned.t t {join} ORDER BY 1, 2");
         assert_eq!(csv(&lake, &sql), wanted, "{join}");
     }
     lake.exec(&format!(
-        "MERGE INTO raw.t USING raw.s AS s ON t.k = s.k AND s.b IN {id} \
+        "MERGE INTO cleaned.t USING cleaned.s AS s ON t.k = s.k AND s.b IN {id} \
          WHEN MATCHED THEN UPDATE SET p = 'm' WHEN NOT MATCHED THEN INSERT (id, k) VALUES (s.b + 50, s.k)"
     ));
-    assert_eq!(csv(&lake, "SELECT id, p FROM raw.t ORDER BY 1"), "1,m 2,m 3,a 4,m 5,m 53, 55, 56,");
+    assert_eq!(
+        csv(&lake, "SELECT id, p FROM cleaned.t ORDER BY 1"),
+        "1,m 2,m 3,a 4,m 5,m 53, 55, 56,"
+    );
 }
 
 #[test]
 fn lists_beside_each_other_leave_null_as_it_is() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.k AS SELECT * FROM (VALUES (1, NULL), (2, 6), (3, 2), (4, 9)) t(id, k)",
+        "CREATE TABLE cleaned.k AS SELECT * FROM (VALUES (1, NULL), (2, 6), (3, 2), (4, 9)) t(id, k)",
     );
     for (condition, wanted) in [
         ("k NOT IN (6, 4) OR k NOT IN (2, -2)", "2 3 4"),
@@ -289,22 +301,22 @@ fn lists_beside_each_other_leave_null_as_it_is() {
         ("k IN (id) AND k IN (6)", ""),
         ("(k IN (6) AND k NOT IN (6, 2)) IS NULL", "1"),
     ] {
-        let found = csv(&lake, &format!("SELECT id FROM raw.k WHERE {condition} ORDER BY 1"));
+        let found = csv(&lake, &format!("SELECT id FROM cleaned.k WHERE {condition} ORDER BY 1"));
         assert_eq!(found, wanted, "{condition}");
     }
 }
 
-/// Rows of `raw.t` and `raw.s`, which has a null.
+/// Rows of `cleaned.t` and `cleaned.s`, which has a null.
 fn two_tables(lake: &Lake) {
     lake.ok(&[
         "sql",
         "-c",
-        "DROP TABLE IF EXISTS raw.t; DROP TABLE IF EXISTS raw.s;
-         CREATE TABLE raw.t (id INT, v STRING, n INT, p STRING) PARTITIONED BY (p);
-         INSERT INTO raw.t VALUES (1,'a',10,'x'),(2,'b',20,'x'),(3,'c',30,'y'),(4,'d',40,NULL),
+        "DROP TABLE IF EXISTS cleaned.t; DROP TABLE IF EXISTS cleaned.s;
+         CREATE TABLE cleaned.t (id INT, v STRING, n INT, p STRING) PARTITIONED BY (p);
+         INSERT INTO cleaned.t VALUES (1,'a',10,'x'),(2,'b',20,'x'),(3,'c',30,'y'),(4,'d',40,NULL),
              (NULL,'e',50,'z');
-         CREATE TABLE raw.s (id INT, v STRING, n INT, p STRING);
-         INSERT INTO raw.s VALUES (1,'S1',100,'x'),(3,'S3',300,'w'),(7,'S7',700,NULL),(NULL,'SN',0,'z')",
+         CREATE TABLE cleaned.s (id INT, v STRING, n INT, p STRING);
+         INSERT INTO cleaned.s VALUES (1,'S1',100,'x'),(3,'S3',300,'w'),(7,'S7',700,NULL),(NULL,'SN',0,'z')",
     ]);
 }
 
@@ -313,49 +325,59 @@ fn two_tables(lake: &Lake) {
 fn subqueries_of_changes_see_nulls() {
     let lake = Lake::new();
     for (sql, left) in [
-        ("DELETE FROM raw.t WHERE id NOT IN (SELECT id FROM raw.s) OR n > 45", "a b c d"),
-        ("DELETE FROM raw.t WHERE n > 45 OR NOT (id IN (SELECT id FROM raw.s))", "a b c d"),
-        ("DELETE FROM raw.t WHERE NOT (id = 2 OR id IN (SELECT id FROM raw.s))", "a b c d e"),
-        ("DELETE FROM raw.t WHERE (id IN (SELECT id FROM raw.s)) IS FALSE", "a b c d e"),
-        ("DELETE FROM raw.t WHERE (id IN (SELECT id FROM raw.s)) IS NULL", "a c"),
+        ("DELETE FROM cleaned.t WHERE id NOT IN (SELECT id FROM cleaned.s) OR n > 45", "a b c d"),
+        ("DELETE FROM cleaned.t WHERE n > 45 OR NOT (id IN (SELECT id FROM cleaned.s))", "a b c d"),
         (
-            "DELETE FROM raw.t WHERE (id NOT IN (SELECT id FROM raw.s WHERE id > 0)) IS NULL",
+            "DELETE FROM cleaned.t WHERE NOT (id = 2 OR id IN (SELECT id FROM cleaned.s))",
+            "a b c d e",
+        ),
+        ("DELETE FROM cleaned.t WHERE (id IN (SELECT id FROM cleaned.s)) IS FALSE", "a b c d e"),
+        ("DELETE FROM cleaned.t WHERE (id IN (SELECT id FROM cleaned.s)) IS NULL", "a c"),
+        (
+            "DELETE FROM cleaned.t WHERE (id NOT IN (SELECT id FROM cleaned.s WHERE id > 0)) IS NULL",
             "a b c d",
         ),
-        ("DELETE FROM raw.t WHERE coalesce(id IN (SELECT id FROM raw.s), true)", ""),
-        ("DELETE FROM raw.t WHERE id NOT IN (SELECT s.id FROM raw.s s WHERE s.p = t.p)", "a e"),
-        ("DELETE FROM raw.t WHERE n < (SELECT s.n FROM raw.s s WHERE s.id = t.id)", "b d e"),
-        ("DELETE FROM raw.t WHERE _pos = 0 AND _spec_id = 0 AND p = 'x'", "b c d e"),
+        ("DELETE FROM cleaned.t WHERE coalesce(id IN (SELECT id FROM cleaned.s), true)", ""),
         (
-            "UPDATE raw.t SET v = CASE WHEN id IN (SELECT id FROM raw.s) THEN 'in' ELSE 'no' END",
+            "DELETE FROM cleaned.t WHERE id NOT IN (SELECT s.id FROM cleaned.s s WHERE s.p = t.p)",
+            "a e",
+        ),
+        (
+            "DELETE FROM cleaned.t WHERE n < (SELECT s.n FROM cleaned.s s WHERE s.id = t.id)",
+            "b d e",
+        ),
+        ("DELETE FROM cleaned.t WHERE _pos = 0 AND _spec_id = 0 AND p = 'x'", "b c d e"),
+        (
+            "UPDATE cleaned.t SET v = CASE WHEN id IN (SELECT id FROM cleaned.s) THEN 'in' ELSE 'no' END",
             "in in no no no",
         ),
         (
-            "UPDATE raw.t SET v = CASE WHEN EXISTS (SELECT 1 FROM raw.s s WHERE s.id = t.id) \
+            "UPDATE cleaned.t SET v = CASE WHEN EXISTS (SELECT 1 FROM cleaned.s s WHERE s.id = t.id) \
              THEN 'in' ELSE 'no' END",
             "in in no no no",
         ),
-        ("UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.id = t.id)", "? ? ? S1 S3"),
+        ("UPDATE cleaned.t SET v = (SELECT s.v FROM cleaned.s s WHERE s.id = t.id)", "? ? ? S1 S3"),
         (
-            "UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.p = t.p ORDER BY s.n LIMIT 1)",
+            "UPDATE cleaned.t SET v = (SELECT s.v FROM cleaned.s s WHERE s.p = t.p ORDER BY s.n LIMIT 1)",
             "? ? S1 S1 SN",
         ),
         (
-            "MERGE INTO raw.t t USING raw.s s ON t.id = s.id \
-             WHEN MATCHED AND t.id IN (SELECT id FROM raw.s WHERE n > 200) THEN DELETE \
+            "MERGE INTO cleaned.t t USING cleaned.s s ON t.id = s.id \
+             WHEN MATCHED AND t.id IN (SELECT id FROM cleaned.s WHERE n > 200) THEN DELETE \
              WHEN MATCHED THEN UPDATE SET v = 'm' \
-             WHEN NOT MATCHED AND NOT EXISTS (SELECT 1 FROM raw.t x WHERE x.p = s.p) THEN INSERT *",
+             WHEN NOT MATCHED AND NOT EXISTS (SELECT 1 FROM cleaned.t x WHERE x.p = s.p) THEN INSERT *",
             "S7 b d e m",
         ),
     ] {
         two_tables(&lake);
         lake.exec(sql);
-        let rows = "SELECT string_agg(coalesce(v, '?'), ' ' ORDER BY coalesce(v, '?')) FROM raw.t";
+        let rows =
+            "SELECT string_agg(coalesce(v, '?'), ' ' ORDER BY coalesce(v, '?')) FROM cleaned.t";
         assert_eq!(csv(&lake, rows).trim_matches('"'), left, "{sql}");
     }
     two_tables(&lake);
-    lake.exec("INSERT INTO raw.s VALUES (1, 'again', 1, 'x')");
-    let several = "UPDATE raw.t SET v = (SELECT s.v FROM raw.s s WHERE s.id = t.id)";
+    lake.exec("INSERT INTO cleaned.s VALUES (1, 'again', 1, 'x')");
+    let several = "UPDATE cleaned.t SET v = (SELECT s.v FROM cleaned.s s WHERE s.id = t.id)";
     let error = lake.fails(&["sql", "-c", several], 1);
     assert!(error.contains("gives several rows"), "{error}");
 }
@@ -363,26 +385,28 @@ fn subqueries_of_changes_see_nulls() {
 #[test]
 fn clauses_of_a_merge_change_only_what_they_name() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT, price DOUBLE, qty BIGINT, l ARRAY<DOUBLE>)");
+    lake.exec("CREATE TABLE cleaned.t (id INT, price DOUBLE, qty BIGINT, l ARRAY<DOUBLE>)");
     lake.exec(
-        "INSERT INTO raw.t VALUES (1, 1e-20, 9007199254740993, [1e-20]), \
+        "INSERT INTO cleaned.t VALUES (1, 1e-20, 9007199254740993, [1e-20]), \
          (2, 0.12345678901234568, 9007199254740995, [NULL])",
     );
     lake.exec(
-        "MERGE INTO raw.t t USING (SELECT * FROM (VALUES (1), (2), (3)) v(id)) s ON t.id = s.id \
+        "MERGE INTO cleaned.t t USING (SELECT * FROM (VALUES (1), (2), (3)) v(id)) s ON t.id = s.id \
          WHEN MATCHED AND t.id = 1 THEN UPDATE SET price = 2.0 \
          WHEN MATCHED THEN UPDATE SET qty = t.qty * 1.5e0, l = [1, 2.5] \
          WHEN NOT MATCHED THEN INSERT VALUES (s.id, 1e-20, 9007199254740993, [1e-20])",
     );
     assert_eq!(
-        csv(&lake, "SELECT id, price, qty, l[1] FROM raw.t WHERE id <> 2 ORDER BY id"),
+        csv(&lake, "SELECT id, price, qty, l[1] FROM cleaned.t WHERE id <> 2 ORDER BY id"),
         "1,2.0,9007199254740993,1e-20 3,1e-20,9007199254740993,1e-20"
     );
-    assert_eq!(csv(&lake, "SELECT price FROM raw.t WHERE id = 2"), "0.12345678901234568");
-    let random = "MERGE INTO raw.t t USING raw.t s ON t.id = s.id \
+    assert_eq!(csv(&lake, "SELECT price FROM cleaned.t WHERE id = 2"), "0.12345678901234568");
+    let random = "MERGE INTO cleaned.t t USING cleaned.t s ON t.id = s.id \
                   WHEN MATCHED AND random() < 0.5 THEN DELETE WHEN MATCHED THEN UPDATE SET qty = 1";
-    let error = lake
-        .fails(&["sql", "-c", &random.replace("USING raw.t", "USING (SELECT * FROM raw.t)")], 1);
+    let error = lake.fails(
+        &["sql", "-c", &random.replace("USING cleaned.t", "USING (SELECT * FROM cleaned.t)")],
+        1,
+    );
     assert!(error.contains("ask it once, in the source"), "{error}");
 }
 
@@ -396,7 +420,7 @@ fn properties_that_make_no_sense_are_refused() {
         ("write.parquet.compression-codec", "zip", "it is zstd or snappy"),
         ("write.parquet.compression-level", "high", "1 to 22 for zstd"),
     ] {
-        let sql = format!("CREATE TABLE raw.t (id INT) TBLPROPERTIES ('{key}' = '{value}')");
+        let sql = format!("CREATE TABLE cleaned.t (id INT) TBLPROPERTIES ('{key}' = '{value}')");
         let error = lake.fails(&["sql", "-c", &sql], 1);
         let told = format!("property `{key}` cannot be `{value}`");
         assert!(error.contains(&told) && error.contains(wanted), "{error}");
@@ -406,12 +430,12 @@ fn properties_that_make_no_sense_are_refused() {
 #[test]
 fn every_change_says_what_it_inserted_updated_and_deleted() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT)");
+    lake.exec("CREATE TABLE cleaned.t (id INT)");
     for (sql, wanted) in [
-        ("INSERT INTO raw.t VALUES (1), (2), (3)", [3, 0, 0]),
-        ("UPDATE raw.t SET id = 9 WHERE id = 1", [0, 1, 0]),
-        ("DELETE FROM raw.t WHERE id = 2", [0, 0, 1]),
-        ("TRUNCATE raw.t", [0, 0, 2]),
+        ("INSERT INTO cleaned.t VALUES (1), (2), (3)", [3, 0, 0]),
+        ("UPDATE cleaned.t SET id = 9 WHERE id = 1", [0, 1, 0]),
+        ("DELETE FROM cleaned.t WHERE id = 2", [0, 0, 1]),
+        ("TRUNCATE cleaned.t", [0, 0, 2]),
     ] {
         let said = lake.ok(&["sql", "--format", "ndjson", "-c", sql]);
         let said: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -464,8 +488,8 @@ fn an_interrupt_ends_a_query_that_does_not_look_up() {
 #[test]
 fn dates_are_compared_with_times_in_every_year() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.d (d DATE, ts TIMESTAMP)");
-    lake.exec("INSERT INTO raw.d VALUES (DATE '9999-12-31', TIMESTAMP '9999-12-31 00:00:00'), (DATE '1600-01-01', NULL)");
+    lake.exec("CREATE TABLE cleaned.d (d DATE, ts TIMESTAMP)");
+    lake.exec("INSERT INTO cleaned.d VALUES (DATE '9999-12-31', TIMESTAMP '9999-12-31 00:00:00'), (DATE '1600-01-01', NULL)");
     for (condition, wanted) in [
         ("d > now()", "9999-12-31"),
         ("ts = d", "9999-12-31"),
@@ -473,7 +497,7 @@ fn dates_are_compared_with_times_in_every_year() {
         ("d BETWEEN TIMESTAMP '1599-01-01' AND now()", "1600-01-01"),
     ] {
         assert_eq!(
-            csv(&lake, &format!("SELECT d FROM raw.d WHERE {condition}")),
+            csv(&lake, &format!("SELECT d FROM cleaned.d WHERE {condition}")),
             wanted,
             "{condition}"
         );
@@ -484,62 +508,63 @@ fn dates_are_compared_with_times_in_every_year() {
 fn changes_may_begin_with_with_and_read_the_past() {
     let lake = Lake::new();
     two_tables(&lake);
-    let ids = "SELECT string_agg(coalesce(CAST(id AS STRING), '?'), ' ' ORDER BY id) FROM raw.t";
-    lake.exec("WITH q AS (SELECT 2 AS id) DELETE FROM raw.t WHERE id IN (SELECT id FROM q)");
+    let ids =
+        "SELECT string_agg(coalesce(CAST(id AS STRING), '?'), ' ' ORDER BY id) FROM cleaned.t";
+    lake.exec("WITH q AS (SELECT 2 AS id) DELETE FROM cleaned.t WHERE id IN (SELECT id FROM q)");
     assert_eq!(csv(&lake, ids), "1 3 4 ?");
     lake.exec(
-        "WITH q AS (SELECT 3 AS id, 'new' AS v) UPDATE raw.t SET v = q.v FROM q WHERE t.id = q.id",
+        "WITH q AS (SELECT 3 AS id, 'new' AS v) UPDATE cleaned.t SET v = q.v FROM q WHERE t.id = q.id",
     );
-    lake.exec("WITH q AS (SELECT 8 AS id) INSERT INTO raw.t SELECT id, 'q', 1, 'x' FROM q");
+    lake.exec("WITH q AS (SELECT 8 AS id) INSERT INTO cleaned.t SELECT id, 'q', 1, 'x' FROM q");
     lake.exec(
-        "WITH q AS (SELECT id, v, n, p FROM raw.s WHERE id = 7) MERGE INTO raw.t t USING q ON t.id = q.id \
+        "WITH q AS (SELECT id, v, n, p FROM cleaned.s WHERE id = 7) MERGE INTO cleaned.t t USING q ON t.id = q.id \
          WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
     );
-    assert_eq!(csv(&lake, "SELECT v FROM raw.t WHERE id IN (3, 7, 8) ORDER BY id"), "new S7 q");
-    let before = lake.value("SELECT snapshot_id FROM raw.s.snapshots LIMIT 1");
-    lake.exec("TRUNCATE raw.s");
+    assert_eq!(csv(&lake, "SELECT v FROM cleaned.t WHERE id IN (3, 7, 8) ORDER BY id"), "new S7 q");
+    let before = lake.value("SELECT snapshot_id FROM cleaned.s.snapshots LIMIT 1");
+    lake.exec("TRUNCATE cleaned.s");
     lake.exec(&format!(
-        "MERGE INTO raw.t t USING raw.s FOR VERSION AS OF {before} s ON t.id = s.id \
+        "MERGE INTO cleaned.t t USING cleaned.s FOR VERSION AS OF {before} s ON t.id = s.id \
          WHEN MATCHED THEN UPDATE SET v = 'past'"
     ));
-    assert_eq!(csv(&lake, "SELECT count(*) FROM raw.t WHERE v = 'past'"), "3");
-    let error = lake.fails(&["sql", "-c", "SELECT * FROM raw.t TABLESAMPLE (10)"], 1);
+    assert_eq!(csv(&lake, "SELECT count(*) FROM cleaned.t WHERE v = 'past'"), "3");
+    let error = lake.fails(&["sql", "-c", "SELECT * FROM cleaned.t TABLESAMPLE (10)"], 1);
     assert!(error.contains("TABLESAMPLE cannot be used"), "{error}");
 }
 
 #[test]
 fn a_merge_may_look_into_structs() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT, k INT, st STRUCT<x INT>)");
-    lake.exec("INSERT INTO raw.t SELECT 1, 10, named_struct('x', 1) UNION ALL SELECT 2, 20, named_struct('x', 2)");
-    lake.exec("CREATE TABLE raw.s AS SELECT 5 AS id, 99 AS k, named_struct('x', 2) AS st");
+    lake.exec("CREATE TABLE cleaned.t (id INT, k INT, st STRUCT<x INT>)");
+    lake.exec("INSERT INTO cleaned.t SELECT 1, 10, named_struct('x', 1) UNION ALL SELECT 2, 20, named_struct('x', 2)");
+    lake.exec("CREATE TABLE cleaned.s AS SELECT 5 AS id, 99 AS k, named_struct('x', 2) AS st");
     lake.exec(
-        "MERGE INTO raw.t t USING raw.s s ON t.st.x = s.st.x \
+        "MERGE INTO cleaned.t t USING cleaned.s s ON t.st.x = s.st.x \
          WHEN MATCHED THEN UPDATE SET k = s.k WHEN NOT MATCHED THEN INSERT *",
     );
-    assert_eq!(csv(&lake, "SELECT id, k FROM raw.t ORDER BY id"), "1,10 2,99");
+    assert_eq!(csv(&lake, "SELECT id, k FROM cleaned.t ORDER BY id"), "1,10 2,99");
     lake.exec(
-        "MERGE INTO raw.t t USING (SELECT 7 AS id, named_struct('id', 3, 'v', 30) AS after) s \
+        "MERGE INTO cleaned.t t USING (SELECT 7 AS id, named_struct('id', 3, 'v', 30) AS after) s \
          ON t.id = s.after.id WHEN NOT MATCHED THEN INSERT (id, k) VALUES (s.after.id, s.after.v)",
     );
-    assert_eq!(csv(&lake, "SELECT id, k FROM raw.t ORDER BY id"), "1,10 2,99 3,30");
+    assert_eq!(csv(&lake, "SELECT id, k FROM cleaned.t ORDER BY id"), "1,10 2,99 3,30");
 }
 
 #[test]
 fn formats_that_a_command_does_not_write_are_refused() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT)");
-    let error = lake.fails(&["history", "raw.t", "--format", "csv"], 2);
+    lake.exec("CREATE TABLE cleaned.t (id INT)");
+    let error = lake.fails(&["history", "cleaned.t", "--format", "csv"], 2);
     assert!(error.contains("json") && error.contains("ndjson"), "{error}");
-    assert_eq!(lake.ok(&["history", "raw.t", "--format", "json"]).trim(), "[]");
+    assert_eq!(lake.ok(&["history", "cleaned.t", "--format", "json"]).trim(), "[]");
 }
 
 #[test]
 fn an_insert_names_columns_in_any_case() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (\"Name\" STRING, id INT)");
-    lake.exec("INSERT INTO raw.t (ID, NAME) VALUES (1, 'a')");
-    assert_eq!(csv(&lake, "SELECT name, id FROM raw.t"), "a,1");
+    lake.exec("CREATE TABLE cleaned.t (\"Name\" STRING, id INT)");
+    lake.exec("INSERT INTO cleaned.t (ID, NAME) VALUES (1, 'a')");
+    assert_eq!(csv(&lake, "SELECT name, id FROM cleaned.t"), "a,1");
 }
 
 #[test]
@@ -562,61 +587,69 @@ fn nanoseconds_that_share_a_column_stay() {
 #[test]
 fn rows_that_an_insert_computes_are_not_rows_of_its_table() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT, Name STRING, u UUID)");
-    lake.exec("INSERT INTO raw.t (id, name) SELECT x * 10, y FROM (VALUES (1.5, 'a')) v(x, y)");
-    lake.exec("INSERT INTO raw.t (id, name) SELECT y, x FROM (VALUES ('b', 7), ('c', 8)) v(x, y)");
-    lake.exec("INSERT INTO raw.t (name, id) WITH q AS (SELECT 'd' AS n) SELECT n, 9 FROM q");
-    assert_eq!(csv(&lake, "SELECT id, name FROM raw.t ORDER BY id"), "7,b 8,c 9,d 15,a");
-    let error = lake.fails(&["sql", "-c", "INSERT INTO raw.t SELECT 1"], 1);
+    lake.exec("CREATE TABLE cleaned.t (id INT, Name STRING, u UUID)");
+    lake.exec("INSERT INTO cleaned.t (id, name) SELECT x * 10, y FROM (VALUES (1.5, 'a')) v(x, y)");
+    lake.exec(
+        "INSERT INTO cleaned.t (id, name) SELECT y, x FROM (VALUES ('b', 7), ('c', 8)) v(x, y)",
+    );
+    lake.exec("INSERT INTO cleaned.t (name, id) WITH q AS (SELECT 'd' AS n) SELECT n, 9 FROM q");
+    assert_eq!(csv(&lake, "SELECT id, name FROM cleaned.t ORDER BY id"), "7,b 8,c 9,d 15,a");
+    let error = lake.fails(&["sql", "-c", "INSERT INTO cleaned.t SELECT 1"], 1);
     assert!(error.contains("the INSERT is for 3 columns, and its query gives 1"), "{error}");
     // Names in any case in what is only explained, too.
-    lake.exec("EXPLAIN SELECT NAME FROM raw.t");
+    lake.exec("EXPLAIN SELECT NAME FROM cleaned.t");
 }
 
 #[test]
 fn columns_without_a_name_are_called_what_they_compute() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (v INT, \"Int64(1)\" STRING)");
-    lake.exec("INSERT INTO raw.t VALUES (1, 'a')");
+    lake.exec("CREATE TABLE cleaned.t (v INT, \"Int64(1)\" STRING)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 'a')");
     let header = |sql: &str| {
         let printed = lake.ok(&["sql", "--format", "csv", "-c", sql]);
         printed.lines().next().unwrap().to_owned()
     };
     assert_eq!(
-        header("SELECT v + 1, count(*), max(v) * 1.5 FROM raw.t GROUP BY v"),
+        header("SELECT v + 1, count(*), max(v) * 1.5 FROM cleaned.t GROUP BY v"),
         "v + 1,count(*),max(v) * 1.5"
     );
     assert_eq!(header("SELECT 1, NULL, true, 'it''s' ORDER BY 1 LIMIT 1"), "1,NULL,true,'it''s'");
     // A column of a table is called what it is called.
-    assert_eq!(header("SELECT * FROM raw.t"), "v,Int64(1)");
+    assert_eq!(header("SELECT * FROM cleaned.t"), "v,Int64(1)");
     assert_eq!(header("SELECT 1 AS \"Int64(1)\""), "Int64(1)");
-    lake.exec("CREATE TABLE raw.made AS SELECT v + 1 FROM raw.t");
-    assert_eq!(header("SELECT * FROM raw.made"), "v + 1");
+    lake.exec("CREATE TABLE cleaned.made AS SELECT v + 1 FROM cleaned.t");
+    assert_eq!(header("SELECT * FROM cleaned.made"), "v + 1");
 }
 
 #[test]
 fn rewritten_expressions_keep_their_meaning_and_names() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT, f FLOAT, m DECIMAL(10, 2), d DOUBLE, s STRING)");
-    lake.exec("INSERT INTO raw.t VALUES (1, 1.5, 1.50, 1.5, 'a'), (4, 0.1, 0.10, 0.1, 'b')");
-    lake.exec("CREATE TABLE raw.u AS SELECT 1 AS k, 2.25e0 AS v");
+    lake.exec("CREATE TABLE cleaned.t (id INT, f FLOAT, m DECIMAL(10, 2), d DOUBLE, s STRING)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 1.5, 1.50, 1.5, 'a'), (4, 0.1, 0.10, 0.1, 'b')");
+    lake.exec("CREATE TABLE cleaned.u AS SELECT 1 AS k, 2.25e0 AS v");
     for (sql, wanted) in [
-        ("SELECT id FROM raw.t WHERE m = f ORDER BY id", "1 4"),
-        ("SELECT id FROM raw.t WHERE f = 0.1 OR f IN (1.5)", "1 4"),
-        ("SELECT a.id FROM raw.t a JOIN raw.t b ON a.f = b.m ORDER BY 1", "1 4"),
-        ("SELECT count(*) FROM (SELECT f FROM raw.t UNION SELECT m FROM raw.t)", "2"),
-        ("SELECT count(*) FROM raw.t GROUP BY ROLLUP(s, coalesce(d, 0.0)) ORDER BY 1", "1 1 1 1 2"),
-        ("SELECT count(*) FROM raw.t GROUP BY ROLLUP(s, id IN (1, NULL)) ORDER BY 1", "1 1 1 1 2"),
+        ("SELECT id FROM cleaned.t WHERE m = f ORDER BY id", "1 4"),
+        ("SELECT id FROM cleaned.t WHERE f = 0.1 OR f IN (1.5)", "1 4"),
+        ("SELECT a.id FROM cleaned.t a JOIN cleaned.t b ON a.f = b.m ORDER BY 1", "1 4"),
+        ("SELECT count(*) FROM (SELECT f FROM cleaned.t UNION SELECT m FROM cleaned.t)", "2"),
         (
-            "SELECT (SELECT count(*) FROM raw.u WHERE u.k = t.id LIMIT 1) FROM raw.t ORDER BY id",
+            "SELECT count(*) FROM cleaned.t GROUP BY ROLLUP(s, coalesce(d, 0.0)) ORDER BY 1",
+            "1 1 1 1 2",
+        ),
+        (
+            "SELECT count(*) FROM cleaned.t GROUP BY ROLLUP(s, id IN (1, NULL)) ORDER BY 1",
+            "1 1 1 1 2",
+        ),
+        (
+            "SELECT (SELECT count(*) FROM cleaned.u WHERE u.k = t.id LIMIT 1) FROM cleaned.t ORDER BY id",
             "1 0",
         ),
         (
-            "SELECT EXISTS (SELECT max(v) FROM raw.u WHERE u.k = t.id) FROM raw.t ORDER BY id",
+            "SELECT EXISTS (SELECT max(v) FROM cleaned.u WHERE u.k = t.id) FROM cleaned.t ORDER BY id",
             "true true",
         ),
         (
-            "SELECT 0 IN (SELECT count(*) FROM raw.u WHERE u.k = t.id) FROM raw.t ORDER BY id",
+            "SELECT 0 IN (SELECT count(*) FROM cleaned.u WHERE u.k = t.id) FROM cleaned.t ORDER BY id",
             "false true",
         ),
     ] {

@@ -10,15 +10,15 @@ use crate::lake::Lake;
 #[test]
 fn statements_that_are_wrong_say_what_is_wrong_and_where() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.flights (carrier STRING, \"Delay\" INT NOT NULL, u UUID)");
-    lake.exec("INSERT INTO raw.flights VALUES ('UA', 1, NULL)");
+    lake.exec("CREATE TABLE cleaned.flights (carrier STRING, \"Delay\" INT NOT NULL, u UUID)");
+    lake.exec("INSERT INTO cleaned.flights VALUES ('UA', 1, NULL)");
     for (sql, wanted) in [
-        ("SELECT * FROM raw.fligths", "did you mean `raw.flights`?"),
+        ("SELECT * FROM cleaned.fligths", "did you mean `cleaned.flights`?"),
         (
-            "SELECT * FROM raw.fligths",
-            "   | SELECT * FROM raw.fligths\n   |                   ^^^^^^^",
+            "SELECT * FROM cleaned.fligths",
+            "   | SELECT * FROM cleaned.fligths\n   |                       ^^^^^^^",
         ),
-        ("SELECT carier FROM raw.flights", "did you mean carrier?"),
+        ("SELECT carier FROM cleaned.flights", "did you mean carrier?"),
         ("SELEC 1", "^"),
         ("SELECT 'open", "unterminated"),
         ("SELECT DATE '2026-02-30'", "2026-02-30"),
@@ -26,31 +26,31 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         ("SELECT sum(x) FROM (VALUES (9223372036854775807), (1)) AS t(x)", "too large for bigint"),
         ("SELECT 9223372036854775807 + 1", "overflow"),
         ("SELECT 5000000000 * 5000000000", "overflow"),
-        ("INSERT INTO raw.flights (carrier) VALUES ('AA')", "`Delay` is NOT NULL"),
-        ("INSERT INTO raw.flights VALUES ('AA')", "expected 3"),
-        ("INSERT INTO raw.flights VALUES ('AA', 'late', NULL)", "late"),
-        ("INSERT INTO raw.flights VALUES ('AA', 3000000000, NULL)", "3000000000"),
-        ("CREATE TABLE raw.flights (x INT)", "exists already"),
-        ("CREATE TABLE raw.x (x INTT)", "no column type `intt`"),
-        ("CREATE TABLE raw.x (x INT) PARTITIONED BY (day(x))", "does not work on"),
-        ("CREATE TABLE raw.x (x INT) PARTITIONED BY (y)", "no column `y`"),
-        ("CREATE TABLE raw.x (_pos INT)", "no column can be called `_pos`"),
-        ("CREATE TABLE raw.x AS SELECT 1 AS _row_id", "no column can be called `_row_id`"),
-        ("ALTER TABLE raw.flights ADD COLUMN _file STRING", "no column can be called `_file`"),
-        ("ALTER TABLE raw.flights RENAME COLUMN carrier TO _deleted", "called `_deleted`"),
-        ("CREATE TABLE raw.x (x BINARY(4))", "write fixed(4)"),
-        ("CREATE TABLE raw.x (x TIMESTAMP(9))", "v3"),
+        ("INSERT INTO cleaned.flights (carrier) VALUES ('AA')", "`Delay` is NOT NULL"),
+        ("INSERT INTO cleaned.flights VALUES ('AA')", "expected 3"),
+        ("INSERT INTO cleaned.flights VALUES ('AA', 'late', NULL)", "late"),
+        ("INSERT INTO cleaned.flights VALUES ('AA', 3000000000, NULL)", "3000000000"),
+        ("CREATE TABLE cleaned.flights (x INT)", "exists already"),
+        ("CREATE TABLE cleaned.x (x INTT)", "no column type `intt`"),
+        ("CREATE TABLE cleaned.x (x INT) PARTITIONED BY (day(x))", "does not work on"),
+        ("CREATE TABLE cleaned.x (x INT) PARTITIONED BY (y)", "no column `y`"),
+        ("CREATE TABLE cleaned.x (_pos INT)", "no column can be called `_pos`"),
+        ("CREATE TABLE cleaned.x AS SELECT 1 AS _row_id", "no column can be called `_row_id`"),
+        ("ALTER TABLE cleaned.flights ADD COLUMN _file STRING", "no column can be called `_file`"),
+        ("ALTER TABLE cleaned.flights RENAME COLUMN carrier TO _deleted", "called `_deleted`"),
+        ("CREATE TABLE cleaned.x (x BINARY(4))", "write fixed(4)"),
+        ("CREATE TABLE cleaned.x (x TIMESTAMP(9))", "v3"),
         ("CREATE TABLE nowhere.x (x INT)", "no namespace `nowhere`"),
         ("CREATE TABLE x (x INT)", "needs a namespace"),
-        ("CREATE TABLE raw.\"\" (x INT)", "has a part without a name"),
+        ("CREATE TABLE cleaned.\"\" (x INT)", "has a part without a name"),
         ("CREATE NAMESPACE \"a..b\"", "has a part without a name"),
         (
-            "CREATE TABLE raw.x (x INT) TBLPROPERTIES ('write.target-file-size-bytes' = '1MB')",
+            "CREATE TABLE cleaned.x (x INT) TBLPROPERTIES ('write.target-file-size-bytes' = '1MB')",
             "it is a whole number, without a unit",
         ),
-        ("DROP TABLE raw.nothing", "no table `raw.nothing`"),
-        ("DELETE FROM raw.flights RETURNING *", "RETURNING"),
-        ("COPY raw.flights TO 'x.csv'", "not supported"),
+        ("DROP TABLE cleaned.nothing", "no table `cleaned.nothing`"),
+        ("DELETE FROM cleaned.flights RETURNING *", "RETURNING"),
+        ("COPY cleaned.flights TO 'x.csv'", "not supported"),
         ("CREATE VIEW v AS SELECT 1", "only tables, namespaces and principals"),
         ("SELECT * FROM iceberg_scan('/nowhere')", "no Iceberg table at `/nowhere`"),
         ("SELECT * FROM iceberg_scan('/x', snapshot => 1)", "no argument `snapshot`"),
@@ -59,30 +59,33 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         assert!(error.contains(wanted), "{sql}\nwanted {wanted}\ngot {error}");
     }
     // Names in another case are found where only one can be meant.
-    assert_eq!(lake.value("SELECT max(DELAY) FROM RAW.Flights"), json!(1));
-    assert_eq!(lake.value("SELECT count(*) FROM raw.flights"), json!(1));
+    assert_eq!(lake.value("SELECT max(DELAY) FROM CLEANED.Flights"), json!(1));
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.flights"), json!(1));
 }
 
 #[test]
 fn fields_that_are_not_null_are_checked_at_every_depth() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.n (s STRUCT<a INT NOT NULL, b INT>, l ARRAY<STRUCT<x INT NOT NULL>>)",
+        "CREATE TABLE cleaned.n (s STRUCT<a INT NOT NULL, b INT>, l ARRAY<STRUCT<x INT NOT NULL>>)",
     );
-    lake.exec("INSERT INTO raw.n VALUES (named_struct('a', 1, 'b', NULL), [named_struct('x', 1)]), (NULL, NULL)");
+    lake.exec("INSERT INTO cleaned.n VALUES (named_struct('a', 1, 'b', NULL), [named_struct('x', 1)]), (NULL, NULL)");
     for (sql, wanted) in [
-        ("INSERT INTO raw.n (s) VALUES (named_struct('a', NULL, 'b', 1))", "`s.a` is NOT NULL"),
-        ("INSERT INTO raw.n (l) VALUES ([named_struct('x', NULL)])", "`l.element.x` is NOT NULL"),
-        ("UPDATE raw.n SET s = named_struct('a', NULL, 'b', 1)", "`s.a` is NOT NULL"),
+        ("INSERT INTO cleaned.n (s) VALUES (named_struct('a', NULL, 'b', 1))", "`s.a` is NOT NULL"),
+        (
+            "INSERT INTO cleaned.n (l) VALUES ([named_struct('x', NULL)])",
+            "`l.element.x` is NOT NULL",
+        ),
+        ("UPDATE cleaned.n SET s = named_struct('a', NULL, 'b', 1)", "`s.a` is NOT NULL"),
     ] {
         let error = lake.fails(&["sql", "-c", sql], 1);
         assert!(error.contains(wanted), "{sql}: {error}");
     }
     let json = lake.file("n.json", "{\"s\": {\"b\": 1}}\n");
-    let error = lake.fails(&["ingest", &json, "--into", "raw.n"], 1);
+    let error = lake.fails(&["ingest", &json, "--into", "cleaned.n"], 1);
     assert!(error.contains("`s.a` is NOT NULL"), "{error}");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.n"), json!(2));
-    let made = lake.rows("SHOW CREATE TABLE raw.n");
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.n"), json!(2));
+    let made = lake.rows("SHOW CREATE TABLE cleaned.n");
     assert!(made[0][0].as_str().unwrap().contains("struct<a: int NOT NULL, b: int>"), "{made:?}");
 }
 
@@ -92,11 +95,11 @@ fn times_far_away_are_right() {
     assert_eq!(lake.value("SELECT timestamp '9999-12-31'"), json!("9999-12-31T00:00:00"));
     assert_eq!(lake.value("SELECT timestamp '1600-02-29 12:00:00'"), json!("1600-02-29T12:00:00"));
     lake.exec(
-        "CREATE TABLE raw.far (id INT, n TIMESTAMP_NS, z TIMESTAMPTZ_NS, ts TIMESTAMP) \
+        "CREATE TABLE cleaned.far (id INT, n TIMESTAMP_NS, z TIMESTAMPTZ_NS, ts TIMESTAMP) \
          TBLPROPERTIES ('format-version' = '3')",
     );
     lake.exec(
-        "INSERT INTO raw.far VALUES \
+        "INSERT INTO cleaned.far VALUES \
          (1, TIMESTAMP '2024-01-01 00:00:00.123456789', NULL, TIMESTAMP '9999-12-31 00:00:00'), \
          (2, TIMESTAMP '1969-12-31 00:00:00', TIMESTAMPTZ '2024-01-01 00:00:00Z', '2024-01-01 00:00:00')",
     );
@@ -117,11 +120,11 @@ fn times_far_away_are_right() {
         ("ts IN ('9999-12-31', '2023-01-01')", 1),
         ("ts = DATE '9999-12-31'", 1),
     ] {
-        let count = lake.value(&format!("SELECT count(*) FROM raw.far WHERE {condition}"));
+        let count = lake.value(&format!("SELECT count(*) FROM cleaned.far WHERE {condition}"));
         assert_eq!(count, json!(wanted), "{condition}");
     }
-    lake.exec("DELETE FROM raw.far WHERE ts >= '9999-12-31' AND n < TIMESTAMP '9999-12-31'");
-    assert_eq!(lake.rows("SELECT id FROM raw.far"), [[json!(2)]]);
+    lake.exec("DELETE FROM cleaned.far WHERE ts >= '9999-12-31' AND n < TIMESTAMP '9999-12-31'");
+    assert_eq!(lake.rows("SELECT id FROM cleaned.far"), [[json!(2)]]);
 }
 
 #[test]
@@ -167,8 +170,10 @@ fn find(folder: &Path, ending: &str) -> PathBuf {
 /// A table of ten rows, and where it lies.
 fn damaged(ending: &str, damage: impl Fn(&Path)) -> (Lake, String) {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT value AS id, 'text' AS s FROM generate_series(1, 10)");
-    let file = find(&lake.warehouse().join("raw/t"), ending);
+    lake.exec(
+        "CREATE TABLE cleaned.t AS SELECT value AS id, 'text' AS s FROM generate_series(1, 10)",
+    );
+    let file = find(&lake.warehouse().join("cleaned/t"), ending);
     damage(&file);
     (lake, file.file_name().unwrap().to_string_lossy().into_owned())
 }
@@ -190,7 +195,7 @@ fn damaged_files_are_named() {
         (".metadata.json", |path: &Path| std::fs::remove_file(path).unwrap()),
     ] {
         let (lake, name) = damaged(ending, damage);
-        let error = lake.fails(&["sql", "-c", "SELECT sum(id) FROM raw.t"], 1);
+        let error = lake.fails(&["sql", "-c", "SELECT sum(id) FROM cleaned.t"], 1);
         assert!(error.contains(&name), "{ending}: {error}");
     }
 }
@@ -213,7 +218,7 @@ fn metadata_that_is_not_read_says_why() {
             assert!(text.contains(from), "{text}");
             std::fs::write(path, text.replace(from, to)).unwrap();
         });
-        let error = lake.fails(&["sql", "-c", "SELECT * FROM raw.t"], 1);
+        let error = lake.fails(&["sql", "-c", "SELECT * FROM cleaned.t"], 1);
         assert!(error.contains(wanted) && error.contains(&name), "{error}");
     }
 }
@@ -222,11 +227,11 @@ fn metadata_that_is_not_read_says_why() {
 fn two_processes_that_make_one_table_make_one() {
     let lake = Lake::new();
     lake.exec("SHOW TABLES");
-    let start = || lake.command(&["sql", "-c", "CREATE TABLE raw.t (id INT)"]).spawn().unwrap();
+    let start = || lake.command(&["sql", "-c", "CREATE TABLE cleaned.t (id INT)"]).spawn().unwrap();
     let mut all: Vec<_> = (0..4).map(|_| start()).collect();
     let made = all.iter_mut().map(|it| it.wait().unwrap().success()).filter(|it| *it).count();
     assert_eq!(made, 1);
-    lake.exec("INSERT INTO raw.t VALUES (1)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1)");
 }
 
 fn is_root() -> bool {
@@ -236,7 +241,7 @@ fn is_root() -> bool {
 #[test]
 fn a_warehouse_that_cannot_be_written_can_be_read() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
+    lake.exec("CREATE TABLE cleaned.t AS SELECT 1 AS id");
     // Root may write anywhere, so this is tried as nobody, who may only read.
     let open = |mode: &str| {
         let paths = [lake.folder().to_owned(), lake.warehouse()];
@@ -270,13 +275,13 @@ fn a_warehouse_that_cannot_be_written_can_be_read() {
             .output()
             .unwrap()
     };
-    let read = as_nobody("SELECT id FROM raw.t");
+    let read = as_nobody("SELECT id FROM cleaned.t");
     assert_eq!(String::from_utf8_lossy(&read.stdout), "id\n1\n", "{:?}", read);
-    let written = as_nobody("INSERT INTO raw.t VALUES (2)");
+    let written = as_nobody("INSERT INTO cleaned.t VALUES (2)");
     let error = String::from_utf8_lossy(&written.stderr).into_owned();
     assert!(!written.status.success() && error.contains("ermission denied"), "{error}");
     open("u+w");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(1));
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(1));
 }
 
 #[test]
@@ -303,16 +308,16 @@ fn a_full_disk_is_an_error_and_nothing_more() {
         limited.arg(plain.get_program()).args(plain.get_args()).env("NO_COLOR", "1");
         limited.output().unwrap()
     };
-    assert!(run("CREATE TABLE raw.t AS SELECT 1 AS id, 'x' AS s").status.success());
+    assert!(run("CREATE TABLE cleaned.t AS SELECT 1 AS id, 'x' AS s").status.success());
     let full = run(
-        "INSERT INTO raw.t SELECT value, CAST(random() AS STRING) || CAST(random() AS STRING) \
+        "INSERT INTO cleaned.t SELECT value, CAST(random() AS STRING) || CAST(random() AS STRING) \
          FROM generate_series(1, 1000000)",
     );
     let error = String::from_utf8_lossy(&full.stderr).into_owned();
     let why = if is_mounted { "No space left" } else { "File too large" };
     assert!(!full.status.success() && error.contains(why), "{error}");
-    let count = run("SELECT count(*) AS n FROM raw.t");
-    let after = run("INSERT INTO raw.t VALUES (2, 'y')");
+    let count = run("SELECT count(*) AS n FROM cleaned.t");
+    let after = run("INSERT INTO cleaned.t VALUES (2, 'y')");
     if is_mounted {
         Command::new("umount").arg(&disk).status().unwrap();
     }

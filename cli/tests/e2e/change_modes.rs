@@ -11,7 +11,7 @@ use crate::lake::Lake;
 fn last(lake: &Lake) -> (u64, u64) {
     let sql = "SELECT CAST(coalesce(summary['added-delete-files'], '0') AS BIGINT), \
                CAST(coalesce(summary['added-data-files'], '0') AS BIGINT) \
-               FROM raw.t.snapshots ORDER BY committed_at DESC LIMIT 1";
+               FROM cleaned.t.snapshots ORDER BY committed_at DESC LIMIT 1";
     let row = lake.rows(sql).remove(0);
     (row[0].as_u64().unwrap(), row[1].as_u64().unwrap())
 }
@@ -20,28 +20,28 @@ fn last(lake: &Lake) -> (u64, u64) {
 fn the_cheaper_way_is_taken_where_the_table_does_not_say() {
     let lake = Lake::new();
     // Texts that do not compress: a file of more than 8 MB.
-    let made = "CREATE TABLE raw.t AS SELECT i AS id, md5(CAST(i AS TEXT)) || md5(CAST(-i AS TEXT)) AS v \
+    let made = "CREATE TABLE cleaned.t AS SELECT i AS id, md5(CAST(i AS TEXT)) || md5(CAST(-i AS TEXT)) AS v \
                 FROM range(0, 250000) r(i)";
     lake.ok(&["sql", "--threads", "1", "-c", made]);
-    let size = lake.value("SELECT max(file_size_in_bytes) FROM raw.t.files").as_u64().unwrap();
+    let size = lake.value("SELECT max(file_size_in_bytes) FROM cleaned.t.files").as_u64().unwrap();
     assert!(size > 8 << 20, "{size}");
     let explained =
         |sql: &str| lake.ok(&["sql", "--format", "csv", "-c", &format!("EXPLAIN {sql}")]);
-    let delete = "DELETE FROM raw.t WHERE id = 7";
+    let delete = "DELETE FROM cleaned.t WHERE id = 7";
     assert!(explained(delete).contains("merge-on-read"));
     lake.exec(delete);
     assert_eq!(last(&lake), (1, 0), "few rows of a large file are written down");
-    lake.exec("DELETE FROM raw.t WHERE id >= 100000");
+    lake.exec("DELETE FROM cleaned.t WHERE id >= 100000");
     let (deletes, written) = last(&lake);
     assert!(deletes == 0 && written > 0, "a file that loses half of its rows is copied");
-    lake.exec("DELETE FROM raw.t WHERE id < 90000");
-    lake.exec("DELETE FROM raw.t WHERE id = 95000");
+    lake.exec("DELETE FROM cleaned.t WHERE id < 90000");
+    lake.exec("DELETE FROM cleaned.t WHERE id = 95000");
     let (deletes, written) = last(&lake);
     assert!(deletes == 0 && written > 0, "a small file is copied");
-    lake.exec("ALTER TABLE raw.t SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')");
-    lake.exec("DELETE FROM raw.t WHERE id = 95001");
+    lake.exec("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.delete.mode' = 'merge-on-read')");
+    lake.exec("DELETE FROM cleaned.t WHERE id = 95001");
     assert_eq!(last(&lake), (1, 0), "unless the table says otherwise");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(9998));
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(9998));
 }
 
 #[test]
@@ -49,56 +49,58 @@ fn rows_that_are_deleted_are_shown_to_who_asks_for_them() {
     for version in [2, 3] {
         let lake = Lake::new();
         lake.exec(&format!(
-            "CREATE TABLE raw.t (id INT) TBLPROPERTIES ('format-version' = '{version}', \
+            "CREATE TABLE cleaned.t (id INT) TBLPROPERTIES ('format-version' = '{version}', \
              'write.delete.mode' = 'merge-on-read')"
         ));
-        lake.exec("INSERT INTO raw.t VALUES (1), (2), (3)");
-        lake.exec("DELETE FROM raw.t WHERE id = 2");
-        let rows = lake.rows("SELECT id, _deleted, _pos FROM raw.t ORDER BY id");
+        lake.exec("INSERT INTO cleaned.t VALUES (1), (2), (3)");
+        lake.exec("DELETE FROM cleaned.t WHERE id = 2");
+        let rows = lake.rows("SELECT id, _deleted, _pos FROM cleaned.t ORDER BY id");
         let all = json!([[1, false, 0], [2, true, 1], [3, false, 2]]);
         assert_eq!(json!(rows), all, "version {version}");
-        let gone = lake.rows("SELECT id FROM raw.t WHERE _deleted");
+        let gone = lake.rows("SELECT id FROM cleaned.t WHERE _deleted");
         assert_eq!(json!(gone), json!([[2]]), "version {version}");
-        assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(2));
-        assert_eq!(lake.value("SELECT sum(id) FROM raw.t"), json!(4));
+        assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(2));
+        assert_eq!(lake.value("SELECT sum(id) FROM cleaned.t"), json!(4));
     }
 }
 
-/// `raw."a.b"` cannot be told from the table `b` in `raw.a`.
+/// `cleaned."a.b"` cannot be told from the table `b` in `cleaned.a`.
 #[test]
 fn names_with_dots_change_no_other_table() {
     let lake = Lake::new();
-    lake.exec("CREATE NAMESPACE raw.a");
-    lake.exec("CREATE TABLE raw.a.b AS SELECT 1 AS id, 2 AS v");
+    lake.exec("CREATE NAMESPACE cleaned.a");
+    lake.exec("CREATE TABLE cleaned.a.b AS SELECT 1 AS id, 2 AS v");
     for sql in [
-        "TRUNCATE raw.\"a.b\"",
-        "DELETE FROM raw.\"a.b\" WHERE id > 0",
-        "UPDATE raw.\"a.b\" SET id = 7",
-        "INSERT OVERWRITE raw.\"a.b\" SELECT 9, 9",
-        "ALTER TABLE raw.\"a.b\" DROP COLUMN id",
-        "ALTER TABLE raw.\"a.b\" RENAME TO raw.c",
-        "CREATE TABLE raw.\"c.d\" (id INT)",
-        "ALTER TABLE raw.a.b RENAME TO raw.\"x.y\"",
-        "ALTER TABLE raw.a.b DROP COLUMN \"s.x\"",
+        "TRUNCATE cleaned.\"a.b\"",
+        "DELETE FROM cleaned.\"a.b\" WHERE id > 0",
+        "UPDATE cleaned.\"a.b\" SET id = 7",
+        "INSERT OVERWRITE cleaned.\"a.b\" SELECT 9, 9",
+        "ALTER TABLE cleaned.\"a.b\" DROP COLUMN id",
+        "ALTER TABLE cleaned.\"a.b\" RENAME TO cleaned.c",
+        "CREATE TABLE cleaned.\"c.d\" (id INT)",
+        "ALTER TABLE cleaned.a.b RENAME TO cleaned.\"x.y\"",
+        "ALTER TABLE cleaned.a.b DROP COLUMN \"s.x\"",
     ] {
         let error = lake.fails(&["sql", "-c", sql], 1);
         assert!(error.contains("dot"), "{sql}: {error}");
     }
-    assert_eq!(json!(lake.rows("SELECT * FROM raw.a.b")), json!([[1, 2]]));
+    assert_eq!(json!(lake.rows("SELECT * FROM cleaned.a.b")), json!([[1, 2]]));
 }
 
 /// A transaction that was open for so long that upkeep took its files for orphans.
 #[test]
 fn a_transaction_does_not_commit_files_that_are_gone() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
+    lake.exec("CREATE TABLE cleaned.t AS SELECT 1 AS id");
     let mut shell = lake.command(&["sql", "--format", "csv"]);
     let shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut shell = shell.spawn().unwrap();
     let mut input = shell.stdin.take().unwrap();
     let mut output = BufReader::new(shell.stdout.take().unwrap());
     input
-        .write_all(b"BEGIN; INSERT INTO raw.t VALUES (2); SELECT count(*) AS n FROM raw.t;\n")
+        .write_all(
+            b"BEGIN; INSERT INTO cleaned.t VALUES (2); SELECT count(*) AS n FROM cleaned.t;\n",
+        )
         .unwrap();
     input.flush().unwrap();
     let mut line = String::new();
@@ -107,7 +109,7 @@ fn a_transaction_does_not_commit_files_that_are_gone() {
         assert!(output.read_line(&mut line).unwrap() > 0);
     }
     let removed = lake.rows(
-        "CALL system.remove_orphan_files(table => 'raw.t', older_than => now(), allow_recent => true)",
+        "CALL system.remove_orphan_files(table => 'cleaned.t', older_than => now(), allow_recent => true)",
     );
     assert!(!removed.is_empty());
     input.write_all(b"COMMIT;\n").unwrap();
@@ -115,5 +117,5 @@ fn a_transaction_does_not_commit_files_that_are_gone() {
     let ended = shell.wait_with_output().unwrap();
     let error = String::from_utf8_lossy(&ended.stderr);
     assert!(!ended.status.success() && error.contains("has been removed"), "{error}");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(1));
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(1));
 }

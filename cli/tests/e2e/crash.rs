@@ -24,12 +24,12 @@ const COMMITS: usize = 200;
 #[test]
 fn a_killed_process_loses_nothing_acknowledged() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id BIGINT)");
+    lake.exec("CREATE TABLE cleaned.t (id BIGINT)");
     let mut least = 0;
     let (seed, kills_ms) = kills_ms();
     for (round, kill_ms) in kills_ms.into_iter().chain([3000]).enumerate() {
         let statements: Vec<_> = (0..COMMITS)
-            .map(|it| format!("INSERT INTO raw.t VALUES ({});", round * COMMITS + it))
+            .map(|it| format!("INSERT INTO cleaned.t VALUES ({});", round * COMMITS + it))
             .collect();
         let file = lake.file("inserts.sql", &statements.join("\n"));
         let mut child = lake.command(&["sql", "-f", &file]).stdout(Stdio::piped()).spawn().unwrap();
@@ -41,20 +41,20 @@ fn a_killed_process_loses_nothing_acknowledged() {
         let _ = child.kill();
         child.wait().unwrap();
         least += counted.join().unwrap();
-        let rows = lake.rows("SELECT count(*), count(DISTINCT id), count(id) FROM raw.t");
+        let rows = lake.rows("SELECT count(*), count(DISTINCT id), count(id) FROM cleaned.t");
         let count = rows[0][0].as_u64().unwrap() as usize;
         assert!(
             count == least || count == least + 1,
             "{count} rows, {least} acknowledged, seed {seed}"
         );
         assert_eq!(rows[0][0], rows[0][1], "no row twice");
-        let total = lake.value("SELECT sum(record_count) FROM raw.t.files");
+        let total = lake.value("SELECT sum(record_count) FROM cleaned.t.files");
         assert_eq!(total.as_u64().unwrap_or(0) as usize, count);
         least = count;
     }
     assert!(least > 0, "the processes were killed too soon to commit anything");
-    lake.exec("INSERT INTO raw.t VALUES (-1)");
-    assert_eq!(lake.value("SELECT count(*) FROM raw.t"), json!(least + 1));
+    lake.exec("INSERT INTO cleaned.t VALUES (-1)");
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(least + 1));
 }
 
 /// Loading files is tried again after each kill, as a scheduler would: every file lands once.
@@ -71,7 +71,7 @@ fn files_of_a_killed_job_land_once() {
             lake.file(&format!("{round}-{number}.csv"), &format!("id,v\n{lines}"))
         };
         let files: Vec<_> = (0..4).map(file).collect();
-        let mut args = vec!["ingest", "--into", "raw.f"];
+        let mut args = vec!["ingest", "--into", "cleaned.f"];
         args.extend(files.iter().map(String::as_str));
         let mut job = lake.command(&args);
         let mut child = job.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -81,7 +81,7 @@ fn files_of_a_killed_job_land_once() {
         child.wait().unwrap();
         lake.ok(&args);
         lake.ok(&args);
-        let rows = lake.rows("SELECT count(*), count(DISTINCT id), max(id) FROM raw.f");
+        let rows = lake.rows("SELECT count(*), count(DISTINCT id), max(id) FROM cleaned.f");
         let count = (round + 1) * 20_000;
         assert_eq!(
             json!(rows),

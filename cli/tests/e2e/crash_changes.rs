@@ -66,24 +66,24 @@ impl Unit {
         );
         let touched = format!("id IN ({COUNTER}, {from}, {to})");
         match number % 5 {
-            0 => vec![format!("UPDATE raw.a SET balance = {moved} WHERE {touched}")],
+            0 => vec![format!("UPDATE cleaned.a SET balance = {moved} WHERE {touched}")],
             1 => vec![format!(
-                "MERGE INTO raw.a t USING (VALUES ({COUNTER}, {number}), ({from}, -1), ({to}, 1)) \
+                "MERGE INTO cleaned.a t USING (VALUES ({COUNTER}, {number}), ({from}, -1), ({to}, 1)) \
                  s(id, n) ON t.id = s.id WHEN MATCHED AND t.id = {COUNTER} THEN UPDATE SET \
                  balance = s.n WHEN MATCHED THEN UPDATE SET balance = t.balance + s.n"
             )],
             2 => vec![format!(
-                "INSERT OVERWRITE raw.a WHERE {touched} SELECT id, {moved} FROM raw.a \
+                "INSERT OVERWRITE cleaned.a WHERE {touched} SELECT id, {moved} FROM cleaned.a \
                  WHERE {touched}"
             )],
-            3 => vec![format!("DELETE FROM raw.a WHERE id = {}", TICKETS + number)],
+            3 => vec![format!("DELETE FROM cleaned.a WHERE id = {}", TICKETS + number)],
             _ => vec![
                 "BEGIN".to_owned(),
-                format!("UPDATE raw.a SET balance = balance - 1 WHERE id = {from}"),
-                format!("INSERT INTO raw.b VALUES ({number})"),
-                format!("DELETE FROM raw.a WHERE id = {COUNTER}"),
-                format!("INSERT INTO raw.a VALUES ({COUNTER}, {number})"),
-                format!("UPDATE raw.a SET balance = balance + 1 WHERE id = {to}"),
+                format!("UPDATE cleaned.a SET balance = balance - 1 WHERE id = {from}"),
+                format!("INSERT INTO cleaned.b VALUES ({number})"),
+                format!("DELETE FROM cleaned.a WHERE id = {COUNTER}"),
+                format!("INSERT INTO cleaned.a VALUES ({COUNTER}, {number})"),
+                format!("UPDATE cleaned.a SET balance = balance + 1 WHERE id = {to}"),
                 "COMMIT".to_owned(),
             ],
         }
@@ -114,7 +114,7 @@ impl Model {
 
     /// What the tables hold, read by a process of its own.
     fn read(lake: &Lake) -> Self {
-        let all = "SELECT 'a' AS t, id, balance FROM raw.a UNION ALL SELECT 'b', id, 0 FROM raw.b \
+        let all = "SELECT 'a' AS t, id, balance FROM cleaned.a UNION ALL SELECT 'b', id, 0 FROM cleaned.b \
                    ORDER BY 1, 2";
         let mut model = Self { rows: BTreeMap::new(), log: Vec::new() };
         for row in lake.rows(all) {
@@ -172,14 +172,14 @@ fn kill_often(version: u8, mode: &str) {
     let lake = Lake::new();
     let units = (kills() + 2) * UNITS;
     lake.exec(&format!(
-        "CREATE TABLE raw.a (id BIGINT, balance BIGINT) PARTITIONED BY (bucket(2, id)) \
+        "CREATE TABLE cleaned.a (id BIGINT, balance BIGINT) PARTITIONED BY (bucket(2, id)) \
          TBLPROPERTIES ('format-version' = '{version}', 'write.delete.mode' = '{mode}', \
          'write.update.mode' = '{mode}', 'write.merge.mode' = '{mode}')"
     ));
-    lake.exec("CREATE TABLE raw.b (id BIGINT)");
+    lake.exec("CREATE TABLE cleaned.b (id BIGINT)");
     let mut model = Model::new(units);
     let rows: Vec<_> = model.rows.iter().map(|(id, n)| format!("({id}, {n})")).collect();
-    lake.exec(&format!("INSERT INTO raw.a VALUES {}", rows.join(", ")));
+    lake.exec(&format!("INSERT INTO cleaned.a VALUES {}", rows.join(", ")));
     let mut next = 0;
     for kill in 0..kills() {
         // Some while starting, some in the middle of each kind of statement.
@@ -203,7 +203,7 @@ fn kill_often(version: u8, mode: &str) {
     Unit::new(next).apply(&mut model);
     assert_eq!(Model::read(&lake), model);
     if version == 3 {
-        let ids = "SELECT count(DISTINCT _row_id) = count(*) FROM raw.a";
+        let ids = "SELECT count(DISTINCT _row_id) = count(*) FROM cleaned.a";
         assert_eq!(lake.value(ids), serde_json::json!(true), "t55: row ids stay apart");
     }
 }

@@ -33,15 +33,15 @@ fn peak_so_far(child: &Child) -> Option<u64> {
 #[test]
 fn ten_thousand_partitions_are_written_in_512_mb() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.p (k INT, v STRING) PARTITIONED BY (k)");
+    lake.exec("CREATE TABLE cleaned.p (k INT, v STRING) PARTITIONED BY (k)");
     // Every batch has rows of nearly every partition, 100 MB in all.
-    let insert = "INSERT INTO raw.p SELECT CAST(i % 10000 AS INT), concat(md5(CAST(i AS TEXT)), \
+    let insert = "INSERT INTO cleaned.p SELECT CAST(i % 10000 AS INT), concat(md5(CAST(i AS TEXT)), \
                   md5(CAST(i * 7 AS TEXT)), md5(CAST(i * 11 AS TEXT))) FROM range(0, 1000000) r(i)";
     let peak = peak(&mut lake.command(&["--memory-limit", "512MB", "sql", "-c", insert]));
     assert!(peak > 0 && peak < 512 << 20, "{} MB", peak >> 20);
-    let files = "SELECT count(*), min(record_count), max(record_count) FROM raw.p.files";
+    let files = "SELECT count(*), min(record_count), max(record_count) FROM cleaned.p.files";
     assert_eq!(lake.rows(files), [[json!(10_000), json!(100), json!(100)]]);
-    let rows = "SELECT count(*), sum(k), count(DISTINCT v) FROM raw.p";
+    let rows = "SELECT count(*), sum(k), count(DISTINCT v) FROM cleaned.p";
     assert_eq!(lake.rows(rows), [[json!(1_000_000), json!(4_999_500_000_i64), json!(1_000_000)]]);
 }
 
@@ -64,7 +64,7 @@ fn files_are_loaded_in_bounded_memory() {
     };
     for kind in ["csv", "json"] {
         let of = |rows: u64| {
-            let (path, table) = (file(kind, rows), format!("raw.{kind}{rows}"));
+            let (path, table) = (file(kind, rows), format!("cleaned.{kind}{rows}"));
             peak(&mut lake.command(&["ingest", &path, "--into", &table, "--threads", "1"]))
         };
         let (small, large) = (of(100_000), of(500_000));
@@ -76,8 +76,8 @@ fn files_are_loaded_in_bounded_memory() {
 #[test]
 fn columns_stay_in_memory_for_later_statements() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT i, i % 7 AS n FROM range(0, 1000) r(i)");
-    let sum = "SELECT sum(i), sum(n) FROM raw.t";
+    lake.exec("CREATE TABLE cleaned.t AS SELECT i, i % 7 AS n FROM range(0, 1000) r(i)");
+    let sum = "SELECT sum(i), sum(n) FROM cleaned.t";
     let explained = format!("EXPLAIN ANALYZE {sum}");
     let run = |limit: &str| {
         lake.ok(&["sql", "--cache-limit", limit, "-c", sum, "-c", sum, "-c", sum, "-c", &explained])

@@ -11,13 +11,13 @@ fn csv(lake: &Lake, sql: &str) -> String {
 fn lake() -> Lake {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.s AS SELECT * FROM (VALUES (1, 'x', 3), (2, 'y', 3), (3, 'x', 4), \
+        "CREATE TABLE cleaned.s AS SELECT * FROM (VALUES (1, 'x', 3), (2, 'y', 3), (3, 'x', 4), \
          (4, 'y', 4), (5, 'z', 3)) v(id, g, n)",
     );
-    lake.exec("CREATE TABLE raw.l (k INT, a INT)");
-    lake.exec("INSERT INTO raw.l VALUES (1, 10), (2, 20), (3, 30)");
-    lake.exec("CREATE TABLE raw.m (k INT, a INT)");
-    lake.exec("INSERT INTO raw.m VALUES (1, 10), (2, 99)");
+    lake.exec("CREATE TABLE cleaned.l (k INT, a INT)");
+    lake.exec("INSERT INTO cleaned.l VALUES (1, 10), (2, 20), (3, 30)");
+    lake.exec("CREATE TABLE cleaned.m (k INT, a INT)");
+    lake.exec("INSERT INTO cleaned.m VALUES (1, 10), (2, 99)");
     lake
 }
 
@@ -32,28 +32,31 @@ fn rows_have_their_order_beside_subqueries() {
     check(
         &lake(),
         &[
-            ("SELECT id FROM raw.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC", "5 4 2 3 1"),
+            ("SELECT id FROM cleaned.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC", "5 4 2 3 1"),
             (
-                "SELECT id, (SELECT max(n) FROM raw.s) FROM raw.s ORDER BY g DESC, id",
+                "SELECT id, (SELECT max(n) FROM cleaned.s) FROM cleaned.s ORDER BY g DESC, id",
                 "5,4 2,4 4,4 1,4 3,4",
             ),
-            ("SELECT id FROM raw.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC LIMIT 2", "5 4"),
+            (
+                "SELECT id FROM cleaned.s WHERE n > (SELECT 0) ORDER BY g DESC, id DESC LIMIT 2",
+                "5 4",
+            ),
         ],
     );
 }
 
 #[test]
 fn columns_beside_computed_ones_are_not_taken_for_unique() {
-    let grouped = "(SELECT count(*) c, g FROM raw.s GROUP BY g)";
+    let grouped = "(SELECT count(*) c, g FROM cleaned.s GROUP BY g)";
     let lake = lake();
     for (sql, rows) in [
         ("SELECT c, g FROM {} ORDER BY c DESC, g DESC", "2,y 2,x 1,z"),
         ("SELECT DISTINCT c FROM {} ORDER BY 1", "1 2"),
         ("SELECT c, count(*) FROM {} GROUP BY c ORDER BY 1", "1,1 2,2"),
         ("SELECT c, count(*) FROM {} GROUP BY c, g ORDER BY 1", "1,1 2,1 2,1"),
-        ("SELECT DISTINCT g FROM {} q CROSS JOIN raw.l ORDER BY 1", "x y z"),
-        ("SELECT DISTINCT q.g FROM {} q JOIN raw.s ON q.g = s.g ORDER BY 1", "x y z"),
-        ("SELECT DISTINCT q.g FROM {} q LEFT JOIN raw.s ON q.g = s.g ORDER BY 1", "x y z"),
+        ("SELECT DISTINCT g FROM {} q CROSS JOIN cleaned.l ORDER BY 1", "x y z"),
+        ("SELECT DISTINCT q.g FROM {} q JOIN cleaned.s ON q.g = s.g ORDER BY 1", "x y z"),
+        ("SELECT DISTINCT q.g FROM {} q LEFT JOIN cleaned.s ON q.g = s.g ORDER BY 1", "x y z"),
     ] {
         assert_eq!(csv(&lake, &sql.replace("{}", grouped)), rows, "{sql}");
     }
@@ -61,8 +64,8 @@ fn columns_beside_computed_ones_are_not_taken_for_unique() {
 
 #[test]
 fn filters_are_of_the_column_that_they_name() {
-    let join = "FROM raw.l x RIGHT JOIN raw.m y ON x.k = y.k";
-    let full = "FROM raw.l x FULL JOIN raw.m y ON x.k = y.k";
+    let join = "FROM cleaned.l x RIGHT JOIN cleaned.m y ON x.k = y.k";
+    let full = "FROM cleaned.l x FULL JOIN cleaned.m y ON x.k = y.k";
     let lake = lake();
     for (sql, rows) in [
         (format!("SELECT x.a, y.a {join} WHERE y.k > 0 AND coalesce(x.a, 0) <> y.a"), "20,99"),
@@ -82,21 +85,24 @@ fn filters_are_of_the_column_that_they_name() {
 #[test]
 fn columns_of_using_are_those_of_either_side() {
     let lake = lake();
-    lake.exec("INSERT INTO raw.m VALUES (9, 90)");
+    lake.exec("INSERT INTO cleaned.m VALUES (9, 90)");
     check(
         &lake,
         &[
-            ("SELECT k FROM raw.l JOIN raw.m USING (k) WHERE k = 1", "1"),
-            ("SELECT k FROM raw.l FULL JOIN raw.m USING (k) ORDER BY k", "1 2 3 9"),
-            ("SELECT k FROM raw.l x FULL JOIN raw.m y USING (k) WHERE k > 5", "9"),
+            ("SELECT k FROM cleaned.l JOIN cleaned.m USING (k) WHERE k = 1", "1"),
+            ("SELECT k FROM cleaned.l FULL JOIN cleaned.m USING (k) ORDER BY k", "1 2 3 9"),
+            ("SELECT k FROM cleaned.l x FULL JOIN cleaned.m y USING (k) WHERE k > 5", "9"),
             (
-                "SELECT k, count(*) FROM raw.l RIGHT JOIN raw.m USING (k) GROUP BY k ORDER BY 1",
+                "SELECT k, count(*) FROM cleaned.l RIGHT JOIN cleaned.m USING (k) GROUP BY k ORDER BY 1",
                 "1,1 2,1 9,1",
             ),
-            ("SELECT k + 1 FROM raw.l LEFT JOIN raw.m USING (k) WHERE k > 1 ORDER BY 1", "3 4"),
+            (
+                "SELECT k + 1 FROM cleaned.l LEFT JOIN cleaned.m USING (k) WHERE k > 1 ORDER BY 1",
+                "3 4",
+            ),
         ],
     );
-    let all = "SELECT * FROM raw.l FULL JOIN raw.m USING (k)";
+    let all = "SELECT * FROM cleaned.l FULL JOIN cleaned.m USING (k)";
     let error = lake.fails(&["sql", "-c", all], 1);
     assert!(error.contains("list the columns"), "{error}");
     for sql in ["VALUES (1), (1) EXCEPT ALL VALUES (1)", "VALUES (1), (1) INTERSECT ALL VALUES (1)"]
@@ -141,13 +147,13 @@ fn what_other_engines_know_is_known() {
                  SELECT i, s FROM r ORDER BY i",
                 "1,a 2,a 3,a",
             ),
-            ("SELECT id FROM raw.s ORDER BY id FETCH FIRST 2 ROWS ONLY", "1 2"),
-            ("SELECT id FROM raw.s ORDER BY id OFFSET 3 ROWS FETCH NEXT ROW ONLY", "4"),
-            ("SELECT mod(7, 4), mod(id + 1, 2) FROM raw.s WHERE id = 2", "3,1"),
+            ("SELECT id FROM cleaned.s ORDER BY id FETCH FIRST 2 ROWS ONLY", "1 2"),
+            ("SELECT id FROM cleaned.s ORDER BY id OFFSET 3 ROWS FETCH NEXT ROW ONLY", "4"),
+            ("SELECT mod(7, 4), mod(id + 1, 2) FROM cleaned.s WHERE id = 2", "3,1"),
             ("SELECT sign(-2.5), sign(3)", "-1.0,1.0"),
-            ("SELECT DISTINCT (id < 3) IS TRUE AS x FROM raw.s ORDER BY x", "false true"),
+            ("SELECT DISTINCT (id < 3) IS TRUE AS x FROM cleaned.s ORDER BY x", "false true"),
             (
-                "SELECT (id = NULL) IS NOT FALSE AS x, (id = 1) IS NOT TRUE AS y, count(*) FROM raw.s \
+                "SELECT (id = NULL) IS NOT FALSE AS x, (id = 1) IS NOT TRUE AS y, count(*) FROM cleaned.s \
                  GROUP BY (id = NULL) IS NOT FALSE, (id = 1) IS NOT TRUE ORDER BY y",
                 "true,false,1 true,true,4",
             ),
@@ -156,7 +162,7 @@ fn what_other_engines_know_is_known() {
             ("SELECT 'a!b' LIKE 'a!!b' ESCAPE '!', 'a\\b' LIKE 'a\\b' ESCAPE ''", "true,true"),
             ("SELECT DATE '2020-01-01' + INTERVAL '1 day' * 3", "2020-01-04"),
             (
-                "SELECT DATE '2020-01-01' + id * INTERVAL '1 month' FROM raw.s WHERE id = 2",
+                "SELECT DATE '2020-01-01' + id * INTERVAL '1 month' FROM cleaned.s WHERE id = 2",
                 "2020-03-01",
             ),
             ("SELECT INTERVAL '1 hour' / 4 = INTERVAL '15 minutes'", "true"),
@@ -171,9 +177,9 @@ fn what_other_engines_know_is_known() {
 #[test]
 fn rows_are_looked_for_in_queries() {
     let lake = lake();
-    lake.exec("CREATE TABLE raw.pairs AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
-    let two = "(SELECT column1, column2 FROM raw.pairs WHERE column1 < 3)";
-    let all = "(SELECT column1, column2 FROM raw.pairs)";
+    lake.exec("CREATE TABLE cleaned.pairs AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
+    let two = "(SELECT column1, column2 FROM cleaned.pairs WHERE column1 < 3)";
+    let all = "(SELECT column1, column2 FROM cleaned.pairs)";
     let of = "FROM (VALUES (1, 1), (1, 2), (3, 3), (4, NULL), (NULL, 2)) v(a, b) WHERE";
     check(
         &lake,
@@ -185,8 +191,8 @@ fn rows_are_looked_for_in_queries() {
             (&format!("SELECT a, b {of} (a, b) NOT IN {all} ORDER BY a"), "1,2 4,"),
         ],
     );
-    lake.exec(&format!("DELETE FROM raw.pairs WHERE (column1, column2) IN {two}"));
-    assert_eq!(csv(&lake, "SELECT column1 FROM raw.pairs"), "3");
+    lake.exec(&format!("DELETE FROM cleaned.pairs WHERE (column1, column2) IN {two}"));
+    assert_eq!(csv(&lake, "SELECT column1 FROM cleaned.pairs"), "3");
 }
 
 #[test]
@@ -213,9 +219,9 @@ fn groups_by_a_constant_are_groups() {
     check(
         &lake(),
         &[
-            ("SELECT 'total' l, sum(n) FROM raw.s WHERE n > 99 GROUP BY l", ""),
-            ("SELECT 'total' l, sum(n) FROM raw.s GROUP BY l", "total,17"),
-            ("SELECT g, sum(n) FROM raw.s GROUP BY g, 1 + 1 ORDER BY 1", "x,7 y,7 z,3"),
+            ("SELECT 'total' l, sum(n) FROM cleaned.s WHERE n > 99 GROUP BY l", ""),
+            ("SELECT 'total' l, sum(n) FROM cleaned.s GROUP BY l", "total,17"),
+            ("SELECT g, sum(n) FROM cleaned.s GROUP BY g, 1 + 1 ORDER BY 1", "x,7 y,7 z,3"),
         ],
     );
 }
@@ -223,15 +229,15 @@ fn groups_by_a_constant_are_groups() {
 #[test]
 fn a_query_in_a_list_may_be_of_the_table_beside_it() {
     let lake = lake();
-    lake.exec("CREATE TABLE raw.x AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
-    let of = "column2 IN (SELECT column2 FROM raw.x WHERE column1 = 1)";
+    lake.exec("CREATE TABLE cleaned.x AS VALUES (1, 1), (2, 2), (3, CAST(NULL AS INT))");
+    let of = "column2 IN (SELECT column2 FROM cleaned.x WHERE column1 = 1)";
     check(
         &lake,
         &[
-            (&format!("SELECT column1, {of} FROM raw.x ORDER BY 1"), "1,true 2,false 3,"),
+            (&format!("SELECT column1, {of} FROM cleaned.x ORDER BY 1"), "1,true 2,false 3,"),
             (
                 &format!(
-                    "SELECT column1, CASE WHEN {of} THEN 'in' ELSE 'out' END FROM raw.x ORDER BY 1"
+                    "SELECT column1, CASE WHEN {of} THEN 'in' ELSE 'out' END FROM cleaned.x ORDER BY 1"
                 ),
                 "1,in 2,out 3,out",
             ),

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::lake::Lake;
 
-const TABLES: [&str; 2] = ["raw.a", "raw.b"];
+const TABLES: [&str; 2] = ["cleaned.a", "cleaned.b"];
 const ROWS: u64 = 3;
 const PROCESSES: u64 = 4;
 
@@ -425,19 +425,19 @@ fn the_checker_tells_anomalies() {
 fn a_change_reads_its_source_once() {
     const TIMES: usize = 40;
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.s AS SELECT CAST(5 AS INT) AS id");
-    lake.exec("CREATE TABLE raw.merged AS SELECT CAST(5 AS INT) AS id, true AS flag");
+    lake.exec("CREATE TABLE cleaned.s AS SELECT CAST(5 AS INT) AS id");
+    lake.exec("CREATE TABLE cleaned.merged AS SELECT CAST(5 AS INT) AS id, true AS flag");
     lake.exec(
-        "CREATE TABLE raw.counted (id INT, n INT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')",
+        "CREATE TABLE cleaned.counted (id INT, n INT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')",
     );
-    lake.exec("INSERT INTO raw.counted VALUES (5, 0)");
-    lake.exec("INSERT INTO raw.counted VALUES (6, 0)");
-    let toggles = "UPDATE raw.s SET id = 11 - id;\n".repeat(TIMES * 3);
-    let changes = "MERGE INTO raw.merged t USING raw.s s ON t.id = s.id \
+    lake.exec("INSERT INTO cleaned.counted VALUES (5, 0)");
+    lake.exec("INSERT INTO cleaned.counted VALUES (6, 0)");
+    let toggles = "UPDATE cleaned.s SET id = 11 - id;\n".repeat(TIMES * 3);
+    let changes = "MERGE INTO cleaned.merged t USING cleaned.s s ON t.id = s.id \
                    WHEN NOT MATCHED THEN INSERT (id, flag) VALUES (s.id, true) \
                    WHEN NOT MATCHED BY SOURCE AND t.flag THEN DELETE;\n\
-                   SELECT count(*) AS n FROM raw.merged;\n\
-                   UPDATE raw.counted SET n = n + 1 WHERE id IN (SELECT id FROM raw.s);\n"
+                   SELECT count(*) AS n FROM cleaned.merged;\n\
+                   UPDATE cleaned.counted SET n = n + 1 WHERE id IN (SELECT id FROM cleaned.s);\n"
         .repeat(TIMES);
     let toggles = lake.file("toggles.sql", &toggles);
     let changes = lake.file("changes.sql", &changes);
@@ -448,7 +448,7 @@ fn a_change_reads_its_source_once() {
     other.wait().unwrap();
     let counts: Vec<&str> = said.lines().filter(|it| it.starts_with("{\"n\"")).collect();
     assert_eq!(counts, vec!["{\"n\": 1}"; TIMES]);
-    assert_eq!(lake.value("SELECT sum(n) FROM raw.counted"), json!(TIMES));
+    assert_eq!(lake.value("SELECT sum(n) FROM cleaned.counted"), json!(TIMES));
 }
 
 /// Keys that several processes bring and take at once are there once, or not at all.
@@ -460,7 +460,7 @@ fn merges_of_one_key_insert_it_once() {
         [(2, "copy-on-write"), (2, "merge-on-read"), (3, "copy-on-write"), (3, "merge-on-read")];
     for (place, (version, mode)) in modes.iter().enumerate() {
         lake.exec(&format!(
-            "CREATE TABLE raw.t{place} (id BIGINT, n BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+            "CREATE TABLE cleaned.t{place} (id BIGINT, n BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
              'write.merge.mode' = '{mode}', 'write.delete.mode' = '{mode}')"
         ));
     }
@@ -469,13 +469,13 @@ fn merges_of_one_key_insert_it_once() {
         let statement = |step: u64| {
             let (table, key) = (step % 4, dice.roll(KEYS));
             match dice.roll(4) {
-                0 => format!("DELETE FROM raw.t{table} WHERE id = {key};\n"),
+                0 => format!("DELETE FROM cleaned.t{table} WHERE id = {key};\n"),
                 1 => format!(
-                    "MERGE INTO raw.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
+                    "MERGE INTO cleaned.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
                      WHEN MATCHED THEN UPDATE SET n = n + 1 WHEN NOT MATCHED THEN INSERT VALUES (s.id, 0);\n"
                 ),
                 _ => format!(
-                    "MERGE INTO raw.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
+                    "MERGE INTO cleaned.t{table} t USING (SELECT {key} AS id) s ON t.id = s.id \
                      WHEN NOT MATCHED THEN INSERT VALUES (s.id, 0);\n"
                 ),
             }
@@ -490,7 +490,7 @@ fn merges_of_one_key_insert_it_once() {
         }
     });
     for (place, mode) in modes.iter().enumerate() {
-        let sql = format!("SELECT count(*) - count(DISTINCT id) FROM raw.t{place}");
+        let sql = format!("SELECT count(*) - count(DISTINCT id) FROM cleaned.t{place}");
         assert_eq!(lake.value(&sql), json!(0), "{mode:?}");
     }
 }

@@ -21,7 +21,7 @@ fn the_rest_catalog_does_what_its_specification_says() {
 
 #[test]
 fn postgresql_serves_as_sqlite_does() {
-    for part in ["rest_http.py", "rest_pyiceberg.py", "rest_rights.py"] {
+    for part in ["rest_http.py", "rest_pyiceberg.py", "rest_rights.py", "rest_tiers.py"] {
         let catalog = script("scripts/postgres", &["fresh"]);
         python_runs_with(part, &["--catalog", &catalog]);
     }
@@ -35,6 +35,11 @@ fn everybody_may_what_was_granted_and_nothing_else() {
 #[test]
 fn connections_are_secured_if_there_is_a_certificate() {
     python_runs("rest_tls.py");
+}
+
+#[test]
+fn raw_only_grows_whoever_writes() {
+    python_runs("rest_tiers.py");
 }
 
 #[test]

@@ -67,32 +67,32 @@ impl Services {
 #[test]
 fn the_main_job_works_on_postgresql_and_s3() {
     let services = Services::new();
-    services.sql("CREATE TABLE raw.t (id BIGINT, day DATE, v TEXT) PARTITIONED BY (day)");
+    services.sql("CREATE TABLE cleaned.t (id BIGINT, day DATE, v TEXT) PARTITIONED BY (day)");
     services.sql(
-        "INSERT INTO raw.t SELECT i, DATE '2026-11-01' + CAST(i % 3 AS INT), 'v' FROM \
+        "INSERT INTO cleaned.t SELECT i, DATE '2026-11-01' + CAST(i % 3 AS INT), 'v' FROM \
          range(0, 3000) r(i)",
     );
-    let before = services.sql("SELECT snapshot_id FROM raw.t.snapshots");
+    let before = services.sql("SELECT snapshot_id FROM cleaned.t.snapshots");
     let before = before.lines().nth(1).unwrap();
-    services.sql("DELETE FROM raw.t WHERE id % 10 = 0");
-    services.sql("UPDATE raw.t SET v = 'w' WHERE id < 100");
-    assert_eq!(services.sql("SELECT count(*) AS n FROM raw.t"), "n\n2700\n");
-    assert_eq!(services.sql("SELECT count(*) AS n FROM raw.t WHERE v = 'w'"), "n\n90\n");
-    let past = format!("SELECT count(*) AS n FROM raw.t FOR VERSION AS OF {before}");
+    services.sql("DELETE FROM cleaned.t WHERE id % 10 = 0");
+    services.sql("UPDATE cleaned.t SET v = 'w' WHERE id < 100");
+    assert_eq!(services.sql("SELECT count(*) AS n FROM cleaned.t"), "n\n2700\n");
+    assert_eq!(services.sql("SELECT count(*) AS n FROM cleaned.t WHERE v = 'w'"), "n\n90\n");
+    let past = format!("SELECT count(*) AS n FROM cleaned.t FOR VERSION AS OF {before}");
     assert_eq!(services.sql(&past), "n\n3000\n");
 
     let file = services.lake.file("in.csv", "id,name\n1,a\n2,b\n");
-    services.ok(&["ingest", &file, "--into", "raw.named"]);
-    services.ok(&["ingest", &file, "--into", "raw.named"]);
-    assert_eq!(services.sql("SELECT count(*) AS n FROM raw.named"), "n\n2\n");
-    assert!(services.ok(&["history", "raw.t"]).contains("UPDATE raw.t"));
+    services.ok(&["ingest", &file, "--into", "cleaned.named"]);
+    services.ok(&["ingest", &file, "--into", "cleaned.named"]);
+    assert_eq!(services.sql("SELECT count(*) AS n FROM cleaned.named"), "n\n2\n");
+    assert!(services.ok(&["history", "cleaned.t"]).contains("UPDATE cleaned.t"));
 }
 
 #[test]
 fn a_new_database_is_prepared_once_however_many_begin_at_once() {
     let services = Services::new();
     let begin = |number: usize| {
-        let text = format!("CREATE TABLE raw.t{number} (a INT)");
+        let text = format!("CREATE TABLE cleaned.t{number} (a INT)");
         services.command(&["sql", "-c", &text]).output().unwrap()
     };
     let outputs: Vec<Output> = std::thread::scope(|scope| {
@@ -102,17 +102,17 @@ fn a_new_database_is_prepared_once_however_many_begin_at_once() {
     for output in outputs {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     }
-    assert_eq!(services.sql("SHOW TABLES IN raw").lines().count(), 7);
+    assert_eq!(services.sql("SHOW TABLES IN cleaned").lines().count(), 7);
     assert_eq!(services.sql("SHOW NAMESPACES").lines().count(), 4);
 }
 
 #[test]
 fn processes_share_a_table_and_lose_nothing() {
     let services = Services::new();
-    services.sql("CREATE TABLE raw.t (id INT)");
+    services.sql("CREATE TABLE cleaned.t (id INT)");
     let insert = |process: usize| {
         for number in 0..3 {
-            services.sql(&format!("INSERT INTO raw.t VALUES ({})", process * 3 + number));
+            services.sql(&format!("INSERT INTO cleaned.t VALUES ({})", process * 3 + number));
         }
     };
     std::thread::scope(|scope| {
@@ -120,7 +120,7 @@ fn processes_share_a_table_and_lose_nothing() {
             scope.spawn(move || insert(process));
         }
     });
-    let all = services.sql("SELECT count(*) AS n, count(DISTINCT id) AS m FROM raw.t");
+    let all = services.sql("SELECT count(*) AS n, count(DISTINCT id) AS m FROM cleaned.t");
     assert_eq!(all, "n,m\n12,12\n");
 }
 
@@ -133,7 +133,7 @@ fn what_is_wrong_with_a_service_is_said_and_no_secret_with_it() {
         assert!(!error.contains("SEKRET") && !error.contains("panicked"), "{error}");
         (output.status.code(), error)
     };
-    let create = ["sql", "-c", "CREATE TABLE raw.t (a INT)"];
+    let create = ["sql", "-c", "CREATE TABLE cleaned.t (a INT)"];
     let mut command = services.command(&create);
     let (code, error) = fails(command.env("ICEFIELD_WAREHOUSE", "s3://no-such-bucket/wh"));
     assert!(code == Some(1) && error.contains("no-such-bucket"), "{error}");

@@ -23,7 +23,7 @@ fn output(command: &mut Command) -> String {
 fn flags_win_over_variables_and_those_over_the_file() {
     let lake = Lake::new();
     lake.file("icefield.toml", "warehouse = 'of-file'\nprincipal = 'of-file'\njob = 'of-file'\n");
-    let make = ["sql", "-c", "CREATE TABLE raw.t (id INT)"];
+    let make = ["sql", "-c", "CREATE TABLE cleaned.t (id INT)"];
     let warehouses = ["of-file", "of-variable", "of-flag"];
     for (made, wanted) in warehouses.iter().enumerate() {
         let mut command = bare(&lake, &make);
@@ -38,7 +38,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
         let found: Vec<_> = warehouses.into_iter().filter(|it| is_made(it)).collect();
         assert_eq!(found, warehouses[..=made], "{wanted}");
     }
-    let insert = ["sql", "-c", "INSERT INTO raw.t VALUES (1)"];
+    let insert = ["sql", "-c", "INSERT INTO cleaned.t VALUES (1)"];
     output(&mut bare(&lake, &insert));
     output(bare(&lake, &insert).env("ICEFIELD_PRINCIPAL", "of-variable"));
     output(
@@ -52,7 +52,7 @@ fn flags_win_over_variables_and_those_over_the_file() {
             "json",
             "-c",
             "SELECT summary['icefield.principal'] AS p, summary['icefield.job'] AS j, \
-             summary['icefield.statement'] AS s FROM raw.t.snapshots ORDER BY committed_at",
+             summary['icefield.statement'] AS s FROM cleaned.t.snapshots ORDER BY committed_at",
         ],
     ));
     let said: Value = serde_json::from_str(&said).unwrap();
@@ -60,21 +60,21 @@ fn flags_win_over_variables_and_those_over_the_file() {
     assert_eq!(who(0), (json!("of-file"), json!("of-file")));
     assert_eq!(who(1), (json!("of-variable"), json!("of-file")));
     assert_eq!(who(2), (json!("of-flag"), json!("of-variable")));
-    assert_eq!(said[0]["s"], json!("INSERT INTO raw.t VALUES (1)"));
+    assert_eq!(said[0]["s"], json!("INSERT INTO cleaned.t VALUES (1)"));
     // The user's own file is read where the folder has none.
     std::fs::remove_file(lake.folder().join("icefield.toml")).unwrap();
     std::fs::create_dir_all(lake.folder().join("config/icefield")).unwrap();
     lake.file("config/icefield/icefield.toml", "warehouse = 'of-file'\n");
-    let count = ["sql", "--format", "csv", "-c", "SELECT count(*) AS n FROM raw.t"];
+    let count = ["sql", "--format", "csv", "-c", "SELECT count(*) AS n FROM cleaned.t"];
     assert_eq!(output(&mut bare(&lake, &count)), "n\n3\n");
 }
 
 #[test]
 fn a_query_works_on_as_many_cores_as_are_given() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT i, i % 7 AS k FROM range(0, 100000) r(i)");
+    lake.exec("CREATE TABLE cleaned.t AS SELECT i, i % 7 AS k FROM range(0, 100000) r(i)");
     for threads in ["1", "3"] {
-        let sql = "EXPLAIN SELECT k, count(*) FROM raw.t GROUP BY k";
+        let sql = "EXPLAIN SELECT k, count(*) FROM cleaned.t GROUP BY k";
         let plan = lake.ok(&["--threads", threads, "sql", "--format", "csv", "-c", sql]);
         let parts = format!("], {threads}), input_partitions");
         assert_eq!(plan.contains(&parts), threads != "1", "{threads}: {plan}");

@@ -8,19 +8,19 @@ use crate::lake::Lake;
 fn every_type_comes_back_as_it_went_in() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.t (b BOOLEAN, i INT, l BIGINT, f FLOAT, d DOUBLE, dec DECIMAL(38, 10), \
+        "CREATE TABLE cleaned.t (b BOOLEAN, i INT, l BIGINT, f FLOAT, d DOUBLE, dec DECIMAL(38, 10), \
          day DATE, tm TIME, ts TIMESTAMP, tz TIMESTAMPTZ, s STRING, u UUID, fx FIXED(4), bi BINARY, \
          a ARRAY<INT>, m MAP<STRING, BIGINT>, st STRUCT<x: INT, y: ARRAY<STRING>>)",
     );
     lake.exec(
-        "INSERT INTO raw.t SELECT true, -2147483648, 9223372036854775807, 1.5, -0.25, \
+        "INSERT INTO cleaned.t SELECT true, -2147483648, 9223372036854775807, 1.5, -0.25, \
          1234567890.0123456789, DATE '1969-12-31', TIME '23:59:59.999999', \
          TIMESTAMP '9999-12-31 23:59:59.999999', TIMESTAMPTZ '1600-01-01 00:00:00+00:00', 'it''s', \
          CAST('f79c3e09-677c-4bbd-a479-3f349cb785e7' AS UUID), X'00010203', X'ff', [1, NULL], \
          MAP(['k'], [7]), named_struct('x', 1, 'y', ['a'])",
     );
-    lake.exec("INSERT INTO raw.t (i) VALUES (1)");
-    let rows = lake.rows("SELECT * FROM raw.t ORDER BY i");
+    lake.exec("INSERT INTO cleaned.t (i) VALUES (1)");
+    let rows = lake.rows("SELECT * FROM cleaned.t ORDER BY i");
     assert_eq!(
         rows[0],
         json!([
@@ -35,7 +35,7 @@ fn every_type_comes_back_as_it_went_in() {
     );
     assert!(rows[1].iter().enumerate().all(|(place, it)| (place == 1) != it.is_null()));
     let found = lake.rows(
-        "SELECT i FROM raw.t WHERE u = 'f79c3e09-677c-4bbd-a479-3f349cb785e7' AND m['k'] = 7 \
+        "SELECT i FROM cleaned.t WHERE u = 'f79c3e09-677c-4bbd-a479-3f349cb785e7' AND m['k'] = 7 \
          AND fx = X'00010203' AND ts = TIMESTAMP '9999-12-31 23:59:59.999999'",
     );
     assert_eq!(found.len(), 1);
@@ -44,9 +44,9 @@ fn every_type_comes_back_as_it_went_in() {
 #[test]
 fn partitions_of_any_text_have_a_folder() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.p (id INT, s STRING) PARTITIONED BY (s)");
+    lake.exec("CREATE TABLE cleaned.p (id INT, s STRING) PARTITIONED BY (s)");
     lake.exec(
-        "INSERT INTO raw.p VALUES (1, repeat('long ', 200)), (2, repeat('long ', 200) || 'er'), \
+        "INSERT INTO cleaned.p VALUES (1, repeat('long ', 200)), (2, repeat('long ', 200) || 'er'), \
          (3, repeat('ü/%', 100)), (4, '../../x'), (5, ''), (6, NULL), (7, '.'), (8, 'a=b&c d')",
     );
     for (id, text) in [
@@ -58,10 +58,10 @@ fn partitions_of_any_text_have_a_folder() {
         (7, "'.'"),
         (8, "'a=b&c d'"),
     ] {
-        assert_eq!(lake.rows(&format!("SELECT id FROM raw.p WHERE s = {text}")), [[json!(id)]]);
+        assert_eq!(lake.rows(&format!("SELECT id FROM cleaned.p WHERE s = {text}")), [[json!(id)]]);
     }
-    let files = lake.rows("SELECT file_path FROM raw.p.files");
-    let data = lake.warehouse().join("raw/p/data").canonicalize().unwrap();
+    let files = lake.rows("SELECT file_path FROM cleaned.p.files");
+    let data = lake.warehouse().join("cleaned/p/data").canonicalize().unwrap();
     for file in &files {
         let path = file[0].as_str().unwrap().strip_prefix("file://").unwrap();
         let path = std::path::Path::new(path).canonicalize().unwrap();
@@ -74,30 +74,30 @@ fn partitions_of_any_text_have_a_folder() {
 fn t86_nanoseconds_before_1970_are_found_in_their_bucket() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.n (id INT, n TIMESTAMP(9)) PARTITIONED BY (bucket(1000, n)) \
+        "CREATE TABLE cleaned.n (id INT, n TIMESTAMP(9)) PARTITIONED BY (bucket(1000, n)) \
          TBLPROPERTIES ('format-version' = '3')",
     );
     let times =
         ["1969-12-31 23:59:59.999999500", "1969-12-31 23:59:59.999999", "1970-01-01 00:00:00"];
     for (id, time) in times.iter().enumerate() {
-        lake.exec(&format!("INSERT INTO raw.n VALUES ({id}, TIMESTAMP '{time}')"));
+        lake.exec(&format!("INSERT INTO cleaned.n VALUES ({id}, TIMESTAMP '{time}')"));
     }
     for (id, time) in times.iter().enumerate() {
-        let sql = format!("SELECT id FROM raw.n WHERE n = TIMESTAMP '{time}'");
+        let sql = format!("SELECT id FROM cleaned.n WHERE n = TIMESTAMP '{time}'");
         assert_eq!(lake.rows(&sql), [[json!(id)]], "{time}");
     }
-    let partitions = lake.value("SELECT count(*) FROM raw.n.partitions");
+    let partitions = lake.value("SELECT count(*) FROM cleaned.n.partitions");
     assert_eq!(partitions, json!(2), "the first two are of one microsecond");
 }
 
 #[test]
 fn a_scan_by_path_reads_the_past_too() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT)");
-    lake.exec("INSERT INTO raw.t VALUES (1)");
-    let first = lake.value("SELECT snapshot_id FROM raw.t.snapshots");
-    lake.exec("INSERT INTO raw.t VALUES (2), (3)");
-    let path = lake.warehouse().join("raw/t").display().to_string();
+    lake.exec("CREATE TABLE cleaned.t (id INT)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1)");
+    let first = lake.value("SELECT snapshot_id FROM cleaned.t.snapshots");
+    lake.exec("INSERT INTO cleaned.t VALUES (2), (3)");
+    let path = lake.warehouse().join("cleaned/t").display().to_string();
     let count =
         |more: &str| lake.value(&format!("SELECT count(*) FROM iceberg_scan('{path}'{more})"));
     assert_eq!(count(""), json!(3));
@@ -111,16 +111,16 @@ fn a_scan_by_path_reads_the_past_too() {
 fn partitions_change_where_rows_lie_and_never_what_is_found() {
     let lake = Lake::new();
     let columns = "(id INT, s STRING, ts TIMESTAMP, v DOUBLE)";
-    lake.exec(&format!("CREATE TABLE raw.plain {columns}"));
+    lake.exec(&format!("CREATE TABLE cleaned.plain {columns}"));
     let specs =
         ["s", "bucket(4, id)", "truncate(3, s)", "year(ts)", "month(ts)", "day(ts)", "hour(ts)"];
     let rows = "VALUES (1, 'apple pie', TIMESTAMP '1969-12-31 23:30:00', 1.5), \
         (2, 'apple', TIMESTAMP '1970-01-01 00:00:00', CAST('NaN' AS DOUBLE)), (3, NULL, NULL, -0.0), \
         (-4, 'banana split with cream', TIMESTAMP '2026-11-22 16:00:00', 0.0), \
         (5, 'banana split with cheese', TIMESTAMP '1900-02-28 01:00:00', -7.25), (NULL, '', NULL, NULL)";
-    lake.exec(&format!("INSERT INTO raw.plain {rows}"));
+    lake.exec(&format!("INSERT INTO cleaned.plain {rows}"));
     for (number, spec) in specs.iter().enumerate() {
-        let name = format!("raw.p{number}");
+        let name = format!("cleaned.p{number}");
         lake.exec(&format!("CREATE TABLE {name} {columns} PARTITIONED BY ({spec})"));
         lake.exec(&format!("INSERT INTO {name} {rows}"));
     }
@@ -153,20 +153,20 @@ fn partitions_change_where_rows_lie_and_never_what_is_found() {
         let query = |table: &str| {
             lake.rows(&format!("SELECT id, s, ts FROM {table} WHERE {filter} ORDER BY id, s"))
         };
-        let wanted = query("raw.plain");
+        let wanted = query("cleaned.plain");
         for (number, spec) in specs.iter().enumerate() {
-            assert_eq!(query(&format!("raw.p{number}")), wanted, "{spec}: {filter}");
+            assert_eq!(query(&format!("cleaned.p{number}")), wanted, "{spec}: {filter}");
         }
     }
-    let parts = lake.rows("SELECT partition FROM raw.p5.partitions ORDER BY 1");
+    let parts = lake.rows("SELECT partition FROM cleaned.p5.partitions ORDER BY 1");
     assert!(parts.contains(&vec![json!("ts_day=1969-12-31")]), "{parts:?}");
 }
 
 #[test]
 fn t115_columns_are_found_by_id_after_any_change_of_names() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (a INT, b STRING, c FLOAT, s STRUCT<x: INT, y: STRING>)");
-    lake.exec("INSERT INTO raw.t VALUES (1, 'one', 1.5, named_struct('x', 10, 'y', 'ten'))");
+    lake.exec("CREATE TABLE cleaned.t (a INT, b STRING, c FLOAT, s STRUCT<x: INT, y: STRING>)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 'one', 1.5, named_struct('x', 10, 'y', 'ten'))");
     for change in [
         "RENAME COLUMN a TO tmp",
         "RENAME COLUMN b TO a",
@@ -179,13 +179,13 @@ fn t115_columns_are_found_by_id_after_any_change_of_names() {
         "DROP COLUMN s.y",
         "ADD COLUMN s.y INT",
     ] {
-        lake.exec(&format!("ALTER TABLE raw.t {change}"));
+        lake.exec(&format!("ALTER TABLE cleaned.t {change}"));
     }
     lake.exec(
-        "INSERT INTO raw.t (b, a, d, s) VALUES (9000000000, 'two', DATE '2026-01-01', \
+        "INSERT INTO cleaned.t (b, a, d, s) VALUES (9000000000, 'two', DATE '2026-01-01', \
          named_struct('w', 20, 'z', CAST(21 AS BIGINT), 'y', 22))",
     );
-    let rows = lake.rows("SELECT b, a, c, d, s FROM raw.t ORDER BY b");
+    let rows = lake.rows("SELECT b, a, c, d, s FROM cleaned.t ORDER BY b");
     assert_eq!(
         rows,
         [
@@ -194,25 +194,25 @@ fn t115_columns_are_found_by_id_after_any_change_of_names() {
         ]
         .map(|it| it.as_array().cloned().unwrap())
     );
-    assert_eq!(lake.value("SELECT count(*) FROM raw.t WHERE a = 'one' AND b < 5"), json!(1));
+    assert_eq!(lake.value("SELECT count(*) FROM cleaned.t WHERE a = 'one' AND b < 5"), json!(1));
     // Dropped and added again, a name is another column; its old values do not come back.
-    lake.exec("ALTER TABLE raw.t DROP COLUMN a");
-    lake.exec("ALTER TABLE raw.t ADD COLUMN a BINARY");
-    assert_eq!(lake.value("SELECT count(a) FROM raw.t"), json!(0));
-    let error = lake.fails(&["sql", "-c", "ALTER TABLE raw.t ALTER COLUMN b TYPE INT"], 1);
+    lake.exec("ALTER TABLE cleaned.t DROP COLUMN a");
+    lake.exec("ALTER TABLE cleaned.t ADD COLUMN a BINARY");
+    assert_eq!(lake.value("SELECT count(a) FROM cleaned.t"), json!(0));
+    let error = lake.fails(&["sql", "-c", "ALTER TABLE cleaned.t ALTER COLUMN b TYPE INT"], 1);
     assert!(error.contains("`b` is long and cannot become int"), "{error}");
 }
 
 #[test]
 fn the_past_is_read_by_id_time_and_name_with_its_columns() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT)");
-    lake.exec("INSERT INTO raw.t VALUES (1)");
-    let first = lake.value("SELECT snapshot_id FROM raw.t.snapshots").to_string();
-    let then = lake.value("SELECT CAST(committed_at AS STRING) FROM raw.t.snapshots");
+    lake.exec("CREATE TABLE cleaned.t (id INT)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1)");
+    let first = lake.value("SELECT snapshot_id FROM cleaned.t.snapshots").to_string();
+    let then = lake.value("SELECT CAST(committed_at AS STRING) FROM cleaned.t.snapshots");
     std::thread::sleep(std::time::Duration::from_millis(20));
-    lake.exec("ALTER TABLE raw.t RENAME COLUMN id TO key");
-    lake.exec("INSERT INTO raw.t VALUES (2)");
+    lake.exec("ALTER TABLE cleaned.t RENAME COLUMN id TO key");
+    lake.exec("INSERT INTO cleaned.t VALUES (2)");
     for (clause, count) in [
         (format!("FOR VERSION AS OF {first}"), 1),
         (format!("VERSION AS OF {first}"), 1),
@@ -222,31 +222,33 @@ fn the_past_is_read_by_id_time_and_name_with_its_columns() {
         ("FOR SYSTEM_TIME AS OF now() + INTERVAL '1' DAY".to_owned(), 2),
     ] {
         assert_eq!(
-            lake.value(&format!("SELECT count(*) FROM raw.t {clause}")),
+            lake.value(&format!("SELECT count(*) FROM cleaned.t {clause}")),
             json!(count),
             "{clause}"
         );
     }
     // A snapshot has the names of its time; two versions can be joined (trap T-80).
     let joined = format!(
-        "SELECT now.key, old.id FROM raw.t now LEFT JOIN raw.t FOR VERSION AS OF {first} AS old \
+        "SELECT now.key, old.id FROM cleaned.t now LEFT JOIN cleaned.t FOR VERSION AS OF {first} AS old \
          ON now.key = old.id ORDER BY 1"
     );
     assert_eq!(lake.rows(&joined), [vec![json!(1), json!(1)], vec![json!(2), Value::Null]]);
-    let error = lake
-        .fails(&["sql", "-c", "SELECT * FROM raw.t FOR SYSTEM_TIME AS OF DATE '2000-01-01'"], 1);
+    let error = lake.fails(
+        &["sql", "-c", "SELECT * FROM cleaned.t FOR SYSTEM_TIME AS OF DATE '2000-01-01'"],
+        1,
+    );
     assert!(error.contains("had no snapshot at 2000-01-01") && error.contains(&first), "{error}");
-    lake.fails(&["sql", "-c", "SELECT * FROM raw.t VERSION AS OF 7"], 1);
-    lake.fails(&["sql", "-c", "SELECT * FROM raw.t VERSION AS OF 'nope'"], 1);
+    lake.fails(&["sql", "-c", "SELECT * FROM cleaned.t VERSION AS OF 7"], 1);
+    lake.fails(&["sql", "-c", "SELECT * FROM cleaned.t VERSION AS OF 'nope'"], 1);
 }
 
 #[test]
 fn metadata_tables_tell_what_is_there() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t (id INT, s STRING) PARTITIONED BY (s)");
-    lake.exec("INSERT INTO raw.t VALUES (1, 'a'), (2, 'b'), (3, 'b')");
-    lake.exec("INSERT INTO raw.t VALUES (4, 'a')");
-    let count = |table: &str| lake.value(&format!("SELECT count(*) FROM raw.t.{table}"));
+    lake.exec("CREATE TABLE cleaned.t (id INT, s STRING) PARTITIONED BY (s)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 'a'), (2, 'b'), (3, 'b')");
+    lake.exec("INSERT INTO cleaned.t VALUES (4, 'a')");
+    let count = |table: &str| lake.value(&format!("SELECT count(*) FROM cleaned.t.{table}"));
     for (table, rows) in [
         ("snapshots", 2),
         ("history", 2),
@@ -260,14 +262,15 @@ fn metadata_tables_tell_what_is_there() {
     ] {
         assert_eq!(count(table), json!(rows), "{table}");
     }
-    let first = lake.value("SELECT snapshot_id FROM raw.t.snapshots ORDER BY committed_at LIMIT 1");
-    let then = format!("SELECT sum(record_count) FROM raw.t.files FOR VERSION AS OF {first}");
+    let first =
+        lake.value("SELECT snapshot_id FROM cleaned.t.snapshots ORDER BY committed_at LIMIT 1");
+    let then = format!("SELECT sum(record_count) FROM cleaned.t.files FOR VERSION AS OF {first}");
     assert_eq!(lake.value(&then), json!(3));
 
-    let text = lake.ok(&["history", "raw.t"]);
+    let text = lake.ok(&["history", "cleaned.t"]);
     assert!(text.contains("4 rows in 3 files, 2 snapshots") && text.contains("+3"), "{text}");
     let history: Value =
-        serde_json::from_str(&lake.ok(&["history", "raw.t", "--format", "json"])).unwrap();
+        serde_json::from_str(&lake.ok(&["history", "cleaned.t", "--format", "json"])).unwrap();
     assert_eq!(history[0]["summary"]["added-records"], json!("1"));
 }
 
@@ -275,10 +278,10 @@ fn metadata_tables_tell_what_is_there() {
 fn a_table_can_begin_with_a_query_and_be_sorted_and_shown() {
     let lake = Lake::new();
     lake.exec(
-        "CREATE TABLE raw.n (id BIGINT NOT NULL COMMENT 'key', s STRING) \
+        "CREATE TABLE cleaned.n (id BIGINT NOT NULL COMMENT 'key', s STRING) \
         PARTITIONED BY (bucket(2, id)) ORDERED BY (s DESC) TBLPROPERTIES ('format-version' = '3')",
     );
-    let shown = lake.value("SHOW CREATE TABLE raw.n").as_str().unwrap().to_owned();
+    let shown = lake.value("SHOW CREATE TABLE cleaned.n").as_str().unwrap().to_owned();
     for part in [
         "id bigint NOT NULL COMMENT 'key'",
         "bucket(2, id)",
@@ -288,23 +291,23 @@ fn a_table_can_begin_with_a_query_and_be_sorted_and_shown() {
         assert!(shown.contains(part), "{part}: {shown}");
     }
     lake.exec(
-        "INSERT INTO raw.n SELECT value, CAST(value AS STRING) FROM generate_series(1, 1000)",
+        "INSERT INTO cleaned.n SELECT value, CAST(value AS STRING) FROM generate_series(1, 1000)",
     );
-    lake.exec("CREATE TABLE curated.c AS SELECT s, id % 10 AS k FROM raw.n");
+    lake.exec("CREATE TABLE curated.c AS SELECT s, id % 10 AS k FROM cleaned.n");
     assert_eq!(lake.rows("SELECT count(*), max(k) FROM curated.c")[0], [json!(1000), json!(9)]);
-    assert_eq!(lake.value("SELECT DISTINCT sort_order_id FROM raw.n.files"), json!(1));
+    assert_eq!(lake.value("SELECT DISTINCT sort_order_id FROM cleaned.n.files"), json!(1));
     lake.exec("DROP TABLE curated.c");
     lake.fails(&["sql", "-c", "SELECT * FROM curated.c"], 1);
     lake.exec("CREATE NAMESPACE IF NOT EXISTS lab");
-    lake.exec("ALTER TABLE raw.n RENAME TO lab.n");
+    lake.exec("ALTER TABLE cleaned.n RENAME TO lab.n");
     assert_eq!(lake.value("SELECT count(*) FROM lab.n"), json!(1000));
 }
 
 #[test]
 fn a_folder_is_a_table_also_when_it_was_moved() {
     let lake = Lake::new();
-    lake.exec("CREATE TABLE raw.t AS SELECT 1 AS id");
-    let table = lake.warehouse().join("raw/t");
+    lake.exec("CREATE TABLE cleaned.t AS SELECT 1 AS id");
+    let table = lake.warehouse().join("cleaned/t");
     let scan =
         |path: &str, rest: &str| format!("SELECT count(*) FROM iceberg_scan('{path}'{rest})");
     assert_eq!(lake.value(&scan(&table.display().to_string(), "")), json!(1));

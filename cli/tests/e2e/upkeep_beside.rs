@@ -18,9 +18,9 @@ const STATEMENTS: i64 = 24;
 fn statements(writer: i64) -> String {
     let id = |number: i64| (writer + 1) * 1000 + number;
     let statement = |number: i64| match number % 4 {
-        0 | 1 => format!("INSERT INTO raw.t VALUES ({}, {number}, 'w')", id(number)),
-        2 => format!("UPDATE raw.t SET n = n + 100 WHERE id = {}", id(number - 1)),
-        _ => format!("DELETE FROM raw.t WHERE id = {}", id(number - 3)),
+        0 | 1 => format!("INSERT INTO cleaned.t VALUES ({}, {number}, 'w')", id(number)),
+        2 => format!("UPDATE cleaned.t SET n = n + 100 WHERE id = {}", id(number - 1)),
+        _ => format!("DELETE FROM cleaned.t WHERE id = {}", id(number - 3)),
     };
     (0..STATEMENTS).map(statement).map(|it| it + ";\n").collect()
 }
@@ -36,13 +36,13 @@ fn left() -> Vec<Vec<Value>> {
 
 fn upkeep(round: usize) -> Vec<&'static str> {
     match round % 6 {
-        0 => vec!["compact", "raw.t", "-o", "rewrite-all=true"],
-        1 => vec!["sql", "-c", "CALL system.rewrite_manifests('raw.t')"],
-        2 => vec!["sql", "-c", "CALL system.expire_snapshots('raw.t', now(), 6)"],
+        0 => vec!["compact", "cleaned.t", "-o", "rewrite-all=true"],
+        1 => vec!["sql", "-c", "CALL system.rewrite_manifests('cleaned.t')"],
+        2 => vec!["sql", "-c", "CALL system.expire_snapshots('cleaned.t', now(), 6)"],
         3 => vec!["maintain"],
         4 => vec![
             "compact",
-            "raw.t",
+            "cleaned.t",
             "--strategy",
             "sort",
             "--order-by",
@@ -53,8 +53,8 @@ fn upkeep(round: usize) -> Vec<&'static str> {
         _ => vec![
             "sql",
             "-c",
-            "CALL system.rewrite_position_delete_files('raw.t', map('rewrite-all', 'true')); \
-             CALL system.remove_dangling_deletes('raw.t'); CALL system.remove_orphan_files('raw.t')",
+            "CALL system.rewrite_position_delete_files('cleaned.t', map('rewrite-all', 'true')); \
+             CALL system.remove_dangling_deletes('cleaned.t'); CALL system.remove_orphan_files('cleaned.t')",
         ],
     }
 }
@@ -66,15 +66,16 @@ struct Seen(BTreeMap<i64, Vec<Value>>);
 impl Seen {
     /// Reads all snapshots that there are, and compares them with what they were.
     fn look(&mut self, lake: &Lake) {
-        for row in lake.rows("SELECT snapshot_id FROM raw.t.snapshots") {
+        for row in lake.rows("SELECT snapshot_id FROM cleaned.t.snapshots") {
             let id = row[0].as_i64().unwrap();
             let sql = format!(
-                "SELECT count(*), sum(id), sum(n), sum(id * n) FROM raw.t FOR VERSION AS OF {id}"
+                "SELECT count(*), sum(id), sum(n), sum(id * n) FROM cleaned.t FOR VERSION AS OF {id}"
             );
             let output = lake.run(&["sql", "--format", "json", "-c", &sql]);
             if !output.status.success() {
                 // Only if it was to go, and had not yet when they were listed.
-                let kept = format!("SELECT count(*) FROM raw.t.snapshots WHERE snapshot_id = {id}");
+                let kept =
+                    format!("SELECT count(*) FROM cleaned.t.snapshots WHERE snapshot_id = {id}");
                 let error = String::from_utf8_lossy(&output.stderr);
                 assert_eq!(lake.value(&kept), json!(0), "snapshot {id} is there: {error}");
                 continue;
@@ -89,16 +90,16 @@ impl Seen {
 fn beside_writers(version: u8, mode: &str) {
     let lake = Lake::new();
     lake.exec(&format!(
-        "CREATE TABLE raw.t (id BIGINT, n BIGINT, v STRING) TBLPROPERTIES ({TINY}, \
+        "CREATE TABLE cleaned.t (id BIGINT, n BIGINT, v STRING) TBLPROPERTIES ({TINY}, \
          'format-version' = '{version}', 'write.delete.mode' = '{mode}', \
          'write.update.mode' = '{mode}', 'icefield.maintenance.snapshots.max-age-days' = '0', \
          'icefield.maintenance.longest-write-hours' = '0')"
     ));
     for id in 0..8 {
-        lake.exec(&format!("INSERT INTO raw.t VALUES ({id}, 0, 'old')"));
+        lake.exec(&format!("INSERT INTO cleaned.t VALUES ({id}, 0, 'old')"));
     }
-    lake.exec("ALTER TABLE raw.t CREATE TAG audit");
-    let audit = "SELECT id, n, v FROM raw.t FOR VERSION AS OF 'audit' ORDER BY id";
+    lake.exec("ALTER TABLE cleaned.t CREATE TAG audit");
+    let audit = "SELECT id, n, v FROM cleaned.t FOR VERSION AS OF 'audit' ORDER BY id";
     let audited = lake.rows(audit);
 
     let mut writers: Vec<Child> = Vec::new();
@@ -130,18 +131,18 @@ fn beside_writers(version: u8, mode: &str) {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "a writer failed: {error}");
     }
-    assert_eq!(lake.rows("SELECT id, n FROM raw.t ORDER BY id"), left());
+    assert_eq!(lake.rows("SELECT id, n FROM cleaned.t ORDER BY id"), left());
     assert_eq!(lake.rows(audit), audited);
     seen.look(&lake);
 
-    lake.ok(&["compact", "raw.t", "-o", "rewrite-all=true"]);
-    lake.exec("CALL system.expire_snapshots('raw.t', now())");
-    lake.exec("CALL system.remove_orphan_files('raw.t', now(), allow_recent => true)");
-    assert_eq!(lake.rows("SELECT id, n FROM raw.t ORDER BY id"), left());
+    lake.ok(&["compact", "cleaned.t", "-o", "rewrite-all=true"]);
+    lake.exec("CALL system.expire_snapshots('cleaned.t', now())");
+    lake.exec("CALL system.remove_orphan_files('cleaned.t', now(), allow_recent => true)");
+    assert_eq!(lake.rows("SELECT id, n FROM cleaned.t ORDER BY id"), left());
     assert_eq!(lake.rows(audit), audited);
-    lake.exec("ALTER TABLE raw.t DROP TAG audit");
-    lake.exec("CALL system.expire_snapshots('raw.t', now())");
-    lake.exec("CALL system.remove_orphan_files('raw.t', now(), allow_recent => true)");
+    lake.exec("ALTER TABLE cleaned.t DROP TAG audit");
+    lake.exec("CALL system.expire_snapshots('cleaned.t', now())");
+    lake.exec("CALL system.remove_orphan_files('cleaned.t', now(), allow_recent => true)");
     no_file_is_left_over(&lake);
 }
 

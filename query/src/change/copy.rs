@@ -58,7 +58,8 @@ impl Work<'_> {
         let outcome = collect(&self.state, &found, &target).await?;
         let updated = outcome.rows_deleted();
         let counts = Counts { inserted: 0, updated, deleted: 0 };
-        let mut change = Change { summary: self.said.summary.clone(), ..Change::default() };
+        let mut change =
+            Change { summary: self.said.summary_for(&self.table), ..Change::default() };
         if outcome.deleted.is_empty() {
             return Ok(Some((change, counts)));
         }

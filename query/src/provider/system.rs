@@ -7,6 +7,7 @@
 //! | `system.scans` | count of scans of a table, as a process noted it |
 //! | `system.metrics_reports` | report of a scan or a commit that another engine sent to the server |
 //! | `system.audit_log` | line of the audit log |
+//! | `system.tables` | table: whose it is, how fresh (`query/src/provider/overview.rs`) |
 
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use icefield_catalog::audit::AuditLine;
 use icefield_catalog::journal::{MAINTENANCE, METRICS, REMOVED_FILES, SCANS};
 use serde_json::Value;
 
-use super::Lake;
+use super::{Lake, overview};
 use crate::error::external;
 
 /// The namespace.
@@ -30,6 +31,10 @@ pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn Tabl
     if name == "audit_log" {
         let Some(log) = catalog.audit_log() else { return Ok(None) };
         let batch = audit_log(&log.lines(0).await.map_err(external)?)?;
+        return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
+    }
+    if name == "tables" {
+        let batch = overview::tables(lake).await.map_err(external)?;
         return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
     }
     let kind = match name {

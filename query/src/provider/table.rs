@@ -17,7 +17,7 @@ use super::Lake;
 use crate::Error;
 use crate::defaults::write_defaults;
 use crate::error::external;
-use crate::insert::{Purpose, insert_plan};
+use crate::insert::{Purpose, StatementContext, insert_plan};
 use crate::scan::exact::decided_by_partitions;
 use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
 
@@ -105,6 +105,9 @@ impl TableProvider for IcebergTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if let Some(lake) = self.noticed_by.as_ref().filter(|_| self.at == At::Now) {
             lake.mark_read(&self.scan.table);
+        }
+        if let Some(said) = state.config().get_extension::<StatementContext>() {
+            said.reads(&self.scan.table, &self.scan.version);
         }
         self.scan.plan(state, projection, filters, limit).await
     }

@@ -201,6 +201,13 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
                     .with_hint("it is a whole number: 1 to 22 for zstd, 1 to 9 for gzip")),
             };
         }
+        "icefield.retention-days" | "icefield.freshness-hours" => {
+            return match value.parse::<f64>() {
+                Ok(number) if number.is_finite() && number > 0.0 => Ok(()),
+                _ => Err(Error::invalid(format!("property `{key}` cannot be `{value}`"))
+                    .with_hint("it is a number greater than 0, without a unit")),
+            };
+        }
         "write.target-file-size-bytes"
         | "write.parquet.row-group-size-bytes"
         | "write.parquet.page-size-bytes"

@@ -9,9 +9,11 @@ use axum::extract::{
 };
 use axum::http::{HeaderMap, Method};
 use icefield_catalog::audit::Actor;
+use icefield_catalog::rest::LIFT;
 use icefield_catalog::rights::{Caller, Object};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use md5::{Digest, Md5};
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 
 use super::refusal::Refusal;
@@ -113,6 +115,18 @@ impl Call {
         match key.filter(|_| value.len() == 36) {
             Some(key) => Ok(Some(key.to_string())),
             None => Err(Refusal::bad("the Idempotency-Key is no UUID of 36 characters")),
+        }
+    }
+
+    /// Why the rule of the table's tier is not to hold for this change, if the caller says so; that it may is a rule of the
+    /// gate.
+    pub(crate) fn lifted(&self) -> Result<Option<String>, Refusal> {
+        let Some(value) = self.headers.get(LIFT) else { return Ok(None) };
+        let text =
+            value.to_str().ok().map(|it| percent_decode_str(it).decode_utf8_lossy().into_owned());
+        match text.map(|it: String| it.trim().to_owned()).filter(|it| !it.is_empty()) {
+            Some(why) if why.chars().count() <= NAME_MAX => Ok(Some(why)),
+            _ => Err(Refusal::bad(format!("{LIFT} says why, in at most {NAME_MAX} characters"))),
         }
     }
 

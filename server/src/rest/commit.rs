@@ -13,15 +13,15 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use icefield_catalog::spec::{TableIdent, TableMetadata, TableRequirement, TableUpdate};
 use icefield_catalog::{
-    Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange,
+    Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange, tier,
 };
 use icefield_table::Table;
-use icefield_table::commit::rebase;
+use icefield_table::commit::{growth, rebase};
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::call::{Call, check_name};
-use super::idempotency::{once, once_on_behalf};
+use super::idempotency::once_on_behalf;
 use super::refusal::Refusal;
 use super::tables::{Named, Snapshots, answer, etag, read};
 use super::{Answer, places};
@@ -82,7 +82,7 @@ pub(crate) async fn table(State(service): State<Arc<Service>>, call: Call) -> An
             check_places(&service, &change).await?;
             return committed(&service, &queue::commit(&service, change, behalf).await?);
         }
-        let landed = land(&service, &*catalog.on_behalf(behalf), vec![change]).await?;
+        let landed = land(&service, behalf, vec![change]).await?;
         let landed = landed.first().ok_or_else(|| Refusal::unknown("the commit has no outcome"))?;
         committed(&service, landed)
     };
@@ -123,19 +123,19 @@ pub(crate) async fn transaction(State(service): State<Arc<Service>>, call: Call)
         changes.push(change.change(table)?);
     }
     let nothing = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
-    let done = async |catalog: Arc<dyn Catalog>| {
+    let done = async |behalf: Behalf| {
         if !changes.is_empty() {
-            land(&service, &*catalog, changes).await?;
+            land(&service, behalf, changes).await?;
         }
         nothing().await
     };
-    once(&service, &call, StatusCode::NO_CONTENT, done, nothing).await
+    once_on_behalf(&service, &call, StatusCode::NO_CONTENT, done, nothing).await
 }
 
 /// Commits changes, all or none. The answer has the tables as they are then.
 async fn land(
     service: &Service,
-    catalog: &dyn Catalog,
+    behalf: Behalf,
     changes: Vec<TableChange>,
 ) -> Result<Vec<LoadedTable>, Refusal> {
     for change in &changes {
@@ -143,9 +143,13 @@ async fn land(
     }
     // Commits of one table wait for each other here, rather than to overtake each other.
     let _turns = service.turns.take(changes.iter().map(|it| &it.table)).await;
+    let catalog = service.session.tables().warehouse().catalog.on_behalf(behalf.clone());
     let mut commit = Commit::of(changes);
     let env = &service.session.tables().warehouse().env;
     for attempt in 0..ATTEMPTS_MAX {
+        for change in commit.changes.iter().filter(|it| tier::only_grows(&it.table)) {
+            keeps_rows_now(service, change, &behalf).await?;
+        }
         match catalog.commit(&commit).await {
             Ok(CommitOutcome::Committed(landed)) => return Ok(landed),
             Ok(CommitOutcome::Unknown(error)) => return Err(Refusal::unknown(error.message())),
@@ -167,6 +171,40 @@ async fn land(
         env.sleep(env.jitter(Duration::from_millis(1 << attempt.min(6)))).await;
     }
     Err(Refusal::conflict("other commits came first, again and again"))
+}
+
+/// Refuses what takes something from a table that only grows.
+pub(crate) async fn keeps_rows(
+    change: &TableChange,
+    before: &Table,
+    after: &Table,
+    behalf: &Behalf,
+) -> Result<(), Refusal> {
+    if behalf.lifted.is_some() || !tier::only_grows(&change.table) {
+        return Ok(());
+    }
+    let Some(why) = growth::takes(change, before.metadata(), after).await? else { return Ok(()) };
+    Err(tier::refused(&change.table, &why).into())
+}
+
+/// The same for a table as it is. What does not fit it will not land.
+async fn keeps_rows_now(
+    service: &Service,
+    change: &TableChange,
+    behalf: &Behalf,
+) -> Result<(), Refusal> {
+    let before = match service.session.tables().load(&change.table).await {
+        Ok(table) => table,
+        Err(error) if error.kind() == ErrorKind::TableNotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    match change.apply(before.loaded()) {
+        Ok(Some(metadata)) => {
+            let after = before.after(metadata);
+            keeps_rows(change, &before, &after, behalf).await
+        }
+        _ => Ok(()),
+    }
 }
 
 /// How a change can be made on the table as it is: `None` says as it is, or, if it is an append, made for the new head. If it

@@ -23,6 +23,8 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
             "warehouse": warehouse.root,
             "icefield.if-match": "true",
             "icefield.sees-all": sees_all.to_string(),
+            // What lies in `raw` only grows.
+            "icefield.keeps-tiers": "true",
         },
         "endpoints": endpoints(),
         "idempotency-key-lifetime": format!("PT{}H", ANSWERS_KEPT.as_secs() / 3600),

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
+use icefield_catalog::audit::Event;
+use icefield_catalog::rights::Object;
 use icefield_catalog::{Answered, Behalf, Catalog};
 
 use super::Answer;
@@ -47,7 +49,16 @@ where
     Again: Future<Output = Answer>,
 {
     let catalog = &service.session.tables().warehouse().catalog;
-    let behalf = Behalf { actor: call.actor.clone(), answer: None };
+    let done = async |behalf: Behalf| {
+        let answer = done(behalf).await;
+        if let Err(refusal) = &answer
+            && refusal.status == StatusCode::FORBIDDEN
+        {
+            note(service, call, refusal).await?;
+        }
+        answer
+    };
+    let behalf = Behalf { actor: call.actor.clone(), answer: None, lifted: call.lifted()? };
     let Some(key) = call.key()? else { return done(behalf).await };
     let fingerprint = call.fingerprint();
     if let Some(before) = catalog.answered(&key).await? {
@@ -77,6 +88,16 @@ where
         }
     }
     Err(refusal)
+}
+
+/// Notes what the gate had let in and was refused all the same.
+async fn note(service: &Service, call: &Call, refusal: &Refusal) -> Result<(), Refusal> {
+    let object = match call.parameter("table") {
+        "" => String::new(),
+        _ => Object::Table(call.table()?).name(),
+    };
+    let event = Event::denied(call.what(), object).with("why", refusal.message.as_str());
+    service.notes.note(call.actor.clone(), event).await
 }
 
 async fn replay<Again: Future<Output = Answer>>(

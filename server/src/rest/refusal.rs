@@ -6,9 +6,12 @@ use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use icefield_catalog::{Error, ErrorKind};
+use icefield_catalog::{Error, ErrorKind, tier};
 use serde_json::{Value, json};
 
+/// What to do about a refusal of a table that only grows, for who comes over the network.
+const LIFT_HINT: &str = "write to a copy in cleaned instead; an administrator lifts the rule for one request by the header \
+                         X-Icefield-Lift, which says why";
 /// Bytes of a refusal's body, which is short.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -104,6 +107,10 @@ pub(crate) async fn said_beside(response: Response) -> Response {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
+        if tier::is_refusal(&error) {
+            let message = format!("{}; {LIFT_HINT}", error.message());
+            return Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message);
+        }
         let (status, kind) = match error.kind() {
             ErrorKind::NamespaceNotFound => (StatusCode::NOT_FOUND, "NoSuchNamespaceException"),
             ErrorKind::TableNotFound => (StatusCode::NOT_FOUND, "NoSuchTableException"),

@@ -6,7 +6,9 @@
 //! then, and moves all pointers in one step of the catalog.
 
 use icefield_catalog::spec::{TableIdent, TableRequirement};
-use icefield_catalog::{Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange};
+use icefield_catalog::{
+    Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange, lineage,
+};
 
 use super::backoff::Backoff;
 use super::queue::Lost;
@@ -87,6 +89,7 @@ impl Change {
                     before.push_str("; ");
                     before.push_str(&value);
                 }
+                Some(_) if key == lineage::SOURCES => lineage::join(&mut self.summary, &value),
                 Some(_) => {}
                 None => {
                     self.summary.insert(key, value);

@@ -68,14 +68,14 @@ fn ids(batches: &[RecordBatch]) -> BTreeSet<i64> {
 async fn check(kind: &str, transform: Option<&str>, rows: usize, seed: u64) {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
     let session = Session::new(tables, settings()).unwrap();
-    query(&session, "CREATE NAMESPACE raw").await;
+    query(&session, "CREATE NAMESPACE cleaned").await;
     let partitioned = transform.map_or(String::new(), |it| format!("PARTITIONED BY ({it})"));
     let create = format!(
-        "CREATE TABLE raw.t (id BIGINT, c {kind}) {partitioned} TBLPROPERTIES ('format-version' = '3', \
+        "CREATE TABLE cleaned.t (id BIGINT, c {kind}) {partitioned} TBLPROPERTIES ('format-version' = '3', \
          'write.parquet.bloom-filter-enabled.column.c' = 'true')"
     );
     query(&session, &create).await;
-    let table = session.table("raw.t").await.unwrap();
+    let table = session.table("cleaned.t").await.unwrap();
     let schema = table.metadata().current_schema();
     let seen = shapes::schema(schema);
     let mut dice = Dice(seed | 1);
@@ -103,9 +103,9 @@ async fn check(kind: &str, transform: Option<&str>, rows: usize, seed: u64) {
             7 => format!("c IN ({one}, {other}) OR c IS NULL"),
             _ => format!("c NOT IN ({one}, {other})"),
         };
-        let sql = format!("SELECT id FROM raw.t WHERE {predicate}");
+        let sql = format!("SELECT id FROM cleaned.t WHERE {predicate}");
         let found = ids(&query(&session, &sql).await);
-        let all = format!("SELECT id, {predicate} AS holds FROM raw.t");
+        let all = format!("SELECT id, {predicate} AS holds FROM cleaned.t");
         let mut wanted = BTreeSet::new();
         for batch in query(&session, &all).await {
             let holds = batch.column(1).as_boolean();

@@ -173,18 +173,18 @@ fn text(it: i64) -> String {
 async fn check(kinds: Vec<(String, bool)>, version: u8, rows: usize, seed: u64) {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
     let session = Session::new(tables, settings()).unwrap();
-    query(&session, "CREATE NAMESPACE raw").await;
+    query(&session, "CREATE NAMESPACE cleaned").await;
     let columns = kinds.iter().enumerate().map(|(place, (kind, required))| {
         format!("c{place} {kind}{}", if *required { " NOT NULL" } else { "" })
     });
     let columns = columns.collect::<Vec<_>>().join(", ");
     let mode = if seed.is_multiple_of(2) { "copy-on-write" } else { "merge-on-read" };
     let create = format!(
-        "CREATE TABLE raw.t ({columns}, id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+        "CREATE TABLE cleaned.t ({columns}, id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
          'write.update.mode' = '{mode}', 'write.delete.mode' = '{mode}', 'write.merge.mode' = '{mode}')"
     );
     query(&session, &create).await;
-    let table = session.table("raw.t").await.unwrap();
+    let table = session.table("cleaned.t").await.unwrap();
     let schema = table.metadata().current_schema();
     let seen = shapes::schema(schema);
     let mut dice = Dice(seed | 1);
@@ -204,12 +204,12 @@ async fn check(kinds: Vec<(String, bool)>, version: u8, rows: usize, seed: u64) 
         all.push(batch);
     }
     let wanted = texts(&all);
-    let read = query(&session, "SELECT * FROM raw.t").await;
+    let read = query(&session, "SELECT * FROM cleaned.t").await;
     assert_eq!(texts(&read), wanted, "as inserted: {create}");
-    let snapshots = query(&session, "SELECT max(snapshot_id) FROM raw.t.refs").await;
+    let snapshots = query(&session, "SELECT max(snapshot_id) FROM cleaned.t.refs").await;
     let first = texts(&snapshots).remove(0);
     change(&session, kinds.len(), by_id(&all), &create).await;
-    let past = format!("SELECT * FROM raw.t FOR VERSION AS OF {first}");
+    let past = format!("SELECT * FROM cleaned.t FOR VERSION AS OF {first}");
     assert_eq!(texts(&query(&session, &past).await), wanted, "the past: {create}");
 }
 
@@ -229,37 +229,37 @@ type Step<'a> = &'a dyn Fn(&mut BTreeMap<i64, String>);
 async fn change(session: &Session, columns: usize, mut model: BTreeMap<i64, String>, create: &str) {
     let columns: Vec<_> = (0..columns).map(|it| format!("c{it}")).collect();
     let merge = format!(
-        "MERGE INTO raw.t t USING (SELECT id + 5 AS id, {} FROM raw.t) s ON t.id = s.id \
+        "MERGE INTO cleaned.t t USING (SELECT id + 5 AS id, {} FROM cleaned.t) s ON t.id = s.id \
          WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
         columns.join(", ")
     );
     let from_mates = format!(
-        "UPDATE raw.t SET {} FROM raw.t s WHERE s.id = raw.t.id - 1 AND raw.t.id % 4 = 3",
+        "UPDATE cleaned.t SET {} FROM cleaned.t s WHERE s.id = cleaned.t.id - 1 AND cleaned.t.id % 4 = 3",
         columns.iter().map(|it| format!("{it} = s.{it}")).collect::<Vec<_>>().join(", ")
     );
     let old = |model: &BTreeMap<i64, String>, by: i64| -> Vec<(i64, String)> {
         model.iter().map(|(id, row)| (id + by, row.clone())).collect()
     };
     let steps: [(&str, Step<'_>); 6] = [
-        ("UPDATE raw.t SET c0 = c0", &|_| ()),
-        ("DELETE FROM raw.t WHERE id % 3 = 0", &|it| it.retain(|id, _| id % 3 != 0)),
+        ("UPDATE cleaned.t SET c0 = c0", &|_| ()),
+        ("DELETE FROM cleaned.t WHERE id % 3 = 0", &|it| it.retain(|id, _| id % 3 != 0)),
         (&merge, &|it| it.extend(old(it, 5))),
         (&from_mates, &|it| {
             let mates = old(it, 1).into_iter().filter(|(id, _)| id % 4 == 3 && it.contains_key(id));
             let mates: Vec<_> = mates.collect();
             it.extend(mates);
         }),
-        ("INSERT OVERWRITE raw.t WHERE id < 10 SELECT * FROM raw.t WHERE id < 5", &|it| {
+        ("INSERT OVERWRITE cleaned.t WHERE id < 10 SELECT * FROM cleaned.t WHERE id < 5", &|it| {
             it.retain(|id, _| *id < 5 || *id >= 10);
         }),
-        ("DELETE FROM raw.t WHERE c0 IS NULL", &|it| {
+        ("DELETE FROM cleaned.t WHERE c0 IS NULL", &|it| {
             it.retain(|_, row| !row.starts_with("NULL"));
         }),
     ];
     for (sql, alike) in steps {
         query(session, sql).await;
         alike(&mut model);
-        let found = by_id(&query(session, "SELECT * FROM raw.t").await);
+        let found = by_id(&query(session, "SELECT * FROM cleaned.t").await);
         assert_eq!(found, model, "after {sql}: {create}");
     }
 }

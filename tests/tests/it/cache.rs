@@ -10,12 +10,12 @@ async fn four_files(cache_bytes: usize, memory_bytes: Option<usize>) -> Lake {
     let settings = Settings { cache_bytes, memory_bytes, threads: Some(2), ..Settings::default() };
     let lake = Lake::with(settings).await;
     for sql in [
-        "CREATE TABLE raw.t (id BIGINT, s STRING, n INT, l STRUCT<a: INT, b: STRING>) TBLPROPERTIES (
+        "CREATE TABLE cleaned.t (id BIGINT, s STRING, n INT, l STRUCT<a: INT, b: STRING>) TBLPROPERTIES (
            'write.parquet.row-group-size-bytes' = '65536', 'write.parquet.page-row-limit' = '1000',
            'write.delete.mode' = 'merge-on-read')",
-        "INSERT INTO raw.t SELECT i, 'text ' || i, CASE WHEN i % 7 <> 0 THEN i % 100 END,
+        "INSERT INTO cleaned.t SELECT i, 'text ' || i, CASE WHEN i % 7 <> 0 THEN i % 100 END,
            named_struct('a', i % 3, 'b', 'b' || i) FROM range(0, 20000) r(i)",
-        "INSERT INTO raw.t SELECT i, 'text ' || i, CASE WHEN i % 7 <> 0 THEN i % 100 END,
+        "INSERT INTO cleaned.t SELECT i, 'text ' || i, CASE WHEN i % 7 <> 0 THEN i % 100 END,
            named_struct('a', i % 3, 'b', 'b' || i) FROM range(20000, 40000) r(i)",
     ] {
         lake.run(sql).await;
@@ -33,8 +33,9 @@ async fn reads(lake: &Lake, sql: &str) -> u64 {
 }
 
 const ALL: &str = "SELECT count(*) AS rows, sum(id) AS id, min(s) AS s, max(s) AS t, sum(n) AS n,
-    count(n) AS m, sum(l.a) AS a, max(l.b) AS b FROM raw.t";
-const PART: &str = "SELECT count(*), min(s), sum(l.a) FROM raw.t WHERE id BETWEEN 12345 AND 13456";
+    count(n) AS m, sum(l.a) AS a, max(l.b) AS b FROM cleaned.t";
+const PART: &str =
+    "SELECT count(*), min(s), sum(l.a) FROM cleaned.t WHERE id BETWEEN 12345 AND 13456";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_read_twice_is_not_read_again() {
@@ -50,7 +51,7 @@ async fn what_was_read_twice_is_not_read_again() {
     // Some columns from memory, the rest from the file.
     let lake = four_files(64 << 20, None).await;
     for _ in 0..3 {
-        lake.run("SELECT sum(id), sum(n) FROM raw.t").await;
+        lake.run("SELECT sum(id), sum(n) FROM cleaned.t").await;
     }
     assert_eq!(text(&lake, ALL).await, first);
     assert_eq!(reads(&lake, ALL).await, 0);
@@ -63,9 +64,9 @@ async fn what_was_read_twice_is_not_read_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn one_statement_keeps_nothing() {
     let lake = four_files(64 << 20, None).await;
-    let twice = "SELECT count(*) FROM raw.t a JOIN raw.t b ON a.id = b.id AND a.s = b.s";
+    let twice = "SELECT count(*) FROM cleaned.t a JOIN cleaned.t b ON a.id = b.id AND a.s = b.s";
     assert!(reads(&lake, twice).await > 0);
-    assert!(reads(&lake, "SELECT sum(n) FROM raw.t").await > 0);
+    assert!(reads(&lake, "SELECT sum(n) FROM cleaned.t").await > 0);
 }
 
 /// Deletes change which rows there are, and not the files.
@@ -73,29 +74,32 @@ async fn one_statement_keeps_nothing() {
 async fn rows_deleted_are_gone_and_there_in_the_past() {
     for format in [2, 3] {
         let lake = four_files(64 << 20, None).await;
-        lake.run(&format!("ALTER TABLE raw.t SET TBLPROPERTIES ('format-version' = '{format}')"))
-            .await;
+        lake.run(&format!(
+            "ALTER TABLE cleaned.t SET TBLPROPERTIES ('format-version' = '{format}')"
+        ))
+        .await;
         let plain = four_files(0, None).await;
         let steps = [
-            "DELETE FROM raw.t WHERE id % 10 = 3",
-            "DELETE FROM raw.t WHERE id BETWEEN 1000 AND 19000",
-            "UPDATE raw.t SET n = 5, s = 'new' WHERE id % 1000 = 1",
-            "DELETE FROM raw.t WHERE id % 10 = 4 AND id > 30000",
-            "ALTER TABLE raw.t ADD COLUMN more INT",
-            "ALTER TABLE raw.t ALTER COLUMN n TYPE BIGINT",
-            "ALTER TABLE raw.t RENAME COLUMN s TO t; ALTER TABLE raw.t RENAME COLUMN id TO s;
-             ALTER TABLE raw.t RENAME COLUMN s TO id; ALTER TABLE raw.t RENAME COLUMN t TO s",
-            "ALTER TABLE raw.t DROP COLUMN n; ALTER TABLE raw.t ADD COLUMN n BIGINT",
-            "DELETE FROM raw.t WHERE id >= 20000",
+            "DELETE FROM cleaned.t WHERE id % 10 = 3",
+            "DELETE FROM cleaned.t WHERE id BETWEEN 1000 AND 19000",
+            "UPDATE cleaned.t SET n = 5, s = 'new' WHERE id % 1000 = 1",
+            "DELETE FROM cleaned.t WHERE id % 10 = 4 AND id > 30000",
+            "ALTER TABLE cleaned.t ADD COLUMN more INT",
+            "ALTER TABLE cleaned.t ALTER COLUMN n TYPE BIGINT",
+            "ALTER TABLE cleaned.t RENAME COLUMN s TO t; ALTER TABLE cleaned.t RENAME COLUMN id TO s;
+             ALTER TABLE cleaned.t RENAME COLUMN s TO id; ALTER TABLE cleaned.t RENAME COLUMN t TO s",
+            "ALTER TABLE cleaned.t DROP COLUMN n; ALTER TABLE cleaned.t ADD COLUMN n BIGINT",
+            "DELETE FROM cleaned.t WHERE id >= 20000",
         ];
         let mut then = Vec::new();
         for step in steps {
             for _ in 0..3 {
-                for sql in [ALL, PART, "SELECT s, n FROM raw.t WHERE id % 997 = 5 ORDER BY id"] {
+                for sql in [ALL, PART, "SELECT s, n FROM cleaned.t WHERE id % 997 = 5 ORDER BY id"]
+                {
                     assert_eq!(text(&lake, sql).await, text(&plain, sql).await, "before {step}");
                 }
             }
-            let id = lake.session.table("raw.t").await.unwrap();
+            let id = lake.session.table("cleaned.t").await.unwrap();
             let id = id.metadata().current_snapshot_id().unwrap();
             let past = format!("{ALL} FOR VERSION AS OF {id}");
             // With another schema, a snapshot is what it was.
@@ -131,7 +135,7 @@ async fn queries_have_memory_before_the_cache() {
     let lake = four_files(128 << 20, Some(128 << 20)).await;
     let plain = four_files(0, None).await;
     let large = "SELECT count(*), min(x) FROM (SELECT a.id, max(a.s || b.s || repeat('x', 20)) AS x
-                 FROM raw.t a JOIN raw.t b ON a.id = b.id GROUP BY a.id ORDER BY x)";
+                 FROM cleaned.t a JOIN cleaned.t b ON a.id = b.id GROUP BY a.id ORDER BY x)";
     for _ in 0..3 {
         assert_eq!(text(&lake, ALL).await, text(&plain, ALL).await);
         assert_eq!(text(&lake, large).await, text(&plain, large).await);
@@ -147,10 +151,10 @@ async fn rows_are_cut_otherwise() {
     let lake = four_files(64 << 20, None).await;
     let rows = text(&lake, ALL).await;
     for (size, sql) in [
-        (8192, "SELECT sum(id) FROM raw.t"),
-        (8192, "SELECT sum(id) FROM raw.t"),
-        (100, "SELECT min(s) FROM raw.t"),
-        (3000, "SELECT sum(id), max(s), max(l.b) FROM raw.t"),
+        (8192, "SELECT sum(id) FROM cleaned.t"),
+        (8192, "SELECT sum(id) FROM cleaned.t"),
+        (100, "SELECT min(s) FROM cleaned.t"),
+        (3000, "SELECT sum(id), max(s), max(l.b) FROM cleaned.t"),
         (8192, ALL),
     ] {
         lake.run(&format!("SET datafusion.execution.batch_size = {size}")).await;
@@ -165,19 +169,19 @@ async fn rows_are_cut_otherwise() {
 async fn bloom_filters_still_spare_reading() {
     let lake = four_files(64 << 20, None).await;
     lake.run(
-        "CREATE TABLE raw.b (k TEXT, v TEXT) TBLPROPERTIES \
+        "CREATE TABLE cleaned.b (k TEXT, v TEXT) TBLPROPERTIES \
          ('write.parquet.bloom-filter-enabled.column.k' = 'true')",
     )
     .await;
-    lake.run("INSERT INTO raw.b SELECT 'k' || (i % 50 * 2), md5(CAST(i AS TEXT)) || md5(CAST(-i AS TEXT)) FROM range(0, 50000) r(i)")
+    lake.run("INSERT INTO cleaned.b SELECT 'k' || (i % 50 * 2), md5(CAST(i AS TEXT)) || md5(CAST(-i AS TEXT)) FROM range(0, 50000) r(i)")
         .await;
     // Within the bounds, and nowhere.
-    let absent = "SELECT max(v) FROM raw.b WHERE k IN ('k11', 'k33', 'k55')";
+    let absent = "SELECT max(v) FROM cleaned.b WHERE k IN ('k11', 'k33', 'k55')";
     let first = lake.cost(absent).await.data_bytes();
     for _ in 0..3 {
         let again = lake.cost(absent).await.data_bytes();
         assert!(again <= first, "{again} after {first}");
     }
-    let all = lake.cost("SELECT max(v), max(k) FROM raw.b").await.data_bytes();
+    let all = lake.cost("SELECT max(v), max(k) FROM cleaned.b").await.data_bytes();
     assert!(first * 2 < all, "{first} of {all}");
 }

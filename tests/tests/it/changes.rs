@@ -132,7 +132,7 @@ impl Condition {
             Self::DAbove(x) => format!("t.d > {x:?}"),
             Self::DayIs(n) => format!("t.day = {}", date(*n)),
             Self::DayFrom(n) => format!("t.day >= {}", date(*n)),
-            Self::IdInOther => "t.id IN (SELECT id FROM raw.other)".to_owned(),
+            Self::IdInOther => "t.id IN (SELECT id FROM cleaned.other)".to_owned(),
             Self::XAbove(name, n) => format!("t.{name} > {n}"),
             Self::XIsNull(name) => format!("t.{name} IS NULL"),
             Self::Not(a) => format!("NOT ({})", a.sql()),
@@ -243,7 +243,7 @@ impl Case {
         let (rows, past, log) = Default::default();
         let (extra, is_open) = Default::default();
         let mut case = Self { session, rows, extra, is_open, past, seed, log };
-        case.run("CREATE NAMESPACE raw").await;
+        case.run("CREATE NAMESPACE cleaned").await;
         let mut properties = vec![format!("'format-version' = '{}'", 2 + dice.roll(2))];
         for statement in ["delete", "update", "merge"] {
             let mode = dice.one_of(&["copy-on-write", "merge-on-read", ""]);
@@ -262,13 +262,13 @@ impl Case {
             "PARTITIONED BY (month(day), bucket(2, s))",
         ]);
         case.run(&format!(
-            "CREATE TABLE raw.t (id BIGINT NOT NULL, k INT, s TEXT, d DOUBLE, day DATE) \
+            "CREATE TABLE cleaned.t (id BIGINT NOT NULL, k INT, s TEXT, d DOUBLE, day DATE) \
              {partition} TBLPROPERTIES ({})",
             properties.join(", ")
         ))
         .await;
         case.run(
-            "CREATE TABLE raw.other AS SELECT i AS id FROM range(0, 100) r(i) WHERE i % 9 = 4",
+            "CREATE TABLE cleaned.other AS SELECT i AS id FROM range(0, 100) r(i) WHERE i % 9 = 4",
         )
         .await;
         case
@@ -321,7 +321,7 @@ impl Case {
     }
 
     async fn check(&mut self, done: &Done) {
-        let found = self.read("raw.t", self.extra.as_ref()).await;
+        let found = self.read("cleaned.t", self.extra.as_ref()).await;
         // Debug text, so that NaN equals itself.
         if format!("{found:?}") != format!("{:?}", self.rows) {
             self.fail(&format!("the table is\n{found:?}\nand should be\n{:?}", self.rows));
@@ -343,7 +343,7 @@ impl Case {
             return None;
         }
         let done = self
-            .run(&format!("INSERT INTO raw.t VALUES {}", values(&new, self.extra.as_ref())))
+            .run(&format!("INSERT INTO cleaned.t VALUES {}", values(&new, self.extra.as_ref())))
             .await;
         self.rows.extend(new);
         Some(done)
@@ -352,7 +352,7 @@ impl Case {
     async fn delete(&mut self, dice: &mut Dice) -> Option<Done> {
         let condition = Condition::random(dice, 2, self.extra.as_ref());
         let ids = self.ids(&condition);
-        let done = self.run(&format!("DELETE FROM raw.t AS t WHERE {}", condition.sql())).await;
+        let done = self.run(&format!("DELETE FROM cleaned.t AS t WHERE {}", condition.sql())).await;
         if done.rows != Some(ids.len() as u64) {
             self.fail(&format!("{:?} rows were deleted, not {}", done.rows, ids.len()));
         }
@@ -371,8 +371,9 @@ impl Case {
         let step = self.extra.as_ref().map_or(0, |it| it.most() / 6);
         set.extend(self.extra.as_ref().map(|it| format!("{} = id * {step}", it.name)));
         let what = dice.roll(set.len() as u64) as usize;
-        let done =
-            self.run(&format!("UPDATE raw.t t SET {} WHERE {}", set[what], condition.sql())).await;
+        let done = self
+            .run(&format!("UPDATE cleaned.t t SET {} WHERE {}", set[what], condition.sql()))
+            .await;
         for id in &ids {
             let row = self.rows.get_mut(id).unwrap();
             match what {
@@ -400,13 +401,13 @@ impl Case {
         // Of a table, rows that nothing matches may be looked for on their own.
         let from = match !self.is_open && dice.roll(2) == 0 {
             true => {
-                self.run("DROP TABLE IF EXISTS raw.source").await;
-                self.run(&format!("CREATE TABLE raw.source AS {query}")).await;
-                "raw.source".to_owned()
+                self.run("DROP TABLE IF EXISTS cleaned.source").await;
+                self.run(&format!("CREATE TABLE cleaned.source AS {query}")).await;
+                "cleaned.source".to_owned()
             }
             false => format!("({query})"),
         };
-        let mut sql = format!("MERGE INTO raw.t t USING {from} s ON t.id = s.id");
+        let mut sql = format!("MERGE INTO cleaned.t t USING {from} s ON t.id = s.id");
         if deletes {
             sql.push_str(" WHEN MATCHED AND s.k = 1 THEN DELETE");
         }
@@ -472,7 +473,7 @@ impl Case {
         }
         let condition = format!("day = {}", date(day));
         let sql = format!(
-            "INSERT OVERWRITE raw.t WHERE {condition} VALUES {}",
+            "INSERT OVERWRITE cleaned.t WHERE {condition} VALUES {}",
             values(&new, self.extra.as_ref())
         );
         let done = self.run(&sql).await;
@@ -482,7 +483,7 @@ impl Case {
 
     /// What tells the partition of a row that is written now; `None` where the model cannot.
     async fn partitioning(&self) -> Option<impl Fn(i64, &Row) -> String + use<>> {
-        let table = self.session.table("raw.t").await.unwrap();
+        let table = self.session.table("cleaned.t").await.unwrap();
         let metadata = table.metadata();
         let fields = metadata.default_partition_spec().fields().iter().map(|field| {
             let name = metadata.current_schema().name_by_field_id(field.source_id)?;
@@ -515,7 +516,8 @@ impl Case {
         let mut rows = std::mem::take(&mut self.rows);
         rows.retain(|id, row| !parts.contains(&partition(*id, row)));
         let deleted = (before - rows.len()) as u64;
-        let sql = format!("INSERT OVERWRITE raw.t VALUES {}", values(&new, self.extra.as_ref()));
+        let sql =
+            format!("INSERT OVERWRITE cleaned.t VALUES {}", values(&new, self.extra.as_ref()));
         let done = self.run(&sql).await;
         if done.changed != Some((new.len() as u64, 0, deleted)) {
             self.fail(&format!("{:?} were changed, not {deleted} replaced", done.changed));
@@ -534,7 +536,7 @@ impl Case {
             18 => self.overwrite(dice).await,
             19..=20 => self.overwrite_partitions(dice).await,
             _ if dice.roll(4) == 0 => {
-                let done = self.run("TRUNCATE raw.t").await;
+                let done = self.run("TRUNCATE cleaned.t").await;
                 self.rows.clear();
                 Some(done)
             }
@@ -563,7 +565,7 @@ impl Case {
             }
         };
         self.extra = extra;
-        self.run(&format!("ALTER TABLE raw.t {what}")).await
+        self.run(&format!("ALTER TABLE cleaned.t {what}")).await
     }
 
     /// Several statements as one; half of the time they are taken back.
@@ -604,7 +606,7 @@ async fn case(seed: u64) {
         case.upkeep(&mut dice).await;
     }
     for (id, rows, extra) in std::mem::take(&mut case.past) {
-        let found = case.read(&format!("raw.t FOR VERSION AS OF {id}"), extra.as_ref()).await;
+        let found = case.read(&format!("cleaned.t FOR VERSION AS OF {id}"), extra.as_ref()).await;
         if format!("{found:?}") != format!("{rows:?}") {
             case.fail(&format!("snapshot {id} was\n{rows:?}\nand is\n{found:?}"));
         }

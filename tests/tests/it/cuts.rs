@@ -179,7 +179,7 @@ fn no_storage_call_that_is_cut_leaves_a_change_half_done() {
 #[test]
 fn no_upload_that_is_cut_leaves_a_change_half_done() {
     // Few rows, so long that their files are uploaded in parts.
-    const LONG: &[&str] = &["INSERT OVERWRITE raw.t WHERE id < 20 \
+    const LONG: &[&str] = &["INSERT OVERWRITE cleaned.t WHERE id < 20 \
                              SELECT i, repeat(CAST(i + 10 AS TEXT), 2000000) FROM range(0, 12) r(i)"];
     let mode = "'format-version' = '2', 'write.parquet.compression-codec' = 'uncompressed'";
     let count = cut(LONG, mode, |request, strike, then| {

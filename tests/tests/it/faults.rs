@@ -44,14 +44,15 @@ impl Lake {
         });
         let lake = Self { tables, faults, next, catalog: strike, hung, released };
         for sql in [
-            "CREATE NAMESPACE raw".to_owned(),
+            "CREATE NAMESPACE cleaned".to_owned(),
             format!(
-                "CREATE TABLE raw.t (id BIGINT, v TEXT) PARTITIONED BY (bucket(2, id)) \
+                "CREATE TABLE cleaned.t (id BIGINT, v TEXT) PARTITIONED BY (bucket(2, id)) \
                  TBLPROPERTIES ({properties}, 'commit.retry.num-retries' = '2')"
             ),
-            "INSERT INTO raw.t SELECT i, 'a' FROM range(0, 20) r(i)".to_owned(),
-            "DELETE FROM raw.t WHERE id = 3".to_owned(),
-            "CREATE TABLE raw.u AS SELECT i AS id, 'u' AS v FROM range(100, 104) r(i)".to_owned(),
+            "INSERT INTO cleaned.t SELECT i, 'a' FROM range(0, 20) r(i)".to_owned(),
+            "DELETE FROM cleaned.t WHERE id = 3".to_owned(),
+            "CREATE TABLE cleaned.u AS SELECT i AS id, 'u' AS v FROM range(100, 104) r(i)"
+                .to_owned(),
         ] {
             lake.session().run(&sql).await.unwrap();
         }
@@ -66,7 +67,7 @@ impl Lake {
 
     pub(crate) async fn rows(&self) -> String {
         let sql = "SELECT id, left(v, 8) AS v, octet_length(v) AS n FROM \
-                   (SELECT * FROM raw.t UNION ALL SELECT * FROM raw.u) ORDER BY id, v";
+                   (SELECT * FROM cleaned.t UNION ALL SELECT * FROM cleaned.u) ORDER BY id, v";
         let Answer::Rows(rows) = self.session().run(sql).await.unwrap() else { panic!() };
         let batches: Vec<_> = rows.stream.try_collect().await.unwrap();
         pretty_format_batches(&batches).unwrap().to_string()
@@ -86,22 +87,27 @@ impl Lake {
 
 /// The statements, each of which gives the same rows however often it runs.
 pub(crate) const STATEMENTS: [&[&str]; 9] = [
-    &["DELETE FROM raw.t WHERE id % 4 = 0"],
-    &["UPDATE raw.t SET v = 'b' WHERE id > 10"],
-    &["MERGE INTO raw.t t USING (SELECT i AS id, 'm' AS v FROM range(15, 25) r(i)) s \
+    &["DELETE FROM cleaned.t WHERE id % 4 = 0"],
+    &["UPDATE cleaned.t SET v = 'b' WHERE id > 10"],
+    &["MERGE INTO cleaned.t t USING (SELECT i AS id, 'm' AS v FROM range(15, 25) r(i)) s \
        ON t.id = s.id WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *"],
-    &["INSERT OVERWRITE raw.t WHERE id < 10 SELECT i, 'o' FROM range(0, 5) r(i)"],
-    &["BEGIN", "DELETE FROM raw.t WHERE id = 7", "UPDATE raw.t SET v = 'x' WHERE id = 8", "COMMIT"],
+    &["INSERT OVERWRITE cleaned.t WHERE id < 10 SELECT i, 'o' FROM range(0, 5) r(i)"],
+    &[
+        "BEGIN",
+        "DELETE FROM cleaned.t WHERE id = 7",
+        "UPDATE cleaned.t SET v = 'x' WHERE id = 8",
+        "COMMIT",
+    ],
     // Both partitions of one table, and neither of them.
-    &["INSERT OVERWRITE raw.t SELECT i, 'p' FROM range(0, 30) r(i)"],
-    &["TRUNCATE raw.t"],
-    &["MERGE INTO raw.t t USING raw.u s ON t.id = s.id WHEN NOT MATCHED THEN INSERT * \
+    &["INSERT OVERWRITE cleaned.t SELECT i, 'p' FROM range(0, 30) r(i)"],
+    &["TRUNCATE cleaned.t"],
+    &["MERGE INTO cleaned.t t USING cleaned.u s ON t.id = s.id WHEN NOT MATCHED THEN INSERT * \
        WHEN NOT MATCHED BY SOURCE AND t.id < 5 THEN DELETE"],
     &[
         "BEGIN",
-        "UPDATE raw.t SET v = 'both' WHERE id = 8",
-        "DELETE FROM raw.u WHERE id = 101",
-        "INSERT INTO raw.u SELECT 200, 'new' WHERE NOT EXISTS (SELECT 1 FROM raw.u WHERE id = 200)",
+        "UPDATE cleaned.t SET v = 'both' WHERE id = 8",
+        "DELETE FROM cleaned.u WHERE id = 101",
+        "INSERT INTO cleaned.u SELECT 200, 'new' WHERE NOT EXISTS (SELECT 1 FROM cleaned.u WHERE id = 200)",
         "COMMIT",
     ],
 ];

@@ -35,11 +35,11 @@ async fn target() -> Tables {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
     let session = session(&tables, 2, None);
     for sql in [
-        "CREATE NAMESPACE raw".to_owned(),
-        "CREATE TABLE raw.t (id BIGINT, v TEXT) TBLPROPERTIES ('format-version' = '3', \
+        "CREATE NAMESPACE cleaned".to_owned(),
+        "CREATE TABLE cleaned.t (id BIGINT, v TEXT) TBLPROPERTIES ('format-version' = '3', \
          'write.merge.mode' = 'merge-on-read', 'write.update.mode' = 'merge-on-read')"
             .to_owned(),
-        format!("INSERT INTO raw.t SELECT i, {TEXT} FROM range(0, {}) r(i)", rows()),
+        format!("INSERT INTO cleaned.t SELECT i, {TEXT} FROM range(0, {}) r(i)", rows()),
     ] {
         session.run(&sql).await.unwrap();
     }
@@ -48,8 +48,10 @@ async fn target() -> Tables {
 
 /// The plan of the join that a MERGE makes, run as it is: an error, or how many of its sorts spilled.
 async fn sorts_that_spill(session: &Session, prefer_hash_join: bool) -> Result<usize, String> {
-    let sql =
-        format!("SELECT s.id, s.v, t.id, t.v FROM {} s LEFT JOIN raw.t t ON t.id = s.id", source());
+    let sql = format!(
+        "SELECT s.id, s.v, t.id, t.v FROM {} s LEFT JOIN cleaned.t t ON t.id = s.id",
+        source()
+    );
     let mut state = session.state();
     let options = state.config_mut().options_mut();
     options.optimizer.prefer_hash_join = prefer_hash_join;
@@ -92,7 +94,7 @@ async fn merge(threads: usize) {
     let tables = target().await;
     let small = session(&tables, threads, Some(MEMORY_BYTES));
     let sql = format!(
-        "MERGE INTO raw.t t USING {} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = 'm' || s.v \
+        "MERGE INTO cleaned.t t USING {} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = 'm' || s.v \
          WHEN NOT MATCHED THEN INSERT *",
         source()
     );
@@ -104,7 +106,7 @@ async fn merge(threads: usize) {
     let half = rows() as u64 / 2;
     assert_eq!(done.changed, Some((half, half, 0)));
     let large = session(&tables, 2, None);
-    let count = |condition: &str| format!("SELECT count(*) FROM raw.t WHERE {condition}");
+    let count = |condition: &str| format!("SELECT count(*) FROM cleaned.t WHERE {condition}");
     assert_eq!(number(&large, &count("true")).await, rows() + rows() / 2);
     // What was matched has the source's text, what was inserted too, and what neither is as it was.
     let right = "left(v, 8) = CASE WHEN id >= {n} THEN left(CAST(id / 2 + 1000000 AS TEXT) || '1', 8) \
@@ -112,7 +114,10 @@ async fn merge(threads: usize) {
                  ELSE CAST(id + 1000000 AS TEXT) || '1' END AND length(v) IN (224, 225)";
     let right = right.replace("{n}", &rows().to_string());
     assert_eq!(number(&large, &count(&right)).await, rows() + rows() / 2);
-    assert_eq!(number(&large, "SELECT count(DISTINCT id) FROM raw.t").await, rows() + rows() / 2);
+    assert_eq!(
+        number(&large, "SELECT count(DISTINCT id) FROM cleaned.t").await,
+        rows() + rows() / 2
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,12 +136,12 @@ async fn a_merge_of_all_rows_of_both_sides_spills() {
     let tables = target().await;
     let large = session(&tables, 2, None);
     large
-        .run("ALTER TABLE raw.t SET TBLPROPERTIES ('write.merge.mode' = 'copy-on-write')")
+        .run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.merge.mode' = 'copy-on-write')")
         .await
         .unwrap();
     let small = session(&tables, 2, Some(MEMORY_BYTES));
     let sql = format!(
-        "MERGE INTO raw.t t USING {} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v \
+        "MERGE INTO cleaned.t t USING {} s ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = s.v \
          WHEN NOT MATCHED THEN INSERT * WHEN NOT MATCHED BY SOURCE AND t.id % 4 = 1 THEN DELETE",
         source()
     );
@@ -145,12 +150,12 @@ async fn a_merge_of_all_rows_of_both_sides_spills() {
     assert_eq!(done.changed, Some((half, half, half / 2)));
     let of = "left(CAST(id / 2 + 1000000 AS TEXT) || '1', 8)";
     let right = format!(
-        "SELECT count(*) FROM raw.t WHERE CASE WHEN id >= {} OR id % 2 = 0 THEN left(v, 8) = {of} \
+        "SELECT count(*) FROM cleaned.t WHERE CASE WHEN id >= {} OR id % 2 = 0 THEN left(v, 8) = {of} \
          ELSE id % 4 = 3 AND left(v, 7) = CAST(id + 1000000 AS TEXT) END",
         rows()
     );
     assert_eq!(number(&large, &right).await, rows() + rows() / 4);
-    assert_eq!(number(&large, "SELECT count(*) FROM raw.t").await, rows() + rows() / 4);
+    assert_eq!(number(&large, "SELECT count(*) FROM cleaned.t").await, rows() + rows() / 4);
 }
 
 /// What merges the sorts of both cores gets memory beside them.
@@ -158,11 +163,14 @@ async fn a_merge_of_all_rows_of_both_sides_spills() {
 async fn a_sort_of_more_than_memory_spills_and_is_merged() {
     let tables = target().await;
     let small = session(&tables, 2, Some(MEMORY_BYTES));
-    small.run("CREATE TABLE raw.sorted AS SELECT * FROM raw.t ORDER BY v DESC").await.unwrap();
+    small
+        .run("CREATE TABLE cleaned.sorted AS SELECT * FROM cleaned.t ORDER BY v DESC")
+        .await
+        .unwrap();
     let large = session(&tables, 2, None);
-    assert_eq!(number(&large, "SELECT count(DISTINCT id) FROM raw.sorted").await, rows());
+    assert_eq!(number(&large, "SELECT count(DISTINCT id) FROM cleaned.sorted").await, rows());
     let unordered = "SELECT count(*) FROM (SELECT v, lag(v) OVER (PARTITION BY _file ORDER BY _pos) \
-                     AS before FROM raw.sorted) p WHERE before < v";
+                     AS before FROM cleaned.sorted) p WHERE before < v";
     assert_eq!(number(&large, unordered).await, 0);
 }
 

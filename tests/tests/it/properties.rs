@@ -110,9 +110,9 @@ pub(crate) async fn query(session: &Session, sql: &str) -> Vec<RecordBatch> {
     }
 }
 
-/// Writes rows into `raw.t`.
+/// Writes rows into `cleaned.t`.
 pub(crate) async fn write(session: &Session, batch: &RecordBatch) {
-    let table = session.table("raw.t").await.unwrap();
+    let table = session.table("cleaned.t").await.unwrap();
     let memory = datafusion::datasource::memory::MemorySourceConfig::try_new_exec(
         &[vec![batch.clone()]],
         batch.schema(),
@@ -125,8 +125,9 @@ pub(crate) async fn write(session: &Session, batch: &RecordBatch) {
 async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
     let tables = memory_warehouse(Storage::new(), Env::real(), |it| it);
     let session = Session::new(tables, settings()).unwrap();
-    query(&session, "CREATE NAMESPACE raw").await;
-    let create = format!("CREATE TABLE raw.t (i BIGINT, s STRING, d DOUBLE, t TIMESTAMP) {spec}");
+    query(&session, "CREATE NAMESPACE cleaned").await;
+    let create =
+        format!("CREATE TABLE cleaned.t (i BIGINT, s STRING, d DOUBLE, t TIMESTAMP) {spec}");
     query(&session, &create).await;
     // As it is written: DataFusion's optimizer takes some conditions for true that are null.
     let state = SessionStateBuilder::new().with_default_features().with_optimizer_rules(Vec::new());
@@ -140,12 +141,12 @@ async fn check(files: Vec<Vec<Row>>, spec: &str, predicates: Vec<String>) {
     let schema = batch(&[]).schema();
     let memory = MemTable::try_new(schema, vec![all.clone()]).unwrap();
     plain.register_table("t", Arc::new(memory)).unwrap();
-    let read = query(&session, "SELECT * FROM raw.t").await;
+    let read = query(&session, "SELECT * FROM cleaned.t").await;
     assert_eq!(texts(&read), texts(&all), "what comes back is not what went in: {spec}");
     for predicate in predicates {
         let wanted = plain.sql(&format!("SELECT * FROM t WHERE {predicate}")).await.unwrap();
         let wanted = texts(&wanted.collect().await.unwrap());
-        let found = query(&session, &format!("SELECT * FROM raw.t WHERE {predicate}")).await;
+        let found = query(&session, &format!("SELECT * FROM cleaned.t WHERE {predicate}")).await;
         assert_eq!(texts(&found), wanted, "{spec} WHERE {predicate}");
     }
 }

@@ -64,7 +64,7 @@ async fn write(tables: Tables, env: Env, writer: u64) -> Vec<(u64, bool)> {
             0 => vec![format!("shared-{}", writer / 2)],
             _ => vec![format!("own-{id}")],
         };
-        let file = DataFile::parquet(format!("memory:///w/raw/t/data/{id}.parquet"), 0, 1, 100);
+        let file = DataFile::parquet(format!("memory:///w/cleaned/t/data/{id}.parquet"), 0, 1, 100);
         let new = Change { files: vec![file], keys, ..Change::default() };
         let Ok(table) = tables.load(&raw_t()).await else {
             answers.push((id, false));
@@ -109,7 +109,7 @@ async fn audit(tables: &Tables, answers: &[(u64, bool)]) -> usize {
         assert!(kept && pair[1].len() == pair[0].len() + 1, "t23: files keep their numbers");
     }
     let last = contents.pop().unwrap_or_default();
-    let is_there = |id: u64| last.contains_key(&format!("memory:///w/raw/t/data/{id}.parquet"));
+    let is_there = |id: u64| last.contains_key(&format!("memory:///w/cleaned/t/data/{id}.parquet"));
     for (id, acknowledged) in answers {
         assert!(!acknowledged || is_there(*id), "append {id} was acknowledged and is lost");
     }

@@ -176,7 +176,7 @@ async fn ask(tables: &Tables, env: &Env, number: u64) -> Result<(Asked, Told)> {
         }
     }
     if rows > 0 {
-        let path = format!("memory:///w/raw/t/data/{number}.parquet");
+        let path = format!("memory:///w/cleaned/t/data/{number}.parquet");
         new.files.push(DataFile::parquet(path.clone(), 0, rows, 100 + number));
         asked.added = Some((path, rows));
     }

@@ -50,7 +50,7 @@ impl Lake {
         });
         let session = Session::new(tables, settings()).unwrap();
         let lake = Self { session, odds, next, meanwhile };
-        lake.run("CREATE NAMESPACE raw").await;
+        lake.run("CREATE NAMESPACE cleaned").await;
         lake
     }
 

@@ -28,7 +28,7 @@ async fn sixty_four_writers_in_eight_processes_lose_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().display().to_string();
     let session = session(&root).await;
-    run(&session, "CREATE TABLE raw.t (id BIGINT)").await;
+    run(&session, "CREATE TABLE cleaned.t (id BIGINT)").await;
     let start = |number: usize| {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "writers::one_writer_process", "--nocapture"])
@@ -44,11 +44,11 @@ async fn sixty_four_writers_in_eight_processes_lose_nothing() {
     let metadata = table.metadata();
     let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
     assert_eq!(line.len(), PROCESSES * WRITERS * appends(), "one snapshot an append");
-    let files = count(&session, "SELECT count(DISTINCT file_path) FROM raw.t.files").await;
-    let rows = count(&session, "SELECT sum(record_count) FROM raw.t.files").await;
+    let files = count(&session, "SELECT count(DISTINCT file_path) FROM cleaned.t.files").await;
+    let rows = count(&session, "SELECT sum(record_count) FROM cleaned.t.files").await;
     let wanted = (PROCESSES * WRITERS * appends()) as i64;
     assert_eq!((files, rows), (wanted, wanted));
-    let manifests = count(&session, "SELECT count(*) FROM raw.t.manifests").await;
+    let manifests = count(&session, "SELECT count(*) FROM cleaned.t.manifests").await;
     assert!(manifests < 200, "t27: {manifests} manifests were not merged");
 }
 
@@ -106,7 +106,7 @@ async fn writers_of_one_process_share_commits() {
     for number in 0..200 {
         let table = table.clone();
         writers.spawn(async move {
-            let path = format!("memory:///w/raw/t/data/{number}.parquet");
+            let path = format!("memory:///w/cleaned/t/data/{number}.parquet");
             let files = vec![DataFile::parquet(path, 0, 1, 100)];
             change(&table, Change { files, ..Change::default() }).await.unwrap();
         });
@@ -132,7 +132,7 @@ async fn t60_metadata_files_that_fall_out_of_the_log_go_if_asked_to() {
     let mut table = create_raw_t(&tables, &properties).await;
     let first = table.loaded().metadata_location.clone();
     for number in 0..5 {
-        let path = format!("memory:///w/raw/t/data/{number}.parquet");
+        let path = format!("memory:///w/cleaned/t/data/{number}.parquet");
         let files = vec![DataFile::parquet(path, 0, 1, 100)];
         table = change(&table, Change { files, ..Change::default() }).await.unwrap().table;
     }

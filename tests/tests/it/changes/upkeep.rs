@@ -78,17 +78,17 @@ fn rewrite_data_files(dice: &mut Dice, spec_ids: &[i32]) -> String {
         _ => String::new(),
     };
     format!(
-        "CALL system.rewrite_data_files(table => 'raw.t'{strategy}, options => map({}){only})",
+        "CALL system.rewrite_data_files(table => 'cleaned.t'{strategy}, options => map({}){only})",
         options.join(", ")
     )
 }
 
 fn other_procedure(dice: &mut Dice, spec_ids: &[i32]) -> String {
     match dice.roll(8) {
-        0 => "CALL system.rewrite_manifests('raw.t')".to_owned(),
+        0 => "CALL system.rewrite_manifests('cleaned.t')".to_owned(),
         1 => {
             let spec_id = dice.one_of(spec_ids);
-            format!("CALL system.rewrite_manifests(table => 'raw.t', spec_id => {spec_id})")
+            format!("CALL system.rewrite_manifests(table => 'cleaned.t', spec_id => {spec_id})")
         }
         2 => {
             let only = match dice.roll(2) {
@@ -96,19 +96,19 @@ fn other_procedure(dice: &mut Dice, spec_ids: &[i32]) -> String {
                 _ => String::new(),
             };
             let all = dice.one_of(&["'rewrite-all', 'true'", "'min-input-files', '1'"]);
-            format!("CALL system.rewrite_position_delete_files('raw.t', map({all}){only})")
+            format!("CALL system.rewrite_position_delete_files('cleaned.t', map({all}){only})")
         }
-        3 => "CALL system.remove_dangling_deletes('raw.t')".to_owned(),
+        3 => "CALL system.remove_dangling_deletes('cleaned.t')".to_owned(),
         4 | 5 => {
             let last = 1 + dice.roll(4);
             let clean = dice.one_of(&["", ", clean_expired_metadata => true"]);
             format!(
-                "CALL system.expire_snapshots(table => 'raw.t', older_than => {LATER_MS}, \
+                "CALL system.expire_snapshots(table => 'cleaned.t', older_than => {LATER_MS}, \
                  retain_last => {last}{clean})"
             )
         }
         _ => format!(
-            "CALL lake.system.remove_orphan_files('raw.t', {LATER_MS}, allow_recent => true)"
+            "CALL lake.system.remove_orphan_files('cleaned.t', {LATER_MS}, allow_recent => true)"
         ),
     }
 }
@@ -129,7 +129,7 @@ impl Case {
     }
 
     async fn table(&self) -> Table {
-        self.session.table("raw.t").await.unwrap()
+        self.session.table("cleaned.t").await.unwrap()
     }
 
     /// Partitions or sorts new files otherwise.
@@ -148,7 +148,7 @@ impl Case {
             ),
         };
         // What is there already, or would be named alike, is refused; that is tested elsewhere.
-        let sql = format!("ALTER TABLE raw.t {sql}");
+        let sql = format!("ALTER TABLE cleaned.t {sql}");
         if self.session.run(&sql).await.is_ok() {
             self.log.push(sql);
         }
@@ -165,7 +165,7 @@ impl Case {
         }
         let ids: BTreeSet<i64> = (0..=dice.roll(6)).map(|_| dice.roll(120) as i64).collect();
         let values: Vec<_> = ids.iter().map(|it| format!("({it})")).collect();
-        let keys = format!("raw.keys{}", self.log.len());
+        let keys = format!("cleaned.keys{}", self.log.len());
         self.run(&format!(
             "CREATE TABLE {keys} AS SELECT CAST(id AS BIGINT) AS id FROM (VALUES {}) v(id)",
             values.join(", ")
@@ -181,7 +181,7 @@ impl Case {
         let id = equality::commit(table.tables(), &ident, file, spec_id, Vec::new()).await;
         self.log.push("-- equality deletes of these".to_owned());
         self.rows.retain(|id, _| !ids.contains(id));
-        let found = self.read("raw.t", self.extra.as_ref()).await;
+        let found = self.read("cleaned.t", self.extra.as_ref()).await;
         if format!("{found:?}") != format!("{:?}", self.rows) {
             self.fail(&format!("equality deletes left\n{found:?}\nand not\n{:?}", self.rows));
         }
@@ -194,8 +194,8 @@ impl Case {
         }
         let name = dice.one_of(&["a", "b", "c"]);
         self.run(&match dice.roll(3) {
-            0 => format!("ALTER TABLE raw.t DROP TAG IF EXISTS {name}"),
-            _ => format!("ALTER TABLE raw.t CREATE OR REPLACE TAG {name}"),
+            0 => format!("ALTER TABLE cleaned.t DROP TAG IF EXISTS {name}"),
+            _ => format!("ALTER TABLE cleaned.t CREATE OR REPLACE TAG {name}"),
         })
         .await;
     }
@@ -218,7 +218,7 @@ impl Case {
         };
         self.log.push(format!("-- {answer:?}"));
         let after = self.table().await;
-        let found = self.read("raw.t", self.extra.as_ref()).await;
+        let found = self.read("cleaned.t", self.extra.as_ref()).await;
         if format!("{found:?}") != format!("{:?}", self.rows) {
             self.fail(&format!("upkeep made the rows\n{found:?}\nof\n{:?}", self.rows));
         }
@@ -243,7 +243,8 @@ impl Case {
             return;
         }
         for (id, rows, extra) in &self.past {
-            let found = self.read(&format!("raw.t FOR VERSION AS OF {id}"), extra.as_ref()).await;
+            let found =
+                self.read(&format!("cleaned.t FOR VERSION AS OF {id}"), extra.as_ref()).await;
             if format!("{found:?}") != format!("{rows:?}") {
                 self.fail(&format!("snapshot {id} was\n{rows:?}\nand is\n{found:?}"));
             }
@@ -294,7 +295,7 @@ impl Case {
         if table.metadata().format_version() < FormatVersion::V3 {
             return found;
         }
-        let sql = "SELECT id, _row_id, _last_updated_sequence_number FROM raw.t";
+        let sql = "SELECT id, _row_id, _last_updated_sequence_number FROM cleaned.t";
         let Answer::Rows(rows) = self.session.run(sql).await.unwrap() else { panic!("no rows") };
         for batch in rows.stream.try_collect::<Vec<RecordBatch>>().await.unwrap() {
             let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().clone();

@@ -22,7 +22,7 @@ use icefield_tests::{raw_t, settings};
 use super::{Lake, lines};
 
 fn parquet(name: &str) -> DataFile {
-    DataFile::parquet(format!("memory:///w/raw/t/data/{name}.parquet"), 0, 10, 100)
+    DataFile::parquet(format!("memory:///w/cleaned/t/data/{name}.parquet"), 0, 10, 100)
 }
 
 async fn append(table: &Table, name: &str) -> Result<Table, Error> {
@@ -33,16 +33,16 @@ async fn append(table: &Table, name: &str) -> Result<Table, Error> {
 /// How many files the table's folder holds whose names end so.
 async fn files(lake: &Lake, ending: &str) -> usize {
     let storage = &lake.session.tables().warehouse().storage;
-    let (store, path) = storage.resolve("memory:///w/raw/t").unwrap();
+    let (store, path) = storage.resolve("memory:///w/cleaned/t").unwrap();
     let all: Vec<_> = store.list(Some(&path)).try_collect().await.unwrap();
     all.iter().filter(|it| it.location.as_ref().ends_with(ending)).count()
 }
 
 #[tokio::test]
 async fn t01_each_attempt_has_a_manifest_list_of_its_own_on_the_head_of_its_time() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
-    lake.meanwhile("INSERT INTO raw.t VALUES (1)");
-    let table = append(&lake.table("raw.t").await, "ours").await.unwrap();
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
+    lake.meanwhile("INSERT INTO cleaned.t VALUES (1)");
+    let table = append(&lake.table("cleaned.t").await, "ours").await.unwrap();
     let head = table.metadata().current_snapshot().unwrap();
     let mark = format!("snap-{}-1-", head.snapshot_id());
     assert!(head.manifest_list().contains(&mark), "{}", head.manifest_list());
@@ -56,10 +56,10 @@ async fn t01_each_attempt_has_a_manifest_list_of_its_own_on_the_head_of_its_time
 async fn t03_snapshots_with_numbers_that_are_taken_conflict_and_do_not_fail() {
     for version in [2, 3] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
+            "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
         );
-        let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1), (2), (3)"]).await;
-        let table = lake.table("raw.t").await;
+        let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1), (2), (3)"]).await;
+        let table = lake.table("cleaned.t").await;
         let head = table.metadata().current_snapshot().unwrap();
         let summary =
             Summary { operation: Operation::Append, additional_properties: HashMap::new() };
@@ -99,27 +99,27 @@ async fn t03_snapshots_with_numbers_that_are_taken_conflict_and_do_not_fail() {
 
 #[tokio::test]
 async fn t05_what_a_failed_commit_wrote_stays() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
     lake.fault(Fault::Unreachable);
-    lake.error("INSERT INTO raw.t VALUES (1)").await;
+    lake.error("INSERT INTO cleaned.t VALUES (1)").await;
     assert_eq!(files(&lake, ".parquet").await, 1);
     lake.lose_answers(1000);
-    let error = lake.error("INSERT INTO raw.t VALUES (2)").await;
+    let error = lake.error("INSERT INTO cleaned.t VALUES (2)").await;
     assert!(error.contains("unknown"), "t07: {error}");
     assert_eq!(files(&lake, ".parquet").await, 2);
     lake.lose_answers(0);
-    assert_eq!(lake.rows("SELECT count(*) FROM raw.t").await, "0");
+    assert_eq!(lake.rows("SELECT count(*) FROM cleaned.t").await, "0");
 }
 
 #[tokio::test]
 async fn t08_the_table_says_how_often_a_commit_is_tried_again() {
     for (retries, lands) in [("0", false), ("1", true)] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('commit.retry.num-retries' = '{retries}')"
+            "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('commit.retry.num-retries' = '{retries}')"
         );
         let lake = Lake::with(&[&create]).await;
         lake.fault(Fault::Conflict);
-        let done = append(&lake.table("raw.t").await, "a").await;
+        let done = append(&lake.table("cleaned.t").await, "a").await;
         assert_eq!(done.is_ok(), lands, "{retries}");
         if let Err(error) = done {
             assert_eq!(error.kind(), ErrorKind::CatalogCommitConflicts);
@@ -130,10 +130,10 @@ async fn t08_the_table_says_how_often_a_commit_is_tried_again() {
 
 #[tokio::test]
 async fn t09_columns_that_two_add_at_once_have_ids_of_their_own() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
-    lake.meanwhile("ALTER TABLE raw.t ADD COLUMN theirs INT");
-    lake.run("ALTER TABLE raw.t ADD COLUMN ours INT").await;
-    let table = lake.table("raw.t").await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
+    lake.meanwhile("ALTER TABLE cleaned.t ADD COLUMN theirs INT");
+    lake.run("ALTER TABLE cleaned.t ADD COLUMN ours INT").await;
+    let table = lake.table("cleaned.t").await;
     let fields = table.metadata().current_schema().as_struct().fields();
     let found: Vec<_> = fields.iter().map(|it| (it.id, it.name.as_str())).collect();
     assert_eq!(found, [(1, "id"), (2, "theirs"), (3, "ours")]);
@@ -141,12 +141,12 @@ async fn t09_columns_that_two_add_at_once_have_ids_of_their_own() {
 
 #[tokio::test]
 async fn t13_totals_are_computed_and_never_made_up() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
     let summary = ["total-records", "added-records", "total-data-files"]
         .map(|key| (key.to_owned(), "77".to_owned()));
     let files = vec![parquet("a")];
     let new = Change { files, summary: summary.into(), ..Change::default() };
-    let table = change(&lake.table("raw.t").await, new).await.unwrap().table;
+    let table = change(&lake.table("cleaned.t").await, new).await.unwrap().table;
     let said = |table: &Table, key: &str| {
         let head = table.metadata().current_snapshot().unwrap();
         head.summary().additional_properties.get(key).cloned()
@@ -157,7 +157,7 @@ async fn t13_totals_are_computed_and_never_made_up() {
         assert_eq!(said(&table, key).as_deref(), Some(value), "{key}");
     }
     // Another writer says nothing of totals, so nobody knows them any more.
-    let table = lake.foreign("raw.t", &[parquet("b")], |_| {}).await;
+    let table = lake.foreign("cleaned.t", &[parquet("b")], |_| {}).await;
     assert_eq!(said(&table, "total-records"), None);
     let table = append(&table, "c").await.unwrap();
     assert_eq!(said(&table, "total-records"), None);
@@ -167,8 +167,8 @@ async fn t13_totals_are_computed_and_never_made_up() {
 #[tokio::test]
 async fn t18_a_writer_whose_clock_is_slow_does_not_turn_time_back() {
     // The seeded clock stands months before the one that metadata is stamped by.
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
-    let mut table = lake.table("raw.t").await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
+    let mut table = lake.table("cleaned.t").await;
     let made = table.metadata().last_updated_ms();
     for name in ["a", "b", "c"] {
         table = append(&table, name).await.unwrap();
@@ -185,10 +185,10 @@ async fn t18_a_writer_whose_clock_is_slow_does_not_turn_time_back() {
 async fn t19_minus_one_is_no_snapshot_and_v3_never_says_it() {
     for version in ["2", "3"] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
+            "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}')"
         );
         let lake = Lake::with(&[&create]).await;
-        let table = lake.table("raw.t").await;
+        let table = lake.table("cleaned.t").await;
         let storage = &lake.session.tables().warehouse().storage;
         let text = storage.read(&table.loaded().metadata_location).await.unwrap();
         let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
@@ -207,27 +207,28 @@ async fn t19_minus_one_is_no_snapshot_and_v3_never_says_it() {
 
 #[tokio::test]
 async fn t21_a_table_made_anew_under_the_name_is_another_table() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
-    let old = lake.table("raw.t").await;
-    lake.run("DROP TABLE raw.t").await;
-    lake.run("CREATE TABLE raw.t (id BIGINT)").await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
+    let old = lake.table("cleaned.t").await;
+    lake.run("DROP TABLE cleaned.t").await;
+    lake.run("CREATE TABLE cleaned.t (id BIGINT)").await;
     let error = append(&old, "a").await.unwrap_err();
     assert!(error.message().contains("made anew"), "{error}");
-    assert!(lake.table("raw.t").await.metadata().current_snapshot().is_none());
+    assert!(lake.table("cleaned.t").await.metadata().current_snapshot().is_none());
 }
 
 #[tokio::test]
 async fn t22_compressed_metadata_has_its_name_and_is_read_and_continued() {
     let lake = Lake::with(&[
-        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.metadata.compression-codec' = 'gzip')",
-        "INSERT INTO raw.t VALUES (1)",
+        "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('write.metadata.compression-codec' = 'gzip')",
+        "INSERT INTO cleaned.t VALUES (1)",
     ])
     .await;
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let location = &table.loaded().metadata_location;
     let name = location.rsplit('/').next().unwrap();
     assert!(name.starts_with("00001-") && name.ends_with(".gz.metadata.json"), "{location}");
-    let Ok(icefield_query::Answer::Rows(_)) = lake.other().run("SELECT * FROM raw.t").await else {
+    let Ok(icefield_query::Answer::Rows(_)) = lake.other().run("SELECT * FROM cleaned.t").await
+    else {
         panic!("another process cannot read it")
     };
 }
@@ -235,20 +236,20 @@ async fn t22_compressed_metadata_has_its_name_and_is_read_and_continued() {
 #[tokio::test]
 async fn t28_a_manifest_of_deleted_files_lasts_one_snapshot() {
     let lake = Lake::with(&[
-        "CREATE TABLE raw.t (id BIGINT)",
-        "INSERT INTO raw.t VALUES (1)",
-        "INSERT INTO raw.t VALUES (2)",
-        "DELETE FROM raw.t WHERE id = 1",
+        "CREATE TABLE cleaned.t (id BIGINT)",
+        "INSERT INTO cleaned.t VALUES (1)",
+        "INSERT INTO cleaned.t VALUES (2)",
+        "DELETE FROM cleaned.t WHERE id = 1",
     ])
     .await;
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let head = table.metadata().current_snapshot_id().unwrap();
     let found = lines(&table).await;
     let gone: Vec<_> = found.iter().filter(|it| !it.may_have_live_files()).collect();
     assert_eq!(gone.len(), 1, "{found:?}");
     assert_eq!((gone[0].added_snapshot_id, gone[0].files), (head, [Some(0), Some(0), Some(1)]));
-    lake.run("INSERT INTO raw.t VALUES (3)").await;
-    let found = lines(&lake.table("raw.t").await).await;
+    lake.run("INSERT INTO cleaned.t VALUES (3)").await;
+    let found = lines(&lake.table("cleaned.t").await).await;
     assert!(found.iter().all(|it| it.may_have_live_files()), "{found:?}");
     assert_eq!(found.len(), 2);
 }
@@ -256,14 +257,14 @@ async fn t28_a_manifest_of_deleted_files_lasts_one_snapshot() {
 #[tokio::test]
 async fn t29_new_manifests_come_first_and_deletes_last() {
     let lake = Lake::with(&[
-        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'merge-on-read')",
-        "INSERT INTO raw.t VALUES (1), (2)",
-        "INSERT INTO raw.t VALUES (3), (4)",
-        "UPDATE raw.t SET id = 10 WHERE id = 1",
-        "UPDATE raw.t SET id = 30 WHERE id = 3",
+        "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'merge-on-read')",
+        "INSERT INTO cleaned.t VALUES (1), (2)",
+        "INSERT INTO cleaned.t VALUES (3), (4)",
+        "UPDATE cleaned.t SET id = 10 WHERE id = 1",
+        "UPDATE cleaned.t SET id = 30 WHERE id = 3",
     ])
     .await;
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let found = lines(&table).await;
     let numbers = |content: ManifestContentType| -> Vec<i64> {
         let of = found.iter().filter(|it| it.content == content);
@@ -277,20 +278,20 @@ async fn t29_new_manifests_come_first_and_deletes_last() {
 
 #[tokio::test]
 async fn t44_a_file_is_not_appended_twice() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
     let files = vec![parquet("a"), parquet("a")];
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let error = change(&table, Change { files, ..Change::default() }).await.unwrap_err();
     assert!(error.message().contains("appended twice"), "{error}");
 }
 
 #[tokio::test]
 async fn t81_a_time_is_looked_up_in_the_log_and_not_among_parents() {
-    let lake = Lake::with(&["CREATE TABLE raw.t (id BIGINT)"]).await;
+    let lake = Lake::with(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
     let mut at = Vec::new();
     for id in [1, 2] {
-        lake.run(&format!("INSERT INTO raw.t VALUES ({id})")).await;
-        let table = lake.table("raw.t").await;
+        lake.run(&format!("INSERT INTO cleaned.t VALUES ({id})")).await;
+        let table = lake.table("cleaned.t").await;
         let head = table.metadata().current_snapshot().unwrap().clone();
         at.push((head.snapshot_id(), head.timestamp_ms()));
         std::thread::sleep(std::time::Duration::from_millis(20));
@@ -298,26 +299,27 @@ async fn t81_a_time_is_looked_up_in_the_log_and_not_among_parents() {
     // Another program goes back to the first snapshot.
     let main = SnapshotReference::new(at[0].0, SnapshotRetention::branch(None, None, None));
     let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference: main };
-    lake.update("raw.t", vec![back]).await;
-    let count =
-        |ms: i64| format!("SELECT count(*) FROM raw.t TIMESTAMP AS OF to_timestamp_millis({ms})");
-    assert_eq!(lake.rows("SELECT count(*) FROM raw.t").await, "1");
+    lake.update("cleaned.t", vec![back]).await;
+    let count = |ms: i64| {
+        format!("SELECT count(*) FROM cleaned.t TIMESTAMP AS OF to_timestamp_millis({ms})")
+    };
+    assert_eq!(lake.rows("SELECT count(*) FROM cleaned.t").await, "1");
     assert_eq!(lake.rows(&count(at[1].1)).await, "2", "it was current then");
     assert_eq!(lake.rows(&count(at[1].1 + 3_600_000)).await, "1");
     let error = lake.error(&count(at[0].1 - 3_600_000)).await;
     assert!(error.contains("no snapshot at"), "{error}");
 }
 
-/// What a client would send that saw `raw.t` as it is now, and runs a statement on it: its snapshot and nothing else.
+/// What a client would send that saw `cleaned.t` as it is now, and runs a statement on it: its snapshot and nothing else.
 async fn sent_by_a_client(lake: &Lake, sql: &str) -> TableChange {
     let warehouse = lake.session.tables().warehouse();
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let before = table.metadata().current_snapshot_id();
     // Its own catalog, of the same files.
     let fork =
         MemoryCatalog::new(Arc::clone(&warehouse.storage), Env::seeded(99 + sql.len() as u64));
-    let raw = NamespaceIdent::new("raw".to_owned());
-    fork.create_namespace(&raw, HashMap::new()).await.unwrap();
+    let cleaned = NamespaceIdent::new("cleaned".to_owned());
+    fork.create_namespace(&cleaned, HashMap::new()).await.unwrap();
     let location = &table.loaded().metadata_location;
     fork.register_table(&raw_t(), location, false).await.unwrap();
     let env = Env::seeded(17 + sql.len() as u64);
@@ -347,26 +349,26 @@ async fn sent_by_a_client(lake: &Lake, sql: &str) -> TableChange {
 async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
     for version in ["2", "3"] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+            "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
              'write.delete.mode' = 'merge-on-read')"
         );
-        for first in ["", "INSERT INTO raw.t SELECT i FROM range(1, 4) r(i)"] {
+        for first in ["", "INSERT INTO cleaned.t SELECT i FROM range(1, 4) r(i)"] {
             let lake = Lake::with(&[&create]).await;
             if !first.is_empty() {
                 lake.run(first).await;
             }
-            let appended = sent_by_a_client(&lake, "INSERT INTO raw.t VALUES (10), (11)").await;
-            lake.run("INSERT INTO raw.t VALUES (1), (20)").await;
-            lake.run("DELETE FROM raw.t WHERE id = 1").await;
-            lake.run("ALTER TABLE raw.t ADD COLUMN more INT").await;
-            let table = lake.table("raw.t").await;
+            let appended = sent_by_a_client(&lake, "INSERT INTO cleaned.t VALUES (10), (11)").await;
+            lake.run("INSERT INTO cleaned.t VALUES (1), (20)").await;
+            lake.run("DELETE FROM cleaned.t WHERE id = 1").await;
+            lake.run("ALTER TABLE cleaned.t ADD COLUMN more INT").await;
+            let table = lake.table("cleaned.t").await;
             let again = rebase::append(&table, &appended).await.unwrap().expect("it is an append");
             let commit = Commit::of(vec![again]);
             let landed = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
             assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
             let rows = if first.is_empty() { "10; 11; 20" } else { "2; 3; 10; 11; 20" };
-            assert_eq!(lake.rows("SELECT id FROM raw.t ORDER BY id").await, rows, "v{version}");
-            let table = lake.table("raw.t").await;
+            assert_eq!(lake.rows("SELECT id FROM cleaned.t ORDER BY id").await, rows, "v{version}");
+            let table = lake.table("cleaned.t").await;
             let head = table.metadata().current_snapshot().unwrap();
             let (theirs, ..) = rebase::appended(&appended).unwrap();
             assert_eq!(head.snapshot_id(), theirs.snapshot_id());
@@ -374,27 +376,29 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             let records = if first.is_empty() { 4 } else { 7 };
             assert_eq!(total, Some(records.to_string()), "with those that are deleted");
             if version == "3" {
-                let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM raw.t";
+                let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM cleaned.t";
                 assert_eq!(lake.rows(ids).await, "true");
             }
             assert!(rebase::append(&table, &appended).await.unwrap().is_none(), "once");
         }
-        for sql in ["DELETE FROM raw.t WHERE id = 1", "UPDATE raw.t SET id = 7 WHERE id = 2"] {
-            let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1), (2), (3)"]).await;
+        for sql in
+            ["DELETE FROM cleaned.t WHERE id = 1", "UPDATE cleaned.t SET id = 7 WHERE id = 2"]
+        {
+            let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1), (2), (3)"]).await;
             let change = sent_by_a_client(&lake, sql).await;
-            lake.run("INSERT INTO raw.t VALUES (4)").await;
-            let table = lake.table("raw.t").await;
+            lake.run("INSERT INTO cleaned.t VALUES (4)").await;
+            let table = lake.table("cleaned.t").await;
             assert!(rebase::append(&table, &change).await.unwrap().is_none(), "{sql}");
         }
         // A head that was rolled back is not the line that the client saw.
-        let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1)"]).await;
-        let old = lake.table("raw.t").await.metadata().current_snapshot_id().unwrap();
-        lake.run("INSERT INTO raw.t VALUES (2)").await;
-        let change = sent_by_a_client(&lake, "INSERT INTO raw.t VALUES (3)").await;
+        let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1)"]).await;
+        let old = lake.table("cleaned.t").await.metadata().current_snapshot_id().unwrap();
+        lake.run("INSERT INTO cleaned.t VALUES (2)").await;
+        let change = sent_by_a_client(&lake, "INSERT INTO cleaned.t VALUES (3)").await;
         let reference = SnapshotReference::new(old, SnapshotRetention::branch(None, None, None));
         let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference };
-        lake.update("raw.t", vec![back]).await;
-        let table = lake.table("raw.t").await;
+        lake.update("cleaned.t", vec![back]).await;
+        let table = lake.table("cleaned.t").await;
         assert!(rebase::append(&table, &change).await.unwrap().is_none());
     }
 }
@@ -402,9 +406,9 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
 #[tokio::test]
 async fn t30_manifests_that_hold_more_than_new_files_are_not_appended() {
     let create =
-        "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')";
-    let lake = Lake::with(&[create, "INSERT INTO raw.t VALUES (1), (2)"]).await;
-    let mut change = sent_by_a_client(&lake, "UPDATE raw.t SET id = 7 WHERE id = 2").await;
+        "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('write.update.mode' = 'copy-on-write')";
+    let lake = Lake::with(&[create, "INSERT INTO cleaned.t VALUES (1), (2)"]).await;
+    let mut change = sent_by_a_client(&lake, "UPDATE cleaned.t SET id = 7 WHERE id = 2").await;
     // It is said to be an append, and is none.
     for update in &mut change.updates {
         let TableUpdate::AddSnapshot { snapshot } = update else { continue };
@@ -421,7 +425,7 @@ async fn t30_manifests_that_hold_more_than_new_files_are_not_appended() {
             .build();
     }
     assert!(rebase::appended(&change).is_some());
-    lake.run("INSERT INTO raw.t VALUES (3)").await;
-    let table = lake.table("raw.t").await;
+    lake.run("INSERT INTO cleaned.t VALUES (3)").await;
+    let table = lake.table("cleaned.t").await;
     assert!(rebase::append(&table, &change).await.unwrap().is_none());
 }

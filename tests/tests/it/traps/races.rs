@@ -20,20 +20,21 @@ const MODES: [(&str, &str); 4] = [
 
 async fn of_mode((version, mode): (&str, &str)) -> Lake {
     let create = format!(
-        "CREATE TABLE raw.t (id BIGINT, v TEXT) TBLPROPERTIES ('format-version' = '{version}', \
+        "CREATE TABLE cleaned.t (id BIGINT, v TEXT) TBLPROPERTIES ('format-version' = '{version}', \
          'write.update.mode' = '{mode}', 'write.delete.mode' = '{mode}', \
          'write.merge.mode' = '{mode}')"
     );
-    Lake::with(&[&create, "INSERT INTO raw.t VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')"]).await
+    Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1, 'a'), (2, 'b'), (3, 'c'), (4, 'd')"])
+        .await
 }
 
 #[tokio::test]
 async fn t109_an_update_is_checked_against_what_it_read() {
     for mode in MODES {
         let lake = of_mode(mode).await;
-        lake.meanwhile("UPDATE raw.t SET v = v || '-theirs' WHERE id = 1");
-        lake.run("UPDATE raw.t SET v = v || '-ours' WHERE id = 1").await;
-        let found = lake.rows("SELECT id, v FROM raw.t ORDER BY id").await;
+        lake.meanwhile("UPDATE cleaned.t SET v = v || '-theirs' WHERE id = 1");
+        lake.run("UPDATE cleaned.t SET v = v || '-ours' WHERE id = 1").await;
+        let found = lake.rows("SELECT id, v FROM cleaned.t ORDER BY id").await;
         assert_eq!(found, "1,a-theirs-ours; 2,b; 3,c; 4,d", "{mode:?}");
     }
 }
@@ -42,18 +43,18 @@ async fn t109_an_update_is_checked_against_what_it_read() {
 async fn t110_two_changes_of_one_file_leave_each_row_once() {
     for mode in MODES {
         for (ours, wanted) in [
-            ("UPDATE raw.t SET v = 'ours' WHERE id = 2", "1,theirs; 2,ours; 3,c; 4,d"),
-            ("DELETE FROM raw.t WHERE id = 2", "1,theirs; 3,c; 4,d"),
+            ("UPDATE cleaned.t SET v = 'ours' WHERE id = 2", "1,theirs; 2,ours; 3,c; 4,d"),
+            ("DELETE FROM cleaned.t WHERE id = 2", "1,theirs; 3,c; 4,d"),
             (
-                "MERGE INTO raw.t USING (SELECT 2 AS id, 'm' AS v) s ON t.id = s.id \
+                "MERGE INTO cleaned.t USING (SELECT 2 AS id, 'm' AS v) s ON t.id = s.id \
                  WHEN MATCHED THEN UPDATE SET *",
                 "1,theirs; 2,m; 3,c; 4,d",
             ),
         ] {
             let lake = of_mode(mode).await;
-            lake.meanwhile("UPDATE raw.t SET v = 'theirs' WHERE id = 1");
+            lake.meanwhile("UPDATE cleaned.t SET v = 'theirs' WHERE id = 1");
             lake.run(ours).await;
-            let found = lake.rows("SELECT id, v FROM raw.t ORDER BY id").await;
+            let found = lake.rows("SELECT id, v FROM cleaned.t ORDER BY id").await;
             assert_eq!(found, wanted, "{mode:?}: {ours}");
         }
     }
@@ -65,13 +66,13 @@ async fn t45_rows_that_come_meanwhile_count_unless_snapshot_isolation_is_asked_f
         let lake = of_mode(("3", "merge-on-read")).await;
         if !isolation.is_empty() {
             lake.run(&format!(
-                "ALTER TABLE raw.t SET TBLPROPERTIES ('write.delete.isolation-level' = '{isolation}')"
+                "ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.delete.isolation-level' = '{isolation}')"
             ))
             .await;
         }
-        lake.meanwhile("INSERT INTO raw.t VALUES (9, 'x')");
-        lake.run("DELETE FROM raw.t WHERE id > 2").await;
-        let found = lake.rows("SELECT * FROM raw.t WHERE id > 2").await;
+        lake.meanwhile("INSERT INTO cleaned.t VALUES (9, 'x')");
+        lake.run("DELETE FROM cleaned.t WHERE id > 2").await;
+        let found = lake.rows("SELECT * FROM cleaned.t WHERE id > 2").await;
         assert_eq!(found, left, "{isolation}");
     }
 }
@@ -86,14 +87,14 @@ async fn t45_the_isolation_of_updates_and_merges_is_their_own() {
             for kind in ["update", "merge"] {
                 let lake = of_mode(mode).await;
                 lake.run(&format!(
-                    "ALTER TABLE raw.t SET TBLPROPERTIES ('write.{kind}.isolation-level' = '{isolation}')"
+                    "ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.{kind}.isolation-level' = '{isolation}')"
                 ))
                 .await;
-                lake.meanwhile("INSERT INTO raw.t VALUES (9, 'theirs')");
+                lake.meanwhile("INSERT INTO cleaned.t VALUES (9, 'theirs')");
                 let (ours, rows, wanted) = match kind {
-                    "update" => ("UPDATE raw.t SET v = 'x' WHERE id > 2", "id > 2", updated),
+                    "update" => ("UPDATE cleaned.t SET v = 'x' WHERE id > 2", "id > 2", updated),
                     _ => (
-                        "MERGE INTO raw.t USING (SELECT 9 AS id, 'm' AS v) s ON t.id = s.id \
+                        "MERGE INTO cleaned.t USING (SELECT 9 AS id, 'm' AS v) s ON t.id = s.id \
                          WHEN MATCHED THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *",
                         "id = 9",
                         merged,
@@ -101,7 +102,7 @@ async fn t45_the_isolation_of_updates_and_merges_is_their_own() {
                 };
                 lake.run(ours).await;
                 let found = lake
-                    .rows(&format!("SELECT id, v FROM raw.t WHERE {rows} ORDER BY id, v"))
+                    .rows(&format!("SELECT id, v FROM cleaned.t WHERE {rows} ORDER BY id, v"))
                     .await;
                 assert_eq!(found, wanted, "{mode:?} {kind} {isolation}");
             }
@@ -111,24 +112,24 @@ async fn t45_the_isolation_of_updates_and_merges_is_their_own() {
 
 #[tokio::test]
 async fn t45_a_merge_is_checked_against_rows_that_it_matched_and_left() {
-    let insert = "MERGE INTO raw.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
+    let insert = "MERGE INTO cleaned.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
                   WHEN NOT MATCHED THEN INSERT *";
-    let conditional = "MERGE INTO raw.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
+    let conditional = "MERGE INTO cleaned.t USING (VALUES (1, 'm'), (9, 'm')) s(id, v) ON t.id = s.id \
                        WHEN MATCHED AND t.v = 'z' THEN UPDATE SET * WHEN NOT MATCHED THEN INSERT *";
     for mode in MODES {
         for ours in [insert, conditional] {
             for (theirs, wanted) in [
                 // The row that stood in the way of an insert is gone, by position or with its file.
-                ("DELETE FROM raw.t WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 9,m"),
-                ("DELETE FROM raw.t WHERE id < 10", "1,m; 9,m"),
-                ("UPDATE raw.t SET id = 7 WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 7,a; 9,m"),
+                ("DELETE FROM cleaned.t WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 9,m"),
+                ("DELETE FROM cleaned.t WHERE id < 10", "1,m; 9,m"),
+                ("UPDATE cleaned.t SET id = 7 WHERE id = 1", "1,m; 2,b; 3,c; 4,d; 7,a; 9,m"),
                 // One that did not.
-                ("DELETE FROM raw.t WHERE id = 2", "1,a; 3,c; 4,d; 9,m"),
+                ("DELETE FROM cleaned.t WHERE id = 2", "1,a; 3,c; 4,d; 9,m"),
             ] {
                 let lake = of_mode(mode).await;
                 lake.meanwhile(theirs);
                 lake.run(ours).await;
-                let found = lake.rows("SELECT id, v FROM raw.t ORDER BY id").await;
+                let found = lake.rows("SELECT id, v FROM cleaned.t ORDER BY id").await;
                 assert_eq!(found, wanted, "{mode:?} {theirs}: {ours}");
             }
         }
@@ -139,21 +140,21 @@ async fn t45_a_merge_is_checked_against_rows_that_it_matched_and_left() {
 async fn t48_rows_that_came_under_another_spec_are_seen_by_checks() {
     for (isolation, left) in [("serializable", ""), ("snapshot", "9")] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT, k INT) PARTITIONED BY (k) TBLPROPERTIES \
+            "CREATE TABLE cleaned.t (id BIGINT, k INT) PARTITIONED BY (k) TBLPROPERTIES \
              ('write.delete.isolation-level' = '{isolation}')"
         );
-        let lake = Lake::with(&[&create, "INSERT INTO raw.t VALUES (1, 1), (2, 2)"]).await;
+        let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1, 1), (2, 2)"]).await;
         let spec =
             UnboundPartitionSpec::builder().add_partition_field(1, "id", Transform::Identity);
         let spec = spec.unwrap().build();
         let updates =
             vec![TableUpdate::AddSpec { spec }, TableUpdate::SetDefaultSpec { spec_id: -1 }];
-        lake.update("raw.t", updates).await;
+        lake.update("cleaned.t", updates).await;
         // Its partition is (9), which says nothing of k.
-        lake.meanwhile("INSERT INTO raw.t VALUES (9, 1)");
-        lake.run("DELETE FROM raw.t WHERE k = 1").await;
-        assert_eq!(lake.rows("SELECT id FROM raw.t WHERE k = 1").await, left, "{isolation}");
-        assert_eq!(lake.rows("SELECT id FROM raw.t WHERE k = 2").await, "2");
+        lake.meanwhile("INSERT INTO cleaned.t VALUES (9, 1)");
+        lake.run("DELETE FROM cleaned.t WHERE k = 1").await;
+        assert_eq!(lake.rows("SELECT id FROM cleaned.t WHERE k = 1").await, left, "{isolation}");
+        assert_eq!(lake.rows("SELECT id FROM cleaned.t WHERE k = 2").await, "2");
     }
 }
 
@@ -161,9 +162,10 @@ async fn t48_rows_that_came_under_another_spec_are_seen_by_checks() {
 async fn t111_operations_say_what_was_done_and_copies_are_no_rewrites() {
     for mode in MODES {
         let lake = of_mode(mode).await;
-        lake.run("DELETE FROM raw.t WHERE id = 1").await;
-        lake.run("UPDATE raw.t SET v = 'x' WHERE id = 2").await;
-        let found = lake.rows("SELECT operation FROM raw.t.snapshots ORDER BY committed_at").await;
+        lake.run("DELETE FROM cleaned.t WHERE id = 1").await;
+        lake.run("UPDATE cleaned.t SET v = 'x' WHERE id = 2").await;
+        let found =
+            lake.rows("SELECT operation FROM cleaned.t.snapshots ORDER BY committed_at").await;
         // A copy adds a file, so for others it is an overwrite (trap T-46).
         let delete = if mode.1 == "copy-on-write" { "overwrite" } else { "delete" };
         assert_eq!(found, format!("append; {delete}; overwrite"), "{mode:?}");
@@ -173,42 +175,43 @@ async fn t111_operations_say_what_was_done_and_copies_are_no_rewrites() {
 #[tokio::test]
 async fn t112_deletes_are_no_append_and_find_their_file_gone() {
     let lake = of_mode(("3", "merge-on-read")).await;
-    let base = lake.table("raw.t").await;
-    let file = lake.file("raw.t").await;
+    let base = lake.table("cleaned.t").await;
+    let file = lake.file("cleaned.t").await;
     // Their copy-on-write takes the file away while ours deletes a row of it.
-    lake.run("ALTER TABLE raw.t SET TBLPROPERTIES ('write.update.mode' = 'copy-on-write')").await;
-    lake.run("UPDATE raw.t SET v = 'theirs' WHERE id = 1").await;
+    lake.run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.update.mode' = 'copy-on-write')")
+        .await;
+    lake.run("UPDATE cleaned.t SET v = 'theirs' WHERE id = 1").await;
     let from = base.metadata().current_snapshot_id();
     let positions = RoaringTreemap::from_iter([1]);
     let deleted = vec![DeletedRows { file, sequence_number: 1, positions }];
     let checks = vec![Check { from, ..Check::default() }];
     let error = change(&base, Change { deleted, checks, ..Change::default() }).await.unwrap_err();
     assert!(error.message().contains("was removed by snapshot"), "{error}");
-    assert!(live_deletes(&lake.table("raw.t").await).await.is_empty());
+    assert!(live_deletes(&lake.table("cleaned.t").await).await.is_empty());
 }
 
 #[tokio::test]
 async fn t47_a_dynamic_overwrite_says_that_it_replaced_partitions() {
     let lake = Lake::with(&[
-        "CREATE TABLE raw.t (id BIGINT, k INT) PARTITIONED BY (k)",
-        "INSERT INTO raw.t VALUES (1, 1), (2, 2)",
-        "INSERT OVERWRITE raw.t SELECT 10, 1",
+        "CREATE TABLE cleaned.t (id BIGINT, k INT) PARTITIONED BY (k)",
+        "INSERT INTO cleaned.t VALUES (1, 1), (2, 2)",
+        "INSERT OVERWRITE cleaned.t SELECT 10, 1",
     ])
     .await;
-    let table = lake.table("raw.t").await;
+    let table = lake.table("cleaned.t").await;
     let summary = table.metadata().current_snapshot().unwrap().summary();
     assert_eq!(summary.additional_properties["replace-partitions"], "true");
-    assert_eq!(lake.rows("SELECT id FROM raw.t ORDER BY id").await, "2; 10");
+    assert_eq!(lake.rows("SELECT id FROM cleaned.t ORDER BY id").await, "2; 10");
 }
 
-/// A table with two files of ten rows, at `memory:///w/raw/t/data/{a,b}.parquet`.
+/// A table with two files of ten rows, at `memory:///w/cleaned/t/data/{a,b}.parquet`.
 async fn two_files() -> (Table, DataFile, DataFile) {
     let env = icefield_catalog::Env::real();
     let storage = icefield_catalog::Storage::new();
     let tables = icefield_tests::memory_warehouse(storage, env, |it| it);
     let table = create_raw_t(&tables, &[("format-version", "3")]).await;
     let of = |name: &str| {
-        DataFile::parquet(format!("memory:///w/raw/t/data/{name}.parquet"), 0, 10, 100)
+        DataFile::parquet(format!("memory:///w/cleaned/t/data/{name}.parquet"), 0, 10, 100)
     };
     let files = vec![of("a"), of("b")];
     let made = change(&table, Change { files, ..Change::default() }).await.unwrap();
@@ -223,7 +226,7 @@ fn rows(file: &DataFile, positions: &[u64]) -> Vec<DeletedRows> {
 #[tokio::test]
 async fn t46_what_conflicts_is_decided_by_what_each_did() {
     let new = |name: &str| {
-        vec![DataFile::parquet(format!("memory:///w/raw/t/data/{name}.parquet"), 0, 10, 100)]
+        vec![DataFile::parquet(format!("memory:///w/cleaned/t/data/{name}.parquet"), 0, 10, 100)]
     };
     let (_, a, b) = two_files().await;
     let append = || Change { files: new("theirs"), ..Change::default() };
@@ -282,25 +285,25 @@ async fn t46_what_conflicts_is_decided_by_what_each_did() {
 /// Rows that come to a partition that a change is not about are no reason to do it again.
 #[tokio::test]
 async fn t45_what_a_join_asks_of_the_target_alone_is_what_it_reads() {
-    let create = "CREATE TABLE raw.t (id BIGINT, p TEXT, v TEXT) PARTITIONED BY (p) TBLPROPERTIES \
+    let create = "CREATE TABLE cleaned.t (id BIGINT, p TEXT, v TEXT) PARTITIONED BY (p) TBLPROPERTIES \
                   ('write.merge.mode' = 'copy-on-write', 'write.update.mode' = 'copy-on-write')";
     for (ours, wanted) in [
         (
-            "MERGE INTO raw.t t USING (SELECT 1 AS id) s ON t.p = 'x' AND t.id = s.id \
+            "MERGE INTO cleaned.t t USING (SELECT 1 AS id) s ON t.p = 'x' AND t.id = s.id \
              WHEN MATCHED THEN UPDATE SET v = 'ours'",
             "1,x,ours; 2,y,b; 3,y,c",
         ),
         (
-            "UPDATE raw.t SET v = 'ours' FROM (SELECT 1 AS id) s WHERE t.id = s.id AND t.p = 'x'",
+            "UPDATE cleaned.t SET v = 'ours' FROM (SELECT 1 AS id) s WHERE t.id = s.id AND t.p = 'x'",
             "1,x,ours; 2,y,b; 3,y,c",
         ),
-        ("INSERT OVERWRITE raw.t SELECT 4, 'x', 'ours'", "2,y,b; 3,y,c; 4,x,ours"),
+        ("INSERT OVERWRITE cleaned.t SELECT 4, 'x', 'ours'", "2,y,b; 3,y,c; 4,x,ours"),
     ] {
-        let insert = "INSERT INTO raw.t VALUES (1, 'x', 'a'), (2, 'y', 'b')";
+        let insert = "INSERT INTO cleaned.t VALUES (1, 'x', 'a'), (2, 'y', 'b')";
         let lake = Lake::with(&[create, insert]).await;
-        lake.meanwhile("INSERT INTO raw.t VALUES (3, 'y', 'c')");
+        lake.meanwhile("INSERT INTO cleaned.t VALUES (3, 'y', 'c')");
         lake.run(ours).await;
-        assert_eq!(lake.rows("SELECT * FROM raw.t ORDER BY id").await, wanted, "{ours}");
+        assert_eq!(lake.rows("SELECT * FROM cleaned.t ORDER BY id").await, wanted, "{ours}");
         // Two of the first insert, one of theirs, and one of ours: it was written once.
         let stored = icefield_tests::reachable::stored(lake.session.tables(), "memory:///w").await;
         let files = stored.iter().filter(|it| it.ends_with(".parquet")).count();

@@ -38,20 +38,23 @@ async fn write(root: String, number: i64) -> BTreeMap<i64, i64> {
             0 | 2 => {
                 run(
                     &session,
-                    &format!("INSERT INTO raw.t SELECT i, 0 FROM range({from}, {to}) r(i)"),
+                    &format!("INSERT INTO cleaned.t SELECT i, 0 FROM range({from}, {to}) r(i)"),
                 )
                 .await;
                 rows.extend((from..to).map(|it| (it, 0)));
             }
             1 => {
                 let own = format!("id >= {first} AND id < {}", first + IDS);
-                run(&session, &format!("DELETE FROM raw.t WHERE {own} AND id % 4 = 1")).await;
+                run(&session, &format!("DELETE FROM cleaned.t WHERE {own} AND id % 4 = 1")).await;
                 rows.retain(|id, _| id % 4 != 1);
             }
             3 => {
                 let own = format!("id >= {first} AND id < {}", first + IDS);
-                run(&session, &format!("UPDATE raw.t SET v = v + 1 WHERE {own} AND id % 3 = 0"))
-                    .await;
+                run(
+                    &session,
+                    &format!("UPDATE cleaned.t SET v = v + 1 WHERE {own} AND id % 3 = 0"),
+                )
+                .await;
                 rows.iter_mut().filter(|(id, _)| *id % 3 == 0).for_each(|(_, v)| *v += 1);
             }
             _ => {
@@ -59,7 +62,7 @@ async fn write(root: String, number: i64) -> BTreeMap<i64, i64> {
                 run(
                     &session,
                     &format!(
-                        "MERGE INTO raw.t t USING (SELECT i AS id FROM range({from}, {to}) r(i)) s \
+                        "MERGE INTO cleaned.t t USING (SELECT i AS id FROM range({from}, {to}) r(i)) s \
                      ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = 100 \
                      WHEN NOT MATCHED THEN INSERT (id, v) VALUES (s.id, 50)"
                     ),
@@ -93,14 +96,14 @@ async fn upkeep(root: String, calls: &'static [&'static str], is_over: Arc<Atomi
 
 /// Snapshots that writers may still be reading stay; the rest goes at once.
 const REWRITES: [&str; 3] = [
-    "CALL system.rewrite_data_files('raw.t', options => map('min-input-files', '2', \
+    "CALL system.rewrite_data_files('cleaned.t', options => map('min-input-files', '2', \
      'delete-file-threshold', '1', 'partial-progress.enabled', 'true'))",
-    "CALL system.rewrite_position_delete_files('raw.t')",
-    "CALL system.rewrite_manifests('raw.t')",
+    "CALL system.rewrite_position_delete_files('cleaned.t')",
+    "CALL system.rewrite_manifests('cleaned.t')",
 ];
 const REMOVALS: [&str; 2] = [
-    "CALL system.expire_snapshots('raw.t', now(), retain_last => 30)",
-    "CALL system.remove_orphan_files('raw.t')",
+    "CALL system.expire_snapshots('cleaned.t', now(), retain_last => 30)",
+    "CALL system.remove_orphan_files('cleaned.t')",
 ];
 
 async fn beside(layout: &str, properties: &str) {
@@ -108,13 +111,13 @@ async fn beside(layout: &str, properties: &str) {
     let root = folder.path().display().to_string();
     let first = open(&root).await;
     let create = format!(
-        "CREATE TABLE raw.t (id BIGINT, v BIGINT) {layout} TBLPROPERTIES ({properties}, \
+        "CREATE TABLE cleaned.t (id BIGINT, v BIGINT) {layout} TBLPROPERTIES ({properties}, \
          'write.delete.isolation-level' = 'snapshot', 'write.update.isolation-level' = \
          'snapshot', 'write.merge.isolation-level' = 'snapshot')"
     );
     run(&first, &create).await;
     // An orphan that is old enough to go.
-    let orphan = folder.path().join("raw/t/data/orphan.parquet");
+    let orphan = folder.path().join("cleaned/t/data/orphan.parquet");
     std::fs::create_dir_all(orphan.parent().unwrap()).unwrap();
     std::fs::write(&orphan, "x").unwrap();
     let now = Duration::from_millis(icefield_catalog::Env::real().now_ms().cast_unsigned());
@@ -143,7 +146,7 @@ async fn beside(layout: &str, properties: &str) {
     assert!(rewrites.await.unwrap() > 0 && removals.await.unwrap() > 0);
     let session = open(&root).await;
     let mut found = BTreeMap::new();
-    for batch in query(&session, "SELECT id, v FROM raw.t").await {
+    for batch in query(&session, "SELECT id, v FROM cleaned.t").await {
         let column = |place: usize| batch.column(place).as_primitive::<Int64Type>().clone();
         for (id, v) in column(0).values().iter().zip(column(1).values()) {
             assert_eq!(found.insert(*id, *v), None, "id {id} is there twice");
@@ -151,12 +154,13 @@ async fn beside(layout: &str, properties: &str) {
     }
     assert_eq!(found, wanted);
     assert!(!orphan.exists());
-    run(&session, "CALL system.expire_snapshots('raw.t', now())").await;
-    run(&session, "CALL system.remove_orphan_files('raw.t', now(), allow_recent => true)").await;
+    run(&session, "CALL system.expire_snapshots('cleaned.t', now())").await;
+    run(&session, "CALL system.remove_orphan_files('cleaned.t', now(), allow_recent => true)")
+        .await;
     let table = session.tables().load(&raw_t()).await.unwrap();
     reachable::assert_exactly_reachable(&table, properties).await;
     assert_eq!(
-        query(&session, "SELECT id, v FROM raw.t")
+        query(&session, "SELECT id, v FROM cleaned.t")
             .await
             .iter()
             .map(|it| it.num_rows())

@@ -22,20 +22,20 @@ struct Lake {
     past: Vec<(i64, String)>,
 }
 
-const ROWS: &str = "SELECT id, g, v FROM raw.t";
+const ROWS: &str = "SELECT id, g, v FROM cleaned.t";
 
 /// What is called, and how often it gives the same.
 const CALLS: [&str; 8] = [
-    "CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true', \
+    "CALL system.rewrite_data_files('cleaned.t', options => map('rewrite-all', 'true', \
      'remove-dangling-deletes', 'true'))",
-    "CALL system.rewrite_data_files('raw.t', sort_order => 'v, id', options => \
+    "CALL system.rewrite_data_files('cleaned.t', sort_order => 'v, id', options => \
      map('partial-progress.enabled', 'true', 'rewrite-all', 'true'))",
-    "CALL system.rewrite_manifests('raw.t')",
-    "CALL system.rewrite_position_delete_files('raw.t', map('rewrite-all', 'true'))",
-    "CALL system.remove_dangling_deletes('raw.t')",
-    "CALL system.expire_snapshots('raw.t', 4102444800000, retain_last => 2)",
-    "CALL system.remove_orphan_files('raw.t', 4102444800000, allow_recent => true)",
-    "CALL system.remove_old_metadata_files('raw.t', 4102444800000, allow_recent => true)",
+    "CALL system.rewrite_manifests('cleaned.t')",
+    "CALL system.rewrite_position_delete_files('cleaned.t', map('rewrite-all', 'true'))",
+    "CALL system.remove_dangling_deletes('cleaned.t')",
+    "CALL system.expire_snapshots('cleaned.t', 4102444800000, retain_last => 2)",
+    "CALL system.remove_orphan_files('cleaned.t', 4102444800000, allow_recent => true)",
+    "CALL system.remove_old_metadata_files('cleaned.t', 4102444800000, allow_recent => true)",
 ];
 
 impl Lake {
@@ -53,17 +53,17 @@ impl Lake {
         });
         let mut lake = Self { tables, faults, strike, next, past: Vec::new() };
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT, g INT, v TEXT) PARTITIONED BY (g) TBLPROPERTIES \
+            "CREATE TABLE cleaned.t (id BIGINT, g INT, v TEXT) PARTITIONED BY (g) TBLPROPERTIES \
              ('format-version' = '{version}', 'write.delete.mode' = 'merge-on-read', \
              'commit.retry.num-retries' = '2', 'write.metadata.previous-versions-max' = '3')"
         );
-        run(&lake.session(), "CREATE NAMESPACE raw").await;
+        run(&lake.session(), "CREATE NAMESPACE cleaned").await;
         run(&lake.session(), &create).await;
         for sql in [
-            "INSERT INTO raw.t SELECT i, CAST(i % 2 AS INT), 'a' FROM range(0, 20) r(i)",
-            "INSERT INTO raw.t SELECT i, CAST(i % 2 AS INT), 'b' FROM range(20, 30) r(i)",
-            "DELETE FROM raw.t WHERE id IN (3, 4, 25)",
-            "DELETE FROM raw.t WHERE id = 7",
+            "INSERT INTO cleaned.t SELECT i, CAST(i % 2 AS INT), 'a' FROM range(0, 20) r(i)",
+            "INSERT INTO cleaned.t SELECT i, CAST(i % 2 AS INT), 'b' FROM range(20, 30) r(i)",
+            "DELETE FROM cleaned.t WHERE id IN (3, 4, 25)",
+            "DELETE FROM cleaned.t WHERE id = 7",
         ] {
             run(&lake.session(), sql).await;
             let id = lake.table().await.metadata().current_snapshot_id().unwrap();
@@ -109,8 +109,9 @@ impl Lake {
     async fn recovers(&self, call: &str, what: &str) {
         self.is_as_before(what).await;
         query(&self.session(), call).await;
-        let orphans =
-            format!("CALL system.remove_orphan_files('raw.t', {LATER_MS}, allow_recent => true)");
+        let orphans = format!(
+            "CALL system.remove_orphan_files('cleaned.t', {LATER_MS}, allow_recent => true)"
+        );
         query(&self.session(), &orphans).await;
         reachable::assert_exactly_reachable(&self.table().await, what).await;
         self.is_as_before(what).await;

@@ -14,7 +14,9 @@ use icefield_tests::{memory_warehouse, raw_t, reachable};
 use super::{LATER_MS, Lake, five_files, run, session};
 
 fn orphans(arguments: &str) -> String {
-    format!("CALL system.remove_orphan_files('raw.t', {LATER_MS}, allow_recent => true{arguments})")
+    format!(
+        "CALL system.remove_orphan_files('cleaned.t', {LATER_MS}, allow_recent => true{arguments})"
+    )
 }
 
 async fn put(lake: &Lake, path: &str) {
@@ -31,12 +33,12 @@ async fn t66_orphans_go_wherever_they_lie_in_the_tables_folders() {
         five_files(2, "PARTITIONED BY (g)", ", 'write.data.path' = 'memory:///w/elsewhere'").await;
     let before = all(&lake).await;
     let surplus = [
-        "memory:///w/raw/t/metadata/snap-1-1-x.avro",
-        "memory:///w/raw/t/metadata/x-m0.avro",
-        "memory:///w/raw/t/metadata/00000-x.metadata.json",
-        "memory:///w/raw/t/data/_hidden=1/x.parquet",
-        "memory:///w/raw/t/data/.x.parquet.tmp-7-1",
-        "memory:///w/raw/t/metadata/.icefield-clock-x",
+        "memory:///w/cleaned/t/metadata/snap-1-1-x.avro",
+        "memory:///w/cleaned/t/metadata/x-m0.avro",
+        "memory:///w/cleaned/t/metadata/00000-x.metadata.json",
+        "memory:///w/cleaned/t/data/_hidden=1/x.parquet",
+        "memory:///w/cleaned/t/data/.x.parquet.tmp-7-1",
+        "memory:///w/cleaned/t/metadata/.icefield-clock-x",
         "memory:///w/elsewhere/g=1/x.parquet",
         "memory:///w/elsewhere/x-deletes.parquet",
     ];
@@ -45,10 +47,10 @@ async fn t66_orphans_go_wherever_they_lie_in_the_tables_folders() {
     }
     // A neighbour whose name begins alike is no part of it, and what is hidden is not its own.
     let others = [
-        "memory:///w/raw/t2/x.parquet",
-        "memory:///w/raw/t/data/_SUCCESS",
-        "memory:///w/raw/t/data/.staging/x.parquet",
-        "memory:///w/raw/t/_tmp/x.parquet",
+        "memory:///w/cleaned/t2/x.parquet",
+        "memory:///w/cleaned/t/data/_SUCCESS",
+        "memory:///w/cleaned/t/data/.staging/x.parquet",
+        "memory:///w/cleaned/t/_tmp/x.parquet",
     ];
     for path in others {
         put(&lake, path).await;
@@ -60,18 +62,18 @@ async fn t66_orphans_go_wherever_they_lie_in_the_tables_folders() {
     let mut wanted = before;
     wanted.extend(others.map(str::to_owned));
     assert_eq!(all(&lake).await, wanted);
-    assert_eq!(lake.ids("raw.t").await.len(), 20);
+    assert_eq!(lake.ids("cleaned.t").await.len(), 20);
 }
 
 #[tokio::test]
 async fn t66_files_younger_than_a_day_go_only_if_that_is_asked_for() {
     let lake = five_files(2, "", "").await;
-    put(&lake, "memory:///w/raw/t/data/x.parquet").await;
+    put(&lake, "memory:///w/cleaned/t/data/x.parquet").await;
     let before = all(&lake).await;
-    let sql = format!("CALL system.remove_orphan_files('raw.t', {LATER_MS})");
+    let sql = format!("CALL system.remove_orphan_files('cleaned.t', {LATER_MS})");
     let error = lake.refused(&sql).await;
     assert!(error.message.contains("less than a day ago"), "{error}");
-    lake.run("CALL system.remove_orphan_files('raw.t')").await;
+    lake.run("CALL system.remove_orphan_files('cleaned.t')").await;
     assert_eq!(all(&lake).await, before);
 }
 
@@ -79,26 +81,26 @@ async fn t66_files_younger_than_a_day_go_only_if_that_is_asked_for() {
 async fn t66_two_tables_below_one_folder_keep_what_is_theirs() {
     let shared = "'write.data.path' = 'memory:///w/shared'";
     let lake = Lake::new(&[
-        &format!("CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ({shared})"),
+        &format!("CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ({shared})"),
         &format!(
-            "CREATE TABLE raw.u (id BIGINT) LOCATION 'memory:///w/raw/t/u' TBLPROPERTIES ({shared})"
+            "CREATE TABLE cleaned.u (id BIGINT) LOCATION 'memory:///w/cleaned/t/u' TBLPROPERTIES ({shared})"
         ),
         "CREATE NAMESPACE other",
         "CREATE TABLE other.v (id BIGINT) LOCATION 'memory:///w/raw'",
-        "INSERT INTO raw.t VALUES (1)",
-        "INSERT INTO raw.u VALUES (2)",
+        "INSERT INTO cleaned.t VALUES (1)",
+        "INSERT INTO cleaned.u VALUES (2)",
         "INSERT INTO other.v VALUES (3)",
-        "INSERT INTO raw.t VALUES (4)",
+        "INSERT INTO cleaned.t VALUES (4)",
     ])
     .await;
     let before = all(&lake).await;
     put(&lake, "memory:///w/shared/x.parquet").await;
-    for table in ["raw.t", "raw.u", "other.v"] {
-        lake.run(&orphans("").replace("raw.t", table)).await;
+    for table in ["cleaned.t", "cleaned.u", "other.v"] {
+        lake.run(&orphans("").replace("cleaned.t", table)).await;
         assert_eq!(all(&lake).await, before, "{table}");
     }
-    assert_eq!(lake.ids("raw.t").await, [1, 4]);
-    assert_eq!(lake.ids("raw.u").await, [2]);
+    assert_eq!(lake.ids("cleaned.t").await, [1, 4]);
+    assert_eq!(lake.ids("cleaned.u").await, [2]);
     assert_eq!(lake.ids("other.v").await, [3]);
 }
 
@@ -113,25 +115,25 @@ async fn restore(lake: &Lake, ident: &TableIdent, location: &str) {
 async fn t66_what_newer_metadata_leads_to_stays_if_the_catalog_was_restored() {
     // Also of another table in the same folder, and if newer metadata leads to what has expired.
     let lake = five_files(2, "", "").await;
-    lake.run("CREATE TABLE raw.u (id BIGINT) LOCATION 'memory:///w/raw/t/u'").await;
-    lake.run("INSERT INTO raw.u VALUES (1)").await;
-    let u = TableIdent::from_strs(["raw", "u"]).unwrap();
+    lake.run("CREATE TABLE cleaned.u (id BIGINT) LOCATION 'memory:///w/cleaned/t/u'").await;
+    lake.run("INSERT INTO cleaned.u VALUES (1)").await;
+    let u = TableIdent::from_strs(["cleaned", "u"]).unwrap();
     let older = lake.table().await.loaded().metadata_location.clone();
     let older_u = lake.tables.load(&u).await.unwrap().loaded().metadata_location.clone();
-    lake.run("INSERT INTO raw.t VALUES (100, 1, 'x')").await;
-    lake.run("DELETE FROM raw.t WHERE id < 3").await;
-    lake.run(&format!("CALL system.expire_snapshots('raw.t', {LATER_MS})")).await;
-    lake.run("INSERT INTO raw.t VALUES (101, 1, 'x')").await;
-    lake.run("INSERT INTO raw.u VALUES (2)").await;
+    lake.run("INSERT INTO cleaned.t VALUES (100, 1, 'x')").await;
+    lake.run("DELETE FROM cleaned.t WHERE id < 3").await;
+    lake.run(&format!("CALL system.expire_snapshots('cleaned.t', {LATER_MS})")).await;
+    lake.run("INSERT INTO cleaned.t VALUES (101, 1, 'x')").await;
+    lake.run("INSERT INTO cleaned.u VALUES (2)").await;
     let (newest, newest_u) = (
         lake.table().await.loaded().metadata_location.clone(),
         lake.tables.load(&u).await.unwrap().loaded().metadata_location.clone(),
     );
-    let (ids, ids_u) = (lake.ids("raw.t").await, lake.ids("raw.u").await);
+    let (ids, ids_u) = (lake.ids("cleaned.t").await, lake.ids("cleaned.u").await);
     restore(&lake, &u, &older_u).await;
     lake.run(&orphans("")).await;
     restore(&lake, &u, &newest_u).await;
-    assert_eq!(lake.ids("raw.u").await, ids_u);
+    assert_eq!(lake.ids("cleaned.u").await, ids_u);
 
     restore(&lake, &raw_t(), &older).await;
     // What the older snapshots led to has expired since: that is told, and nothing is deleted.
@@ -139,7 +141,7 @@ async fn t66_what_newer_metadata_leads_to_stays_if_the_catalog_was_restored() {
     assert!(lake.other().run(&orphans("")).await.is_err());
     assert_eq!(all(&lake).await, before);
     restore(&lake, &raw_t(), &newest).await;
-    assert_eq!(lake.ids("raw.t").await, ids);
+    assert_eq!(lake.ids("cleaned.t").await, ids);
 }
 
 #[tokio::test]
@@ -151,13 +153,13 @@ async fn t66_storage_that_fails_while_orphans_are_looked_for_costs_no_file() {
     }));
     let tables = memory_warehouse(storage, Env::seeded(1), |it| it);
     let first = session(&tables);
-    run(&first, "CREATE NAMESPACE raw").await;
-    run(&first, "CREATE TABLE raw.t (id BIGINT)").await;
-    run(&first, "INSERT INTO raw.t VALUES (1)").await;
+    run(&first, "CREATE NAMESPACE cleaned").await;
+    run(&first, "CREATE TABLE cleaned.t (id BIGINT)").await;
+    run(&first, "INSERT INTO cleaned.t VALUES (1)").await;
     let load = async || tables.load(&raw_t()).await.unwrap().loaded().metadata_location.clone();
     let older = load().await;
-    run(&first, "INSERT INTO raw.t VALUES (2)").await;
-    run(&first, "INSERT INTO raw.t VALUES (3)").await;
+    run(&first, "INSERT INTO cleaned.t VALUES (2)").await;
+    run(&first, "INSERT INTO cleaned.t VALUES (3)").await;
     let newest = load().await;
     let catalog = &tables.warehouse().catalog;
     catalog.drop_table(&raw_t()).await.unwrap();
@@ -173,7 +175,7 @@ async fn t66_storage_that_fails_while_orphans_are_looked_for_costs_no_file() {
         let done = other.run(&orphans("")).await.is_ok();
         let calls = faults.requests.load(Ordering::Relaxed);
         faults.strike_at.store(0, Ordering::Relaxed);
-        let found = reachable::stored(&tables, "memory:///w/raw/t").await;
+        let found = reachable::stored(&tables, "memory:///w/cleaned/t").await;
         let missing: Vec<_> = wanted.difference(&found).collect();
         assert!(missing.is_empty(), "call {call}, done: {done}: {missing:#?}");
         if calls < call {
@@ -187,30 +189,30 @@ async fn t66_storage_that_fails_while_orphans_are_looked_for_costs_no_file() {
 #[tokio::test]
 async fn t66_metadata_of_a_table_that_nobody_knows_stops_the_work() {
     let lake = five_files(2, "", "").await;
-    lake.run("CREATE TABLE raw.u (id BIGINT) LOCATION 'memory:///w/raw/t/u'").await;
-    lake.run("INSERT INTO raw.u VALUES (2)").await;
-    let u = TableIdent::from_strs(["raw", "u"]).unwrap();
+    lake.run("CREATE TABLE cleaned.u (id BIGINT) LOCATION 'memory:///w/cleaned/t/u'").await;
+    lake.run("INSERT INTO cleaned.u VALUES (2)").await;
+    let u = TableIdent::from_strs(["cleaned", "u"]).unwrap();
     let location = lake.tables.load(&u).await.unwrap().loaded().metadata_location.clone();
     lake.tables.warehouse().catalog.drop_table(&u).await.unwrap();
-    put(&lake, "memory:///w/raw/t/data/x.parquet").await;
+    put(&lake, "memory:///w/cleaned/t/data/x.parquet").await;
     let before = all(&lake).await;
     let error = lake.refused(&orphans("")).await;
     assert!(error.message.contains("that this catalog does not know"), "{error}");
     assert_eq!(all(&lake).await, before);
     lake.run(&orphans(", allow_foreign => true")).await;
     lake.tables.warehouse().catalog.register_table(&u, &location, false).await.unwrap();
-    assert_eq!(lake.ids("raw.u").await, [2]);
-    assert!(!all(&lake).await.contains("memory:///w/raw/t/data/x.parquet"));
+    assert_eq!(lake.ids("cleaned.u").await, [2]);
+    assert!(!all(&lake).await.contains("memory:///w/cleaned/t/data/x.parquet"));
 }
 
 #[tokio::test]
 async fn t66_metadata_of_a_later_version_may_lead_to_anything() {
     let lake = five_files(2, "", "").await;
     let newer = r#"{"format-version": 2, "table-uuid": "x", "schemas": [{"type": "decfloat"}]}"#;
-    let path = "memory:///w/raw/t/u/metadata/00000-x.metadata.json";
+    let path = "memory:///w/cleaned/t/u/metadata/00000-x.metadata.json";
     let storage = &lake.tables.warehouse().storage;
     storage.write(path, Bytes::from_static(newer.as_bytes())).await.unwrap();
-    put(&lake, "memory:///w/raw/t/u/data/x.parquet").await;
+    put(&lake, "memory:///w/cleaned/t/u/data/x.parquet").await;
     let before = all(&lake).await;
     let error = lake.refused(&orphans("")).await;
     assert!(error.message.contains("is not Iceberg table metadata"), "{error}");
@@ -221,24 +223,24 @@ async fn t66_metadata_of_a_later_version_may_lead_to_anything() {
 async fn t66_what_other_tables_lead_to_stays_wherever_they_lie_now() {
     let path = "TBLPROPERTIES ('write.data.path' = 'memory:///w/p')";
     let lake = Lake::new(&[
-        &format!("CREATE TABLE raw.t (id BIGINT) {path}"),
-        &format!("CREATE TABLE raw.u (id BIGINT) {path}"),
-        "INSERT INTO raw.t VALUES (1)",
-        "INSERT INTO raw.u VALUES (2)",
-        "ALTER TABLE raw.u UNSET TBLPROPERTIES ('write.data.path')",
-        "INSERT INTO raw.u VALUES (3)",
+        &format!("CREATE TABLE cleaned.t (id BIGINT) {path}"),
+        &format!("CREATE TABLE cleaned.u (id BIGINT) {path}"),
+        "INSERT INTO cleaned.t VALUES (1)",
+        "INSERT INTO cleaned.u VALUES (2)",
+        "ALTER TABLE cleaned.u UNSET TBLPROPERTIES ('write.data.path')",
+        "INSERT INTO cleaned.u VALUES (3)",
     ])
     .await;
     put(&lake, "memory:///w/p/x.parquet").await;
     lake.run(&orphans("")).await;
-    assert_eq!(lake.ids("raw.u").await, [2, 3]);
+    assert_eq!(lake.ids("cleaned.u").await, [2, 3]);
     assert!(!all(&lake).await.contains("memory:///w/p/x.parquet"));
 }
 
 #[tokio::test]
 async fn t66_spellings_that_mean_the_same_change_no_path() {
     let lake = five_files(2, "", "").await;
-    let orphan = "memory:///w/raw/t/data/x.parquet";
+    let orphan = "memory:///w/cleaned/t/data/x.parquet";
     for equal in ["map('memory', 'memory1')", "map('memory1,memory2', 'memory')"] {
         put(&lake, orphan).await;
         let call =
@@ -246,7 +248,7 @@ async fn t66_spellings_that_mean_the_same_change_no_path() {
         let shown = super::shown(&lake.session, &call).await;
         assert!(shown.contains(orphan), "{shown}");
         assert!(!all(&lake).await.contains(orphan));
-        assert_eq!(lake.ids("raw.t").await.len(), 20);
+        assert_eq!(lake.ids("cleaned.t").await.len(), 20);
     }
 }
 
@@ -255,29 +257,29 @@ async fn t66_a_clock_that_is_ahead_makes_no_file_old() {
     let lake = five_files(2, "", "").await;
     // Decades ahead of the storage, whose files are of today.
     tokio::time::advance(Duration::from_secs(30 * 365 * 24 * 3600)).await;
-    put(&lake, "memory:///w/raw/t/data/x.parquet").await;
+    put(&lake, "memory:///w/cleaned/t/data/x.parquet").await;
     let before = all(&lake).await;
-    lake.run("CALL system.remove_orphan_files('raw.t')").await;
+    lake.run("CALL system.remove_orphan_files('cleaned.t')").await;
     assert_eq!(all(&lake).await, before);
-    assert_eq!(lake.ids("raw.t").await.len(), 20);
+    assert_eq!(lake.ids("cleaned.t").await.len(), 20);
 }
 
 #[tokio::test]
 async fn t66_only_what_lies_in_the_folder_that_is_named_goes() {
     let lake = five_files(2, "", "").await;
     lake.run(&format!(
-        "CALL system.remove_old_metadata_files('raw.t', {LATER_MS}, allow_recent => true)"
+        "CALL system.remove_old_metadata_files('cleaned.t', {LATER_MS}, allow_recent => true)"
     ))
     .await;
     let error = lake.refused(&orphans(", location => 'memory:///w/other'")).await;
     assert!(error.message.contains("is not in a folder of the table"), "{error}");
     let error = lake.refused(&orphans(", prefix_mismatch_mode => 'LATER'")).await;
     assert!(error.message.contains("cannot be `LATER`"), "{error}");
-    put(&lake, "memory:///w/raw/t/data/x.parquet").await;
-    put(&lake, "memory:///w/raw/t/metadata/x.avro").await;
-    lake.run(&orphans(", location => 'memory:///w/raw/t/data'")).await;
+    put(&lake, "memory:///w/cleaned/t/data/x.parquet").await;
+    put(&lake, "memory:///w/cleaned/t/metadata/x.avro").await;
+    lake.run(&orphans(", location => 'memory:///w/cleaned/t/data'")).await;
     let left = all(&lake).await;
-    assert!(!left.contains("memory:///w/raw/t/data/x.parquet"));
-    assert!(left.contains("memory:///w/raw/t/metadata/x.avro"));
-    assert_eq!(lake.ids("raw.t").await.len(), 20);
+    assert!(!left.contains("memory:///w/cleaned/t/data/x.parquet"));
+    assert!(left.contains("memory:///w/cleaned/t/metadata/x.avro"));
+    assert_eq!(lake.ids("cleaned.t").await.len(), 20);
 }

@@ -8,15 +8,16 @@ use serde_json::json;
 use super::{LATER_MS, Lake, MERGE_ON_READ, five_files};
 
 fn rewrite(arguments: &str) -> String {
-    format!("CALL system.rewrite_data_files('raw.t'{arguments})")
+    format!("CALL system.rewrite_data_files('cleaned.t'{arguments})")
 }
 
 /// Four partitions of three files each.
 async fn four_partitions() -> Lake {
-    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
+    let lake =
+        Lake::new(&["CREATE TABLE cleaned.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
     for number in 0..3 {
         let rows: Vec<String> = (0..4).map(|g| format!("({}, {g})", number * 4 + g)).collect();
-        lake.run(&format!("INSERT INTO raw.t VALUES {}", rows.join(", "))).await;
+        lake.run(&format!("INSERT INTO cleaned.t VALUES {}", rows.join(", "))).await;
     }
     lake
 }
@@ -45,16 +46,17 @@ async fn with_partial_progress_a_group_that_cannot_be_read_keeps_no_other_from_b
 
 #[tokio::test]
 async fn files_of_an_older_spec_become_no_more_than_they_were() {
-    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
+    let lake =
+        Lake::new(&["CREATE TABLE cleaned.t (id BIGINT, g BIGINT) PARTITIONED BY (g)"]).await;
     for number in 0..3 {
         let rows: Vec<String> = (0..8).map(|g| format!("({}, {g})", number * 8 + g)).collect();
-        lake.run(&format!("INSERT INTO raw.t VALUES {}", rows.join(", "))).await;
+        lake.run(&format!("INSERT INTO cleaned.t VALUES {}", rows.join(", "))).await;
     }
-    lake.run("ALTER TABLE raw.t REPLACE PARTITION FIELD g WITH bucket(4, id)").await;
+    lake.run("ALTER TABLE cleaned.t REPLACE PARTITION FIELD g WITH bucket(4, id)").await;
     let done = lake.call(&rewrite(", options => map('min-input-files', '2')")).await;
     assert_eq!(done[0], 24);
     assert!(files(&lake).await <= 4);
-    assert_eq!(lake.ids("raw.t").await, (0..24).collect::<Vec<_>>());
+    assert_eq!(lake.ids("cleaned.t").await, (0..24).collect::<Vec<_>>());
 }
 
 #[tokio::test]
@@ -74,7 +76,7 @@ async fn an_order_that_is_asked_for_is_made_once() {
         assert!(lake.call(&call).await[0] > 0, "{order}");
         assert_eq!(lake.call(&call).await[0], 0, "{order}, again");
     }
-    assert_eq!(lake.ids("raw.t").await.len(), 20);
+    assert_eq!(lake.ids("cleaned.t").await.len(), 20);
 }
 
 #[tokio::test]
@@ -110,45 +112,45 @@ async fn a_table_that_queries_filter_by_a_column_is_sorted_by_it() {
     assert!(due().await.is_some_and(|it| it >= 1.0));
 }
 
-const INSERTS: &str = "MERGE INTO raw.t USING (VALUES (1), (9)) s(id) ON t.id = s.id \
+const INSERTS: &str = "MERGE INTO cleaned.t USING (VALUES (1), (9)) s(id) ON t.id = s.id \
                        WHEN NOT MATCHED THEN INSERT *";
 const REWRITE: &str =
-    "CALL system.rewrite_data_files('raw.t', options => map('rewrite-all', 'true'))";
+    "CALL system.rewrite_data_files('cleaned.t', options => map('rewrite-all', 'true'))";
 
 #[tokio::test]
 async fn a_merge_finds_rows_that_it_matched_where_a_rewrite_has_put_them() {
     for version in [2, 3] {
         let create = format!(
-            "CREATE TABLE raw.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
+            "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
              'write.delete.mode' = 'merge-on-read')"
         );
-        let new = async || Lake::new(&[&create, "INSERT INTO raw.t VALUES (1), (2)"]).await;
+        let new = async || Lake::new(&[&create, "INSERT INTO cleaned.t VALUES (1), (2)"]).await;
         let lake = new().await;
         lake.meanwhile_run(REWRITE);
         lake.run(INSERTS).await;
         assert!(lake.is_over());
-        assert_eq!(lake.ids("raw.t").await, [1, 2, 9]);
+        assert_eq!(lake.ids("cleaned.t").await, [1, 2, 9]);
         // Where they were changed there, or before, the merge begins again.
-        let delete = "DELETE FROM raw.t WHERE id = 1";
+        let delete = "DELETE FROM cleaned.t WHERE id = 1";
         for theirs in [[REWRITE, delete], [delete, REWRITE]] {
             let lake = new().await;
             lake.meanwhile_run_all(theirs.map(str::to_owned).to_vec());
             lake.run(INSERTS).await;
-            assert_eq!(lake.ids("raw.t").await, [1, 2, 9]);
+            assert_eq!(lake.ids("cleaned.t").await, [1, 2, 9]);
         }
     }
 }
 
 #[tokio::test]
 async fn t109_what_came_into_an_empty_table_is_seen_though_its_snapshot_expired() {
-    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT)"]).await;
-    let expire = format!("CALL system.expire_snapshots('raw.t', {LATER_MS})");
+    let lake = Lake::new(&["CREATE TABLE cleaned.t (id BIGINT)"]).await;
+    let expire = format!("CALL system.expire_snapshots('cleaned.t', {LATER_MS})");
     lake.meanwhile_run_all(
-        ["INSERT INTO raw.t VALUES (1)", REWRITE, &expire].map(str::to_owned).to_vec(),
+        ["INSERT INTO cleaned.t VALUES (1)", REWRITE, &expire].map(str::to_owned).to_vec(),
     );
     lake.run(INSERTS).await;
     assert!(lake.is_over());
-    assert_eq!(lake.ids("raw.t").await, [1, 9]);
+    assert_eq!(lake.ids("cleaned.t").await, [1, 9]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,10 +174,21 @@ async fn a_rewrite_goes_no_faster_than_it_may() {
 #[tokio::test]
 async fn a_policy_is_that_of_the_table_its_namespace_or_the_warehouse() {
     let lake = five_files(2, "", "").await;
+    let days = async |name: &str| {
+        let table = lake.session.table(name).await.unwrap();
+        let policy = Policy::of(&lake.session, &table).await.unwrap();
+        policy.snapshot_age_ms(&table).unwrap().unwrap() / 86_400_000
+    };
+    lake.run("CREATE NAMESPACE raw").await;
+    lake.run("CREATE TABLE raw.t (id BIGINT)").await;
+    // What is in raw is kept longest, unless somebody says how long.
+    assert_eq!((days("raw.t").await, days("cleaned.t").await), (30, 5));
+    let retention = |days: u32| format!("SET PROPERTIES ('icefield.retention-days' = '{days}')");
+    lake.run(&format!("ALTER NAMESPACE cleaned {}", retention(400))).await;
+    lake.run(&format!("ALTER TABLE raw.t {}", retention(7))).await;
+    assert_eq!((days("raw.t").await, days("cleaned.t").await), (7, 400));
     let pace = async || {
         let policy = Policy::of(&lake.session, &lake.table().await).await.unwrap();
-        // What is in raw is kept longest.
-        assert_eq!(policy.snapshot_age_ms(&lake.table().await).unwrap(), Some(30 * 86_400_000));
         policy.rewrite(&lake.session, &lake.table().await).await.unwrap().bytes_per_second
     };
     assert_eq!(pace().await, None);
@@ -183,8 +196,8 @@ async fn a_policy_is_that_of_the_table_its_namespace_or_the_warehouse() {
     lake.run("CREATE NAMESPACE IF NOT EXISTS system").await;
     for (sql, number) in [
         ("ALTER NAMESPACE system SET PROPERTIES", 5),
-        ("ALTER NAMESPACE raw SET PROPERTIES", 6),
-        ("ALTER TABLE raw.t SET TBLPROPERTIES", 7),
+        ("ALTER NAMESPACE cleaned SET PROPERTIES", 6),
+        ("ALTER TABLE cleaned.t SET TBLPROPERTIES", 7),
     ] {
         lake.run(&format!("{sql} ('{name}' = '{number}')")).await;
         assert_eq!(pace().await, Some(number), "{sql}");
@@ -194,11 +207,11 @@ async fn a_policy_is_that_of_the_table_its_namespace_or_the_warehouse() {
 #[tokio::test]
 async fn what_is_written_is_nearly_as_large_as_is_wanted() {
     for copying in ["always", "never"] {
-        let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, v TEXT)"]).await;
+        let lake = Lake::new(&["CREATE TABLE cleaned.t (id BIGINT, v TEXT)"]).await;
         for file in 0..24 {
             let (from, to) = (file * 1000, file * 1000 + 1000);
             lake.run(&format!(
-                "INSERT INTO raw.t SELECT i, md5(CAST(i AS TEXT)) FROM range({from}, {to}) r(i)"
+                "INSERT INTO cleaned.t SELECT i, md5(CAST(i AS TEXT)) FROM range({from}, {to}) r(i)"
             ))
             .await;
         }
@@ -221,10 +234,10 @@ async fn what_is_written_is_nearly_as_large_as_is_wanted() {
 async fn delete_files_of_as_many_data_files_are_rewritten_as_may_be() {
     let lake = five_files(2, "", MERGE_ON_READ).await;
     for id in ["id % 2 = 0", "id % 2 = 1"] {
-        lake.run(&format!("DELETE FROM raw.t WHERE {id} AND id % 10 < 2")).await;
+        lake.run(&format!("DELETE FROM cleaned.t WHERE {id} AND id % 10 < 2")).await;
     }
     let call = |options: &str| {
-        format!("CALL system.rewrite_position_delete_files('raw.t', map({options}))")
+        format!("CALL system.rewrite_position_delete_files('cleaned.t', map({options}))")
     };
     let done = lake.call(&call("'rewrite-all', 'true', 'max-files-to-rewrite', '2'")).await;
     assert_eq!(done[1], 2, "{done:?}");
@@ -234,17 +247,17 @@ async fn delete_files_of_as_many_data_files_are_rewritten_as_may_be() {
 
 #[tokio::test]
 async fn a_curve_goes_through_the_greatest_values() {
-    let lake = Lake::new(&["CREATE TABLE raw.t (id BIGINT, d DOUBLE, n BIGINT)"]).await;
+    let lake = Lake::new(&["CREATE TABLE cleaned.t (id BIGINT, d DOUBLE, n BIGINT)"]).await;
     for value in ["1.7976931348623157e308", "-1.7976931348623157e308", "inf", "-inf", "NaN", "1"] {
         lake.run(&format!(
-            "INSERT INTO raw.t VALUES (1, CAST('{value}' AS DOUBLE), 9223372036854775807), \
+            "INSERT INTO cleaned.t VALUES (1, CAST('{value}' AS DOUBLE), 9223372036854775807), \
              (2, CAST('{value}' AS DOUBLE), -9223372036854775808), (3, NULL, NULL)"
         ))
         .await;
     }
     for curve in ["zorder", "hilbert"] {
         lake.call(&rewrite(&format!(", sort_order => '{curve}(d, n)'"))).await;
-        let ids = lake.ids("raw.t").await;
+        let ids = lake.ids("cleaned.t").await;
         assert_eq!(ids, [[1; 6], [2; 6], [3; 6]].concat(), "{curve}");
     }
 }
