@@ -18,8 +18,8 @@ use std::sync::Arc;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::spec::{
-    FormatVersion, Snapshot, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
-    TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
+    FormatVersion, MAIN_BRANCH, Snapshot, SortOrder, TableIdent, TableMetadata,
+    TableMetadataBuilder, TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
 };
 use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata, tier};
 
@@ -156,6 +156,12 @@ impl TableChange {
         }
         let mut next = base.metadata.as_ref().clone().into_builder(logged);
         for update in self.updates.iter().cloned() {
+            if let TableUpdate::SetSnapshotRef { ref_name, reference } = &update
+                && ref_name == MAIN_BRANCH
+                && !reference.is_branch()
+            {
+                return Err(Error::new(ErrorKind::DataInvalid, "`main` is a branch, not a tag"));
+            }
             let is_stale = matches!(&update, TableUpdate::AddSnapshot { snapshot }
                 if is_stale(snapshot, &base.metadata));
             next = match update.apply(next) {

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::dropped;
 use crate::spec::{
     FormatVersion, NamespaceIdent, NestedField, PrimitiveType, Schema, SortOrder, TableIdent,
     TableMetadata, TableMetadataBuilder, TableRequirement, TableUpdate, Type, UnboundPartitionSpec,
@@ -23,6 +24,7 @@ pub async fn all(catalog: Arc<dyn Catalog>, root: &str) {
     changes_of_one_table_land_together(&catalog, root).await;
     a_request_is_answered_once(&catalog, root).await;
     views_have_names_beside_tables(&*catalog, root).await;
+    a_dropped_table_can_come_back(&*catalog, root).await;
     the_journal_remembers_until_told_to_forget(&*catalog).await;
 }
 
@@ -35,6 +37,8 @@ pub async fn over_the_wire(catalog: Arc<dyn Catalog>, root: &str) {
     a_key_lands_once(&*catalog, root).await;
     a_commit_makes_what_must_not_be_there(&*catalog, root).await;
     a_name_means_what_is_registered_over_it(&*catalog, root).await;
+    what_is_protected_is_not_dropped(&*catalog, root).await;
+    tables_of_raw_only_grow(&*catalog, root).await;
     properties_of_namespaces_are_set_and_removed(&*catalog).await;
     racing_commits_lose_nothing(catalog, root).await;
 }
@@ -161,9 +165,9 @@ async fn tables_are_created_once(catalog: &dyn Catalog, root: &str) {
     catalog.register_table(&t, &made.metadata_location, false).await.unwrap();
     let taken = catalog.rename_table(&t, &u).await.unwrap_err();
     assert_eq!(taken.kind(), ErrorKind::TableAlreadyExists);
-    catalog.drop_table(&t).await.unwrap();
-    catalog.drop_table(&u).await.unwrap();
-    assert_eq!(catalog.drop_table(&u).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    catalog.drop_table(&t, true).await.unwrap();
+    catalog.drop_table(&u, true).await.unwrap();
+    assert_eq!(catalog.drop_table(&u, true).await.unwrap_err().kind(), ErrorKind::TableNotFound);
 }
 
 async fn a_commit_moves_the_pointer_only_from_where_it_was_read(catalog: &dyn Catalog, root: &str) {
@@ -227,7 +231,7 @@ async fn changes_of_one_table_land_together(catalog: &Arc<dyn Catalog>, root: &s
     second.only_from = Some(now.metadata_location.clone());
     let both = Commit::of(vec![change(&t, "k", "5"), second]);
     assert!(matches!(catalog.commit(&both).await.unwrap(), CommitOutcome::Conflict));
-    catalog.drop_table(&t).await.unwrap();
+    catalog.drop_table(&t, true).await.unwrap();
 }
 
 async fn a_key_lands_once(catalog: &dyn Catalog, root: &str) {
@@ -293,10 +297,83 @@ async fn a_name_means_what_is_registered_over_it(catalog: &dyn Catalog, root: &s
     assert_eq!(now.metadata.uuid(), second.metadata.uuid());
     let pointers = catalog.pointers().await.unwrap();
     assert!(pointers.contains(&(one.clone(), second.metadata_location.clone())), "{pointers:?}");
-    assert_eq!(catalog.drop_table(&one).await.unwrap(), second.metadata_location);
+    assert_eq!(catalog.drop_table(&one, true).await.unwrap(), second.metadata_location);
     catalog.register_table(&one, &first.metadata_location, true).await.unwrap();
-    assert_eq!(catalog.drop_table(&one).await.unwrap(), first.metadata_location);
-    catalog.drop_table(&two).await.unwrap();
+    assert_eq!(catalog.drop_table(&one, true).await.unwrap(), first.metadata_location);
+    catalog.drop_table(&two, true).await.unwrap();
+}
+
+async fn what_is_protected_is_not_dropped(catalog: &dyn Catalog, root: &str) {
+    let (t, space) = (ident("kept.t"), namespace("kept"));
+    let protect = |it: &str| HashMap::from([(dropped::PROTECTED.to_owned(), it.to_owned())]);
+    catalog.create_namespace(&space, protect("true")).await.unwrap();
+    catalog.create_table(&t, metadata(format!("{root}/kept")), &[]).await.unwrap();
+    let refused = async || {
+        let error = catalog.drop_table(&t, true).await.unwrap_err();
+        assert!(error.message().contains("is protected"), "{error}");
+    };
+    refused().await;
+    assert!(catalog.drop_namespace(&space).await.is_err());
+    // A table's own word is nearer than its namespace's.
+    assert!(committed(catalog, vec![change(&t, dropped::PROTECTED, "false")]).await);
+    catalog.drop_table(&t, true).await.unwrap();
+    assert!(catalog.drop_namespace(&space).await.is_err(), "empty, and protected");
+    catalog.set_namespace_properties(&space, protect("false"), &[]).await.unwrap();
+    catalog.create_table(&t, metadata(format!("{root}/kept2")), &[]).await.unwrap();
+    assert!(committed(catalog, vec![change(&t, dropped::PROTECTED, "true")]).await);
+    refused().await;
+    assert!(committed(catalog, vec![change(&t, dropped::PROTECTED, "false")]).await);
+    catalog.drop_table(&t, true).await.unwrap();
+    catalog.drop_namespace(&space).await.unwrap();
+}
+
+async fn tables_of_raw_only_grow(catalog: &dyn Catalog, root: &str) {
+    let spaces = catalog.list_namespaces(None).await.unwrap();
+    for space in ["raw", "elsewhere"].map(namespace) {
+        if !spaces.contains(&space) {
+            catalog.create_namespace(&space, HashMap::new()).await.unwrap();
+        }
+    }
+    let (t, other) = (ident("raw.grows"), ident("elsewhere.t"));
+    let made = catalog.create_table(&t, metadata(format!("{root}/grows")), &[]).await.unwrap();
+    assert!(committed(catalog, vec![change(&t, "k", "1")]).await);
+    let field = NestedField::optional(7, "other", Type::Primitive(PrimitiveType::Long));
+    let schema = Schema::builder().with_fields([field.into()]).build().unwrap();
+    let mut without = change(&t, "k", "2");
+    without.updates.push(TableUpdate::AddSchema { schema });
+    without.updates.push(TableUpdate::SetCurrentSchema { schema_id: -1 });
+    let refused = |error: crate::Error| assert!(error.message().contains("only grow"), "{error}");
+    refused(catalog.commit(&Commit::of(vec![without.clone()])).await.unwrap_err());
+    refused(catalog.rename_table(&t, &other).await.unwrap_err());
+    refused(catalog.register_table(&t, &made.metadata_location, true).await.unwrap_err());
+    assert_eq!(property(catalog, &t, "k").await.as_deref(), Some("1"));
+    let lifting = catalog.lifting("because");
+    assert!(committed(&*lifting, vec![without]).await);
+    lifting.rename_table(&t, &other).await.unwrap();
+    catalog.drop_table(&other, true).await.unwrap();
+}
+
+async fn a_dropped_table_can_come_back(catalog: &dyn Catalog, root: &str) {
+    let t = ident("n.dropped");
+    let first = catalog.create_table(&t, metadata(format!("{root}/d1")), &[]).await.unwrap();
+    catalog.drop_table(&t, false).await.unwrap();
+    let second = catalog.create_table(&t, metadata(format!("{root}/d2")), &[]).await.unwrap();
+    let all = catalog.dropped_tables().await.unwrap();
+    let found = all.iter().find(|it| it.table == t).unwrap();
+    assert_eq!(found.metadata_location, first.metadata_location);
+    let taken = catalog.undrop_table(&found.id).await.unwrap_err();
+    assert_eq!(taken.kind(), ErrorKind::TableAlreadyExists);
+    catalog.drop_table(&t, true).await.unwrap();
+    catalog.undrop_table(&found.id).await.unwrap();
+    let now = catalog.load_table(&t).await.unwrap();
+    assert_eq!(now.metadata.uuid(), first.metadata.uuid(), "not {}", second.metadata.uuid());
+    assert!(catalog.undrop_table(&found.id).await.is_err(), "once");
+    catalog.drop_table(&t, false).await.unwrap();
+    for it in catalog.dropped_tables().await.unwrap() {
+        catalog.forget_dropped(&it.id).await.unwrap();
+        assert!(catalog.undrop_table(&it.id).await.is_err());
+    }
+    assert_eq!(catalog.dropped_tables().await.unwrap(), []);
 }
 
 async fn a_request_is_answered_once(catalog: &Arc<dyn Catalog>, root: &str) {
@@ -324,7 +401,7 @@ async fn a_request_is_answered_once(catalog: &Arc<dyn Catalog>, root: &str) {
     asked("c").create_namespace(&space, HashMap::new()).await.unwrap();
     asked("d").set_namespace_properties(&space, HashMap::new(), &[]).await.unwrap();
     asked("e").rename_table(&t, &ident("asked.t")).await.unwrap();
-    asked("f").drop_table(&ident("asked.t")).await.unwrap();
+    asked("f").drop_table(&ident("asked.t"), true).await.unwrap();
     asked("g").drop_namespace(&space).await.unwrap();
     for key in ["c", "d", "e", "f", "g"] {
         assert_eq!(catalog.answered(key).await.unwrap(), Some(answer(key)));
@@ -365,13 +442,13 @@ async fn views_have_names_beside_tables(catalog: &dyn Catalog, root: &str) {
         };
         assert_eq!(renamed.unwrap_err().kind(), ErrorKind::TableAlreadyExists);
     }
-    assert_eq!(catalog.drop_table(&v).await.unwrap_err().kind(), ErrorKind::TableNotFound);
+    assert_eq!(catalog.drop_table(&v, true).await.unwrap_err().kind(), ErrorKind::TableNotFound);
     catalog.rename_view(&v, &w).await.unwrap();
     let full = catalog.drop_namespace(&space).await.unwrap_err();
     assert_eq!(full.kind(), ErrorKind::PreconditionFailed);
     assert_eq!(catalog.drop_view(&w).await.unwrap(), "2");
     assert_eq!(catalog.drop_view(&w).await.unwrap_err().kind(), ErrorKind::TableNotFound);
-    catalog.drop_table(&t).await.unwrap();
+    catalog.drop_table(&t, true).await.unwrap();
     catalog.drop_namespace(&space).await.unwrap();
 }
 

@@ -22,11 +22,13 @@
 pub mod audit;
 pub mod commit;
 pub mod conformance;
+pub mod dropped;
 pub mod env;
 pub mod journal;
 pub mod lineage;
 pub mod memory;
 pub mod metadata;
+pub mod refusal;
 pub mod requests;
 pub mod rest;
 pub mod rights;
@@ -43,12 +45,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 pub use commit::{Commit, CommitOutcome, LedgerEntry, TableChange};
+use dropped::Dropped;
 pub use env::Env;
 pub use iceberg::{Error, ErrorKind, Result};
 pub use journal::JournalEntry;
 pub use requests::{Answered, Behalf};
 use spec::{NamespaceIdent, TableIdent, TableMetadata};
-pub use sql::{AuditLog, Rights};
+pub use sql::{AuditLog, Backup, Rights};
 pub use storage::Storage;
 pub use warehouse::Warehouse;
 
@@ -126,8 +129,18 @@ pub trait Catalog: Debug + Send + Sync {
         overwrite: bool,
     ) -> Result<LoadedTable>;
 
-    /// Forgets a table; gives where its last metadata lies. Its files stay: removing them is the work of purge.
-    async fn drop_table(&self, table: &TableIdent) -> Result<String>;
+    /// Takes a table's name away; gives where its last metadata lies. Its files stay: removing them is the work of
+    /// purge. Unless it goes `for_good` it is among the [`dropped`] ones, and can come back. What is protected is refused.
+    async fn drop_table(&self, table: &TableIdent, for_good: bool) -> Result<String>;
+
+    /// The tables that were dropped and are not forgotten, in no order.
+    async fn dropped_tables(&self) -> Result<Vec<Dropped>>;
+
+    /// Gives a dropped table its name again, by the drop's id, with the roles on it.
+    async fn undrop_table(&self, id: &str) -> Result<()>;
+
+    /// Forgets a dropped table: it cannot come back.
+    async fn forget_dropped(&self, id: &str) -> Result<()>;
 
     /// Gives a table another name, perhaps in another namespace.
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()>;
@@ -161,6 +174,9 @@ pub trait Catalog: Debug + Send + Sync {
     /// Which of `keys` the table's ledger holds, each with the snapshot that brought it.
     async fn ledger(&self, table: &TableIdent, keys: &[String]) -> Result<HashMap<String, i64>>;
 
+    /// How many keys each ledger has, by the table's UUID.
+    async fn ledgers(&self) -> Result<HashMap<String, u64>>;
+
     /// This catalog, on whose audit log changes stand as `behalf` says; and which remember, each in its own
     /// transaction, that the request is answered, if it is one that is to be answered once. One that is answered
     /// already changes nothing and fails; [`Catalog::answered`] says how.
@@ -182,6 +198,9 @@ pub trait Catalog: Debug + Send + Sync {
 
     /// Who did what; `None` if this catalog keeps no log.
     fn audit_log(&self) -> Option<AuditLog>;
+
+    /// Makes backups of it; `None` if that is for its server to do.
+    fn backup(&self) -> Option<Backup>;
 
     /// What was answered to the request of this key.
     async fn answered(&self, key: &str) -> Result<Option<Answered>>;

@@ -7,10 +7,12 @@ use async_trait::async_trait;
 use tokio::sync::Mutex;
 
 use crate::commit::{base_of, fallen_out, landed, remove, same_file, stage};
+use crate::dropped::{Dropped, check_protected};
+use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata, tier,
+    Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata, tier, warehouse,
 };
 
 /// A catalog that forgets everything when dropped; its tables' files do not vanish with it.
@@ -32,6 +34,8 @@ struct State {
     ledger: HashMap<(uuid::Uuid, String), i64>,
     journal: Vec<JournalEntry>,
     answers: HashMap<String, (i64, Answered)>,
+    /// Each with its state.
+    dropped: Vec<(Dropped, LoadedTable)>,
 }
 
 impl MemoryCatalog {
@@ -125,6 +129,8 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let above = warehouse::defaults(self, namespace).await?;
+        check_protected(&Object::Namespace(namespace.clone()).to_string(), None, &above)?;
         let mut state = self.state.lock().await;
         if !state.namespaces.contains_key(namespace) {
             return Err(no_namespace(namespace));
@@ -204,12 +210,50 @@ impl Catalog for MemoryCatalog {
         Ok(loaded)
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
+    async fn drop_table(&self, table: &TableIdent, for_good: bool) -> Result<String> {
+        let above = warehouse::defaults(self, table.namespace()).await?;
         let mut state = self.state.lock().await;
-        let last = state.table(table)?.metadata_location;
+        let last = state.table(table)?;
+        let own = Some(last.metadata.properties());
+        check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
         self.answer(&mut state, &self.behalf)?;
         state.tables.remove(table);
-        Ok(last)
+        let location = last.metadata_location.clone();
+        if !for_good {
+            let dropped = Dropped {
+                id: self.env.uuid().to_string(),
+                table: table.clone(),
+                metadata_location: location.clone(),
+                dropped_at_ms: self.env.now_ms(),
+                dropped_by: self.behalf.actor.principal.clone(),
+            };
+            state.dropped.push((dropped, last));
+        }
+        Ok(location)
+    }
+
+    async fn dropped_tables(&self) -> Result<Vec<Dropped>> {
+        Ok(self.state.lock().await.dropped.iter().map(|(it, _)| it.clone()).collect())
+    }
+
+    async fn undrop_table(&self, id: &str) -> Result<()> {
+        let mut state = self.state.lock().await;
+        let place = state.dropped.iter().position(|(it, _)| it.id == id);
+        let found = place.and_then(|it| Some((it, state.dropped.get(it)?.clone())));
+        let Some((place, (dropped, table))) = found else {
+            let message = "the dropped table has come back, or is forgotten";
+            return Err(Error::new(ErrorKind::TableNotFound, message));
+        };
+        state.check_free(&dropped.table)?;
+        self.answer(&mut state, &self.behalf)?;
+        state.dropped.remove(place);
+        state.tables.insert(dropped.table, table);
+        Ok(())
+    }
+
+    async fn forget_dropped(&self, id: &str) -> Result<()> {
+        self.state.lock().await.dropped.retain(|(it, _)| it.id != id);
+        Ok(())
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
@@ -348,6 +392,14 @@ impl Catalog for MemoryCatalog {
         Ok(keys.iter().filter_map(held).collect())
     }
 
+    async fn ledgers(&self) -> Result<HashMap<String, u64>> {
+        let mut all = HashMap::new();
+        for (uuid, _) in self.state.lock().await.ledger.keys() {
+            *all.entry(uuid.to_string()).or_default() += 1;
+        }
+        Ok(all)
+    }
+
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         Arc::new(Self {
             storage: Arc::clone(&self.storage),
@@ -374,6 +426,10 @@ impl Catalog for MemoryCatalog {
     }
 
     fn audit_log(&self) -> Option<AuditLog> {
+        None
+    }
+
+    fn backup(&self) -> Option<Backup> {
         None
     }
 

@@ -22,6 +22,7 @@ use client::{Client, Method, Reply};
 use serde_json::{Value, json};
 use wire::{ident, text, texts};
 
+use crate::dropped::Dropped;
 use crate::storage::encoded;
 
 use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty};
@@ -29,7 +30,7 @@ use crate::spec::{
     MAIN_BRANCH, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, TableUpdate,
 };
 use crate::{
-    Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
+    Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
     JournalEntry, LedgerEntry, LoadedTable, Result, Rights, TableChange,
 };
 
@@ -369,11 +370,25 @@ impl Catalog for RestCatalog {
         self.table_of(table, &mut reply)
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
+    /// Whether it can come back is for the server to say.
+    async fn drop_table(&self, table: &TableIdent, _: bool) -> Result<String> {
         let last = self.metadata_location(table).await?;
         let reply = self.change(Method::DELETE, &self.table(table), None).await?;
         reply.or(404, || no_table(table))?.ok()?;
         Ok(last)
+    }
+
+    async fn dropped_tables(&self) -> Result<Vec<Dropped>> {
+        Ok(Vec::new())
+    }
+
+    async fn undrop_table(&self, _: &str) -> Result<()> {
+        let message = "the REST protocol has no way to bring a dropped table back";
+        Err(Error::new(ErrorKind::FeatureUnsupported, message))
+    }
+
+    async fn forget_dropped(&self, _: &str) -> Result<()> {
+        Ok(())
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
@@ -469,6 +484,11 @@ impl Catalog for RestCatalog {
         Ok(keys.iter().filter_map(pair).collect())
     }
 
+    /// They are properties of the tables.
+    async fn ledgers(&self) -> Result<HashMap<String, u64>> {
+        Ok(HashMap::new())
+    }
+
     /// The server knows on whose behalf it works: that of whose token it is.
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         let lifted = behalf.lifted;
@@ -492,6 +512,10 @@ impl Catalog for RestCatalog {
     }
 
     fn audit_log(&self) -> Option<AuditLog> {
+        None
+    }
+
+    fn backup(&self) -> Option<Backup> {
         None
     }
 

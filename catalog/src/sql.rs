@@ -13,6 +13,7 @@
 //!   icefield_audit_heads            (catalog_name, chain) → seq, hash
 //!   icefield_principals             (catalog_name, principal) → secret_hash
 //!   icefield_tokens                 (catalog_name, token_hash) → principal, expires_at_ms
+//!   icefield_dropped                (catalog_name, drop_id) → table_namespace, table_name, metadata_location
 //!   icefield_grants                 (catalog_name, principal, object_kind, object_name, role_name)
 //! ```
 //!
@@ -20,7 +21,9 @@
 //! no row updated means somebody moved first. The new metadata file is written before it.
 
 mod audit;
+mod backup;
 mod database;
+mod dropped;
 mod journal;
 mod namespaces;
 mod requests;
@@ -32,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 pub use audit::AuditLog;
+pub use backup::Backup;
 use database::Database;
 use md5::{Digest, Md5};
 pub use rights::Rights;
@@ -39,12 +43,13 @@ use rows::Kind;
 use sqlx::Row;
 
 use crate::commit::{Staged, base_of, fallen_out, landed, remove, same_file, stage};
+use crate::dropped::{Dropped, check_protected};
 use crate::memory::{answered_before, name_taken, no_namespace};
 use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
     Answered, Behalf, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable,
-    Result, Storage, metadata, tier,
+    Result, Storage, metadata, tier, warehouse,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -328,6 +333,8 @@ impl Catalog for SqlCatalog {
     }
 
     async fn drop_namespace(&self, namespace: &NamespaceIdent) -> Result<()> {
+        let above = warehouse::defaults(self, namespace).await?;
+        check_protected(&Object::Namespace(namespace.clone()).to_string(), None, &above)?;
         self.delete_namespace(namespace).await
     }
 
@@ -395,6 +402,11 @@ impl Catalog for SqlCatalog {
             return Err(no_namespace(table.namespace()));
         }
         let is_there = overwrite && self.location(Kind::Table, table).await.is_ok();
+        if let Some(now) = self.load_table(table).await.ok().filter(|_| is_there) {
+            let above = warehouse::defaults(self, table.namespace()).await?;
+            let name = Object::Table(table.clone()).to_string();
+            check_protected(&name, Some(now.metadata.properties()), &above)?;
+        }
         if is_there && self.behalf.lifted.is_none() && tier::only_grows(table) {
             return Err(tier::refused(table, tier::OVERWRITTEN));
         }
@@ -403,8 +415,31 @@ impl Catalog for SqlCatalog {
         Ok(loaded)
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
-        self.remove(Kind::Table, table).await
+    async fn drop_table(&self, table: &TableIdent, for_good: bool) -> Result<String> {
+        let above = warehouse::defaults(self, table.namespace()).await?;
+        loop {
+            let location = self.location(Kind::Table, table).await?;
+            // One whose metadata is gone or damaged can be dropped too.
+            let loaded = self.load_table(table).await.ok();
+            let loaded = loaded.filter(|it| it.metadata_location == location);
+            let own = loaded.as_ref().map(|it| it.metadata.properties());
+            check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
+            if self.remove(Kind::Table, table, &location, !for_good).await? {
+                return Ok(location);
+            }
+        }
+    }
+
+    async fn dropped_tables(&self) -> Result<Vec<Dropped>> {
+        self.read_dropped().await
+    }
+
+    async fn undrop_table(&self, id: &str) -> Result<()> {
+        self.bring_back(id).await
+    }
+
+    async fn forget_dropped(&self, id: &str) -> Result<()> {
+        self.forget_one_dropped(id).await
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
@@ -428,7 +463,12 @@ impl Catalog for SqlCatalog {
     }
 
     async fn drop_view(&self, view: &TableIdent) -> Result<String> {
-        self.remove(Kind::View, view).await
+        loop {
+            let location = self.location(Kind::View, view).await?;
+            if self.remove(Kind::View, view, &location, false).await? {
+                return Ok(location);
+            }
+        }
     }
 
     async fn rename_view(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
@@ -497,6 +537,23 @@ impl Catalog for SqlCatalog {
         Ok(held)
     }
 
+    async fn ledgers(&self) -> Result<HashMap<String, u64>> {
+        let failed = |e| self.database.failed("read the ledger", e);
+        let rows = sqlx::query(
+            "SELECT table_uuid, COUNT(*) FROM icefield_ledger WHERE catalog_name = $1 \
+             GROUP BY table_uuid",
+        )
+        .bind(self.name())
+        .fetch_all(&self.database.pool)
+        .await
+        .map_err(failed)?;
+        let pair = |row: &sqlx::any::AnyRow| {
+            let count: i64 = row.try_get(1)?;
+            Ok((row.try_get(0)?, u64::try_from(count).unwrap_or(0)))
+        };
+        rows.iter().map(pair).collect::<sqlx::Result<_>>().map_err(failed)
+    }
+
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         Arc::new(Self {
             database: Arc::clone(&self.database),
@@ -526,6 +583,10 @@ impl Catalog for SqlCatalog {
 
     fn audit_log(&self) -> Option<AuditLog> {
         Some(AuditLog { database: Arc::clone(&self.database), env: self.env.clone() })
+    }
+
+    fn backup(&self) -> Option<Backup> {
+        Some(Backup { database: Arc::clone(&self.database), env: self.env.clone() })
     }
 
     async fn answered(&self, key: &str) -> Result<Option<Answered>> {

@@ -16,7 +16,7 @@ use crate::spec::{
     NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, TableIdent,
     TableMetadata, TableUpdate, Type,
 };
-use crate::{Behalf, Error, ErrorKind, Result, TableChange};
+use crate::{Behalf, Error, Result, TableChange, refusal};
 
 /// The tier whose tables only grow.
 pub const RAW: &str = "raw";
@@ -26,7 +26,7 @@ pub const HINT: &str = "change a copy (CREATE TABLE cleaned.t AS SELECT ...) or 
                         one statement: SET icefield.lift = 'why'";
 
 /// What every refusal says.
-const ONLY_GROW: &str = "is in raw, where tables only grow";
+pub const ONLY_GROW: &str = "is in raw, where tables only grow";
 /// Why a table of `raw` is not registered anew.
 pub(crate) const OVERWRITTEN: &str = "it would become what another metadata file says";
 
@@ -39,12 +39,7 @@ pub fn only_grows(table: &TableIdent) -> bool {
 pub fn refused(table: &TableIdent, why: &str) -> Error {
     let table = format!("{}.{}", table.namespace().as_ref().join("."), table.name());
     let message = format!("`{table}` {ONLY_GROW}: {why}");
-    Error::new(ErrorKind::DataInvalid, message).with_context("hint", HINT)
-}
-
-/// Whether an error says that a table only grows.
-pub fn is_refusal(error: &Error) -> bool {
-    error.message().contains(ONLY_GROW)
+    refusal::by_policy(message, HINT)
 }
 
 /// Refuses to let a table go where the rule does not hold.
@@ -70,6 +65,12 @@ pub fn takes(
         {
             return Some(format!("snapshot {} is an {word}", snapshot.snapshot_id()));
         }
+    }
+    // A snapshot is what it was: under its id there is never another.
+    let changed =
+        |it: &&SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_some_and(|was| was != *it);
+    if let Some(snapshot) = after.snapshots().find(changed) {
+        return Some(format!("snapshot {} would be another one", snapshot.snapshot_id()));
     }
     let path = match grown(before, after) {
         Ok(path) => path,
@@ -115,7 +116,7 @@ pub fn grown<'a>(
         if Some(id) == from {
             return Ok(path);
         }
-        let found = after.snapshot_by_id(id).or_else(|| before.snapshot_by_id(id));
+        let found = before.snapshot_by_id(id).or_else(|| after.snapshot_by_id(id));
         let Some(snapshot) = found.filter(|_| seen.insert(id)) else { break };
         path.push(snapshot);
         at = snapshot.parent_snapshot_id();
@@ -148,10 +149,25 @@ fn lost_column(before: &Schema, after: &Schema) -> Option<String> {
                     "column `{name}` would become {to}, which does not hold every {from}"
                 ));
             }
+            Some(is) if is.field.required && !was.field.required => {
+                return Some(format!("column `{name}` could not be null any more"));
+            }
+            Some(is) if is.field.initial_default != was.field.initial_default => {
+                return Some(format!(
+                    "column `{name}` would have other values in rows from before it"
+                ));
+            }
             Some(_) => {}
         }
     }
-    None
+    let known = columns(before);
+    let missing = |(id, it): &(&i32, &Column<'_>)| {
+        let above = it.parent.is_none_or(|parent| known.contains_key(&parent));
+        above && !known.contains_key(id) && it.field.required && it.field.initial_default.is_none()
+    };
+    let added = now.iter().filter(missing).map(|(id, _)| *id).min()?;
+    let name = after.name_by_field_id(added).unwrap_or_default();
+    Some(format!("column `{name}` could not be null, and rows from before it have no value"))
 }
 
 #[derive(Debug)]
@@ -236,6 +252,19 @@ mod tests {
             schema(vec![(1, "s", Type::Struct(crate::spec::StructType::new(vec![inner])))])
         };
         assert_eq!(lost_column(&nested("x"), &nested("x")), None);
+        let required = |id: i32, name: &str| NestedField::required(id, name, int()).into();
+        let a = |more: Option<_>| {
+            let fields = [required(1, "a")].into_iter().chain(more);
+            Schema::builder().with_fields(fields).build().unwrap()
+        };
+        assert!(
+            lost_column(&a(None), &a(Some(required(2, "b"))))
+                .unwrap()
+                .contains("`b` could not be null")
+        );
+        let loose = schema(vec![(1, "a", int())]);
+        assert_eq!(lost_column(&a(None), &loose), None);
+        assert!(lost_column(&loose, &a(None)).unwrap().contains("not be null any more"));
         assert!(lost_column(&nested("x"), &nested("y")).unwrap().contains("`s.x`"));
     }
 

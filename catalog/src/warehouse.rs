@@ -79,20 +79,7 @@ impl Warehouse {
     ///
     /// A catalog that cannot be read. What is not there has no properties.
     pub async fn defaults(&self, namespace: &NamespaceIdent) -> Result<HashMap<String, String>> {
-        let mut all = HashMap::new();
-        let mut levels = vec![NamespaceIdent::new(DEFAULTS.to_owned())];
-        let parts = namespace.as_ref();
-        for depth in 1..=parts.len() {
-            levels.push(NamespaceIdent::from_strs(parts.iter().take(depth))?);
-        }
-        for level in levels {
-            match self.catalog.namespace_properties(&level).await {
-                Ok(own) => all.extend(own),
-                Err(error) if error.kind() == ErrorKind::NamespaceNotFound => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(all)
+        defaults(&*self.catalog, namespace).await
     }
 
     /// Where a new table's files go: below its namespace's `location`, or below the root.
@@ -109,6 +96,29 @@ impl Warehouse {
         };
         Ok(format!("{folder}/{}", table.name()))
     }
+}
+
+/// [`Warehouse::defaults`], of a catalog.
+pub(crate) async fn defaults(
+    catalog: &dyn Catalog,
+    namespace: &NamespaceIdent,
+) -> Result<HashMap<String, String>> {
+    let mut all = HashMap::new();
+    let mut levels = vec![NamespaceIdent::new(DEFAULTS.to_owned())];
+    let parts = namespace.as_ref();
+    for depth in 1..=parts.len() {
+        levels.push(NamespaceIdent::from_strs(parts.iter().take(depth))?);
+    }
+    for level in levels {
+        match catalog.namespace_properties(&level).await {
+            Ok(own) => all.extend(own),
+            Err(error) if error.kind() == ErrorKind::NamespaceNotFound => {}
+            // Behind a server that does not let us look there.
+            Err(error) if error.kind() == ErrorKind::PreconditionFailed && !catalog.sees_all() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(all)
 }
 
 /// The catalog inside a local warehouse; a remote one has to be named.

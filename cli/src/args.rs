@@ -104,6 +104,12 @@ pub(crate) enum Command {
     Maintain(Maintain),
     /// Show how tables are: file sizes, deletes, order, what a scan costs
     Health(Health),
+    /// Write all that the catalog knows into a file, while others go on
+    Backup(Place),
+    /// Fill an empty catalog from such a file, on SQLite or PostgreSQL whichever it was
+    Restore(Place),
+    /// Look for what is broken, from names to files, and change nothing
+    Fsck(Fsck),
     /// Serve the warehouse as an Iceberg REST catalog
     Serve(Serve),
     /// The log of who did what; SELECT * FROM system.audit_log reads it
@@ -302,6 +308,21 @@ pub(crate) struct Health {
 }
 
 #[derive(Debug, ClapArgs)]
+pub(crate) struct Place {
+    /// The file
+    pub(crate) file: PathBuf,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Fsck {
+    /// Tables; if none is named, all, and the catalog itself
+    pub(crate) tables: Vec<String>,
+    /// How it is written
+    #[arg(long, value_parser = for_people_or_programs())]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
 pub(crate) struct Serve {
     /// Where to listen; port 0 takes a free one. Elsewhere than on this machine only with principals and TLS
     #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:8181")]
@@ -321,9 +342,33 @@ pub(crate) struct Serve {
     /// Let others in without TLS: for a server behind a proxy that has it
     #[arg(long, conflicts_with = "tls_cert")]
     pub(crate) plain_http: bool,
+    /// Requests that are answered at once; more are asked to come again
+    #[arg(long, value_name = "N", default_value_t = icefield_server::Limits::default().at_once,
+        value_parser = positive)]
+    pub(crate) max_requests: usize,
+    /// Requests a second that one principal may make [default: no limit]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub(crate) requests_per_second: Option<f64>,
+    /// Seconds that a request may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) request_timeout: u64,
     /// Tell of every request on standard error: none, text or json
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub(crate) log: icefield_server::Log,
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("it is a whole number from 1 on".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("it is a number greater than 0".to_owned()),
+    }
 }
 
 /// How those who come prove who they are.

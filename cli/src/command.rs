@@ -1,8 +1,10 @@
 //! One file a command.
 
 mod audit;
+mod backup;
 mod compact;
 mod demo;
+mod fsck;
 mod health;
 mod history;
 mod ingest;
@@ -26,6 +28,9 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Compact(compact) => compact::run(&options, compact).await,
         Command::Maintain(maintain) => maintain::run(&options, maintain).await,
         Command::Health(health) => health::run(&options, health).await,
+        Command::Fsck(fsck) => fsck::run(&options, fsck).await,
+        Command::Backup(place) => backup::backup(&options, place).await,
+        Command::Restore(place) => backup::restore(&options, place).await,
         Command::Serve(serve) => serve::run(&options, serve).await,
         Command::Audit(audit) => audit::run(&options, audit).await,
         Command::Demo(demo) => demo::run(&options, demo).await,

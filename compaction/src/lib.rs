@@ -16,6 +16,7 @@
 
 mod clock;
 pub mod expire_snapshots;
+pub mod fsck;
 pub mod health;
 pub mod ledger;
 pub mod maintain;

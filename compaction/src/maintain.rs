@@ -424,5 +424,10 @@ pub async fn forget(session: &Session) -> Result<()> {
     for (kind, days) in forget {
         warehouse.catalog.forget(kind, now - days * DAY_MS).await.map_err(Error::from)?;
     }
+    for (dropped, until) in warehouse.dropped().await? {
+        if until < now {
+            warehouse.catalog.forget_dropped(&dropped.id).await.map_err(Error::from)?;
+        }
+    }
     Ok(())
 }

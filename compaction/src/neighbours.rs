@@ -72,6 +72,24 @@ pub(crate) async fn all(session: &Session, table: &Table) -> Result<Vec<Neighbou
             .with_hint("mend it, or drop it from the catalog");
         others.push(Neighbour::Unread { pointer, is_gone, why });
     }
+    // What was dropped and may come back needs its files too.
+    for dropped in session.tables().warehouse().catalog.dropped_tables().await? {
+        let pointer = dropped.metadata_location;
+        match session.tables().open_file(&pointer, false).await {
+            Ok(other) => others.push(Neighbour::Known(Box::new(other))),
+            Err(error) => {
+                let is_gone =
+                    matches!(session.tables().warehouse().storage.size(&pointer).await, Ok(None));
+                let message = format!(
+                    "`{}`, which was dropped, cannot be read, and may have files in common",
+                    dropped.table
+                );
+                let why = Error::new(ErrorKind::Invalid, format!("{message}: {error}"))
+                    .with_hint("UNDROP and mend it, or wait until it is forgotten");
+                others.push(Neighbour::Unread { pointer, is_gone, why });
+            }
+        }
+    }
     Ok(others)
 }
 

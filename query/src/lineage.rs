@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::future::Future;
 use std::pin::Pin;
 
+use icefield_catalog::audit::AuditLine;
 use icefield_catalog::lineage::{Source, sources};
+use icefield_catalog::spec::{Operation, SnapshotRef};
 use icefield_table::{Table, snapshot};
 use serde_json::{Value, json};
 
@@ -30,8 +32,8 @@ struct Made {
 pub struct Node {
     /// What it is called; what it was called, if it is gone.
     pub table: String,
-    /// Whether it is gone.
-    pub is_gone: bool,
+    /// Whether it is there.
+    pub state: State,
     /// How it hangs together with the one above; nothing for the first.
     pub link: Option<Link>,
     /// The files that were loaded into it, those of the last load; nothing on the way down.
@@ -40,6 +42,27 @@ pub struct Node {
     pub next: Vec<Node>,
     /// Whether it stands elsewhere in the tree with what comes next.
     pub is_repeated: bool,
+}
+
+/// Whether a source is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// It is.
+    There,
+    /// It was dropped.
+    Gone,
+    /// We may not see it.
+    Hidden,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::There => "there",
+            Self::Gone => "gone",
+            Self::Hidden => "hidden",
+        }
+    }
 }
 
 /// That one table was made from another.
@@ -62,7 +85,7 @@ pub struct Link {
 impl Node {
     /// The tree for programs.
     pub fn as_json(&self) -> Value {
-        let mut all = json!({ "table": self.table, "gone": self.is_gone });
+        let mut all = json!({ "table": self.table, "state": self.state.word() });
         let Value::Object(fields) = &mut all else { return all };
         if let Some(link) = &self.link {
             fields.insert("read_snapshot_id".to_owned(), json!(link.read));
@@ -113,12 +136,14 @@ struct Walk<'a> {
     all: Option<HashMap<String, Table>>,
     /// What each was made from, by its UUID.
     made: BTreeMap<String, Vec<Made>>,
+    /// The audit log's lines of commits, by the table's UUID, once they were needed.
+    logged: Option<HashMap<String, Vec<(AuditLine, Value)>>>,
     seen: HashSet<String>,
 }
 
 impl<'a> Walk<'a> {
     fn new(session: &'a Session) -> Self {
-        Self { session, all: None, made: BTreeMap::new(), seen: HashSet::new() }
+        Self { session, all: None, made: BTreeMap::new(), logged: None, seen: HashSet::new() }
     }
 
     async fn read_all(&mut self) -> Result<()> {
@@ -130,37 +155,57 @@ impl<'a> Walk<'a> {
                 Err(_) => continue,
             };
             let uuid = table.metadata().uuid().to_string();
-            self.made.insert(uuid.clone(), made(self.session, &table).await?);
+            let made = self.made(&table).await?;
+            self.made.insert(uuid.clone(), made);
             all.insert(uuid, table);
         }
         self.all = Some(all);
         Ok(())
     }
 
-    /// A source as it is now; `None` if it is gone.
-    async fn find(&mut self, source: &Source) -> Result<Option<Table>> {
+    /// A source as it is now, or why there is none.
+    async fn find(&mut self, source: &Source) -> Result<std::result::Result<Table, State>> {
         match self.session.table(&source.table).await {
             Ok(table) if table.metadata().uuid().to_string() == source.table_uuid => {
-                return Ok(Some(table));
+                return Ok(Ok(table));
             }
             Ok(_) => {}
             Err(error) if error.kind == ErrorKind::NotFound => {}
+            Err(_) if !self.sees_all() => return Ok(Err(State::Hidden)),
             Err(error) => return Err(error),
         }
         // It is called otherwise, or is gone.
         if self.all.is_none() {
             self.read_all().await?;
         }
-        Ok(self.all.as_ref().and_then(|it| it.get(&source.table_uuid)).cloned())
+        let found = self.all.as_ref().and_then(|it| it.get(&source.table_uuid)).cloned();
+        Ok(found.ok_or(if self.sees_all() { State::Gone } else { State::Hidden }))
+    }
+
+    fn sees_all(&self) -> bool {
+        self.session.tables().warehouse().catalog.sees_all()
+    }
+
+    /// What a table was made from.
+    async fn made(&mut self, table: &Table) -> Result<Vec<Made>> {
+        if self.logged.is_none() {
+            self.logged = Some(match self.session.tables().warehouse().catalog.audit_log() {
+                Some(log) => log.made_from().await?,
+                None => HashMap::new(),
+            });
+        }
+        let uuid = table.metadata().uuid().to_string();
+        let lines = self.logged.as_ref().and_then(|it| it.get(&uuid));
+        Ok(made(table, lines.map_or(&[], Vec::as_slice)))
     }
 
     fn up(&mut self, table: Table, link: Option<Link>, depth: usize) -> Later<'_, Node> {
         Box::pin(async move {
-            let made = made(self.session, &table).await?;
+            let made = self.made(&table).await?;
             let files = made.iter().rev().find_map(|it| it.files.clone());
             let mut node = Node {
                 table: table.name(),
-                is_gone: false,
+                state: State::There,
                 link,
                 files,
                 next: Vec::new(),
@@ -173,13 +218,13 @@ impl<'a> Walk<'a> {
             }
             for (source, mut link) in links(&made) {
                 node.next.push(match self.find(&source).await? {
-                    Some(found) => {
+                    Ok(found) => {
                         link.behind = behind(&found, link.read);
                         self.up(found, Some(link), depth - 1).await?
                     }
-                    None => Node {
+                    Err(state) => Node {
                         table: source.table,
-                        is_gone: true,
+                        state,
                         link: Some(link),
                         files: None,
                         next: Vec::new(),
@@ -196,7 +241,7 @@ impl<'a> Walk<'a> {
         let is_new = self.seen.insert(uuid.clone());
         let mut node = Node {
             table: table.name(),
-            is_gone: false,
+            state: State::There,
             link,
             files: None,
             next: Vec::new(),
@@ -243,31 +288,28 @@ fn links(made: &[Made]) -> Vec<(Source, Link)> {
     all
 }
 
-/// Snapshots of the table's main branch after one.
+/// Snapshots of the table's main branch after one that changed rows.
 fn behind(table: &Table, read: i64) -> Option<usize> {
     let metadata = table.metadata();
     let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
-    line.iter().position(|it| it.snapshot_id() == read)
+    let place = line.iter().position(|it| it.snapshot_id() == read)?;
+    let changes = |it: &&SnapshotRef| it.summary().operation != Operation::Replace;
+    Some(line.iter().take(place).filter(changes).count())
 }
 
 /// The commits of a table that were made from something, the oldest first.
-async fn made(session: &Session, table: &Table) -> Result<Vec<Made>> {
+fn made(table: &Table, logged: &[(AuditLine, Value)]) -> Vec<Made> {
     let metadata = table.metadata();
     let mut all: BTreeMap<i64, Made> = BTreeMap::new();
-    if let Some(log) = session.tables().warehouse().catalog.audit_log() {
-        for line in log.of(&table.name()).await? {
-            let detail: Value = serde_json::from_str(&line.detail).unwrap_or_default();
-            for one in detail.get("snapshots").and_then(Value::as_array).into_iter().flatten() {
-                let Some(snapshot_id) = one.get("snapshot").and_then(Value::as_i64) else {
-                    continue;
-                };
-                let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
-                let sources = one.get("sources").cloned().unwrap_or_default();
-                let sources = serde_json::from_value(sources).unwrap_or_default();
-                let at_ms = line.at_ms;
-                let (statement, files) = (text("statement"), text("files"));
-                all.insert(snapshot_id, Made { snapshot_id, at_ms, statement, sources, files });
-            }
+    for (line, detail) in logged {
+        for one in detail.get("snapshots").and_then(Value::as_array).into_iter().flatten() {
+            let Some(snapshot_id) = one.get("snapshot").and_then(Value::as_i64) else { continue };
+            let text = |key: &str| one.get(key).and_then(Value::as_str).map(str::to_owned);
+            let sources = one.get("sources").cloned().unwrap_or_default();
+            let sources = serde_json::from_value(sources).unwrap_or_default();
+            let at_ms = line.at_ms;
+            let (statement, files) = (text("statement"), text("files"));
+            all.insert(snapshot_id, Made { snapshot_id, at_ms, statement, sources, files });
         }
     }
     for snapshot in metadata.snapshots() {
@@ -287,5 +329,5 @@ async fn made(session: &Session, table: &Table) -> Result<Vec<Made>> {
     let mut all: Vec<_> =
         all.into_values().filter(|it| it.files.is_some() || !it.sources.is_empty()).collect();
     all.sort_by_key(|it| it.at_ms);
-    Ok(all)
+    all
 }

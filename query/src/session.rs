@@ -218,14 +218,12 @@ impl Session {
             _ => return Err(Error::invalid("there are several statements; run them one by one")),
         };
         let result = self.run_tokens(text, tokens.clone()).await;
+        // What was lifted was lifted for one statement, or for one transaction, whatever came of it.
+        if tier::may_change(&tokens) && !self.lake.in_transaction() {
+            self.lake.lift(None);
+        }
         match result {
-            Ok(answer) => {
-                // What was lifted was lifted for one statement, or for one transaction.
-                if tier::may_change(&tokens) && !self.lake.in_transaction() {
-                    self.lake.lift(None);
-                }
-                Ok(answer)
-            }
+            Ok(answer) => Ok(answer),
             Err(error) => {
                 self.lake.fail();
                 Err(self.explain(error, &tokens).await)

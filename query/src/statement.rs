@@ -27,6 +27,7 @@ pub(crate) enum Ours {
     CreateTable(Box<create::CreateTable>),
     CreateNamespace { name: ObjectName, if_not_exists: bool },
     DropTable { name: ObjectName, if_exists: bool },
+    UndropTable { name: ObjectName },
     DropNamespace { name: ObjectName, if_exists: bool },
     AlterNamespace { name: ObjectName, set: HashMap<String, String>, remove: Vec<String> },
     AlterTable { name: ObjectName, change: alter::Alteration },
@@ -110,6 +111,10 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             false => Ours::DropNamespace { name, if_exists },
         }));
     }
+    if word(parser, "UNDROP") {
+        parser.expect_keyword(Keyword::TABLE).map_err(sql)?;
+        return Ok(Some(Ours::UndropTable { name: parser.parse_object_name(false).map_err(sql)? }));
+    }
     if parser.parse_keyword(Keyword::ALTER) {
         if let Some(statement) = rights::after(parser, Keyword::ALTER)? {
             return Ok(Some(Ours::Rights(statement)));
@@ -186,7 +191,8 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
         }
         Ours::DropTable { name, if_exists } => {
             let (namespace, table) = table_parts(&name, &current)?;
-            match catalog.drop_table(&ident(&namespace.join("."), &table)?).await {
+            let table = ident(&namespace.join("."), &table)?;
+            match session.tables().warehouse().drop_table(&table).await {
                 Err(error)
                     if if_exists && error.kind() == icefield_table::ErrorKind::TableNotFound => {}
                 Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => {
@@ -195,6 +201,12 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
                 other => drop(other?),
             }
             Done::new("DROP TABLE")
+        }
+        Ours::UndropTable { name } => {
+            let (namespace, table) = table_parts(&name, &current)?;
+            let table = ident(&namespace.join("."), &table)?;
+            session.tables().warehouse().undrop_table(&table).await?;
+            Done::new("UNDROP TABLE")
         }
         Ours::AlterTable { name, change } => alter::run(session, &name, change).await?,
         Ours::Use { name } => {

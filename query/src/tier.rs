@@ -18,11 +18,13 @@ use crate::{Error, Result};
 const LIFT: &str = "icefield.lift";
 /// Characters of a reason.
 const WHY_MAX: usize = 200;
-/// How statements begin that change nothing.
+/// How statements begin that change nothing, unless they say so further on.
 const READING: [&str; 14] = [
     "SELECT", "WITH", "VALUES", "TABLE", "FROM", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "SET",
     "RESET", "USE", "BEGIN", "START",
 ];
+/// What makes a change of `WITH q AS (…)` and `EXPLAIN`.
+const CHANGING: [&str; 5] = ["INSERT", "UPDATE", "DELETE", "MERGE", "ANALYZE"];
 
 /// What `SET icefield.lift = 'why'` says; nothing, if it is to be as ever (`''`, RESET). `None` for other statements.
 pub(crate) fn lifted(tokens: &Tokens) -> Result<Option<Option<String>>> {
@@ -58,7 +60,9 @@ pub(crate) fn lifted(tokens: &Tokens) -> Result<Option<Option<String>>> {
 
 /// Whether a statement may change something.
 pub(crate) fn may_change(tokens: &Tokens) -> bool {
-    !READING.iter().any(|name| is_word(tokens.first(), name))
+    let begins = |names: &[&str]| names.iter().any(|name| is_word(tokens.first(), name));
+    let says = || tokens.iter().any(|it| CHANGING.iter().any(|name| is_word(Some(it), name)));
+    !begins(&READING) || begins(&["WITH", "EXPLAIN"]) && says()
 }
 
 impl Lake {
@@ -129,6 +133,8 @@ mod tests {
     fn what_reads_uses_nothing_up() {
         let changes = |text: &str| may_change(&tokens(text).unwrap().pop().unwrap());
         assert!(!changes("SELECT 1") && !changes("with a as (select 1) select * from a"));
+        assert!(changes("WITH a AS (SELECT 1) INSERT INTO t SELECT * FROM a"));
+        assert!(changes("explain analyze insert into t values (1)"));
         assert!(changes("DELETE FROM t") && changes("COMMIT") && changes("ALTER TABLE t DROP c"));
     }
 }

@@ -120,7 +120,9 @@ async fn admit(service: &Service, call: &Call, rule: Rule) -> Result<(), Refusal
     for need in rule(call)? {
         let need = match need {
             // What a tier forbids, administrators lift.
-            Need::May(_, object) if lifts => Need::May(Role::Administrator, object),
+            Need::May(role, object) if lifts && role > Role::Reader => {
+                Need::May(Role::Administrator, object)
+            }
             other => other,
         };
         let (allowed, role, object) = match &need {

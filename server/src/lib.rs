@@ -12,6 +12,7 @@
 mod attempts;
 mod gate;
 mod guard;
+mod limits;
 mod log;
 mod notes;
 mod queue;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use axum::Router;
 use icefield_query::{Error, ErrorKind, Result, Session};
+pub use limits::Limits;
 pub use log::Log;
 use tokio::net::TcpListener;
 use tokio_rustls::rustls::ServerConfig;
@@ -45,6 +47,7 @@ pub(crate) struct Service {
     attempts: attempts::Attempts,
     counts: watch::Counts,
     log: Log,
+    meter: limits::Meter,
     notes: notes::Notes,
     plans: rest::plan::Plans,
     queue: queue::Queue,
@@ -65,6 +68,8 @@ pub struct Options {
     pub tls: Option<Arc<ServerConfig>>,
     /// How requests are told of.
     pub log: Log,
+    /// How much it takes on.
+    pub limits: Limits,
 }
 
 /// Takes a place to listen at.
@@ -108,6 +113,7 @@ pub async fn serve(
         attempts: attempts::Attempts::default(),
         counts: watch::Counts::default(),
         log: options.log,
+        meter: limits::Meter::new(options.limits),
         notes,
         plans: rest::plan::Plans::default(),
         queue: queue::Queue::default(),
@@ -120,6 +126,7 @@ pub async fn serve(
         app = app.layer(axum::middleware::from_fn(guard::check));
     }
     let app = app
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), limits::admit))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), watch::count))
         .with_state(service);
     let connections = tls::Connections::of(listener, options.tls).map_err(failed)?;

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use icefield_catalog::spec::TableIdent;
-use icefield_catalog::{Behalf, Commit, CommitOutcome, LoadedTable, TableChange};
+use icefield_catalog::{Behalf, Commit, CommitOutcome, LoadedTable, TableChange, tier};
 use icefield_table::Table;
 use tokio::sync::oneshot;
 
@@ -121,7 +121,11 @@ async fn fit(
     let mut staying = Vec::with_capacity(group.len());
     for waiting in group.drain(..) {
         match next(service, &now, &waiting).await {
-            Ok((change, after)) => {
+            Ok((mut change, after)) => {
+                if changes.is_empty() && tier::only_grows(table) {
+                    // What it was judged on is what it is made from.
+                    change.only_from = Some(now.loaded().metadata_location.clone());
+                }
                 now = after;
                 changes.push(change);
                 staying.push(waiting);

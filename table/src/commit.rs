@@ -36,6 +36,7 @@ use crate::table::{Table, Tables};
 use backoff::Backoff;
 pub use conflict::Check;
 use roaring::RoaringTreemap;
+pub use summary::ROWS_CHANGED;
 
 /// A change of a table's rows: one snapshot. The default changes nothing.
 ///

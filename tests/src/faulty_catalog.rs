@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use futures::future::{BoxFuture, FutureExt};
+use icefield_catalog::dropped::Dropped;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use icefield_catalog::{
     Answered, AuditLog, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
@@ -259,8 +260,20 @@ impl Catalog for FaultyCatalog {
         self.inner.register_table(table, location, overwrite).await
     }
 
-    async fn drop_table(&self, table: &TableIdent) -> Result<String> {
-        self.inner.drop_table(table).await
+    async fn drop_table(&self, table: &TableIdent, for_good: bool) -> Result<String> {
+        self.inner.drop_table(table, for_good).await
+    }
+
+    async fn dropped_tables(&self) -> Result<Vec<Dropped>> {
+        self.inner.dropped_tables().await
+    }
+
+    async fn undrop_table(&self, id: &str) -> Result<()> {
+        self.inner.undrop_table(id).await
+    }
+
+    async fn forget_dropped(&self, id: &str) -> Result<()> {
+        self.inner.forget_dropped(id).await
     }
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
@@ -292,6 +305,10 @@ impl Catalog for FaultyCatalog {
         self.inner.ledger(table, keys).await
     }
 
+    async fn ledgers(&self) -> Result<HashMap<String, u64>> {
+        self.inner.ledgers().await
+    }
+
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         self.inner.on_behalf(behalf)
     }
@@ -314,6 +331,10 @@ impl Catalog for FaultyCatalog {
 
     fn audit_log(&self) -> Option<AuditLog> {
         self.inner.audit_log()
+    }
+
+    fn backup(&self) -> Option<icefield_catalog::Backup> {
+        self.inner.backup()
     }
 
     async fn answered(&self, key: &str) -> Result<Option<Answered>> {

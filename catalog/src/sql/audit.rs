@@ -59,17 +59,26 @@ impl AuditLog {
         self.read(sqlx::query(&text).bind(self.database.catalog.as_str()).bind(since_ms)).await
     }
 
-    /// The lines of one chain, such as that of a table.
+    /// The lines of commits that say what their snapshots were made from, by the table's UUID, the oldest first.
     ///
     /// # Errors
     ///
     /// A database that cannot be read.
-    pub async fn of(&self, chain: &str) -> Result<Vec<AuditLine>> {
+    pub async fn made_from(&self) -> Result<HashMap<String, Vec<(AuditLine, Value)>>> {
         let text = format!(
-            "SELECT {COLUMNS} FROM icefield_audit WHERE catalog_name = $1 AND chain = $2 \
-             ORDER BY seq"
+            "SELECT {COLUMNS} FROM icefield_audit WHERE catalog_name = $1 \
+             AND action IN ('commit', 'create table') \
+             AND (detail LIKE '%\"sources\":[%' OR detail LIKE '%\"files\":\"%') ORDER BY at_ms, seq"
         );
-        self.read(sqlx::query(&text).bind(self.database.catalog.as_str()).bind(chain)).await
+        let mut all: HashMap<String, Vec<_>> = HashMap::new();
+        for line in self.read(sqlx::query(&text).bind(self.database.catalog.as_str())).await? {
+            let detail: Value = serde_json::from_str(&line.detail).unwrap_or_default();
+            if let Some(uuid) = detail.get("table-uuid").and_then(Value::as_str).map(str::to_owned)
+            {
+                all.entry(uuid).or_default().push((line, detail));
+            }
+        }
+        Ok(all)
     }
 
     /// Who made each table that was ever made, by its name, the last of that name.
@@ -218,7 +227,9 @@ pub(super) fn created(
     location: &str,
     table: &TableMetadata,
 ) -> Event {
-    let mut event = Event::done(action, object.name()).with("metadata", location);
+    let mut event = Event::done(action, object.name())
+        .with("metadata", location)
+        .with("table-uuid", table.uuid().to_string());
     let snapshots: Vec<Value> = table.snapshots().map(said).collect();
     // What is registered may have had a long life elsewhere.
     if let [_] = snapshots.as_slice() {
@@ -261,7 +272,8 @@ pub(super) fn committed(
 ) -> Event {
     let mut event = Event::done("commit", object.name())
         .between(before.current_snapshot_id(), after.current_snapshot_id())
-        .with("metadata", location);
+        .with("metadata", location)
+        .with("table-uuid", after.uuid().to_string());
     let is_new = |it: &&SnapshotRef| before.snapshot_by_id(it.snapshot_id()).is_none();
     let snapshots: Vec<Value> = after.snapshots().filter(is_new).map(said).collect();
     let gone = before.snapshots().filter(|it| after.snapshot_by_id(it.snapshot_id()).is_none());

@@ -10,7 +10,7 @@ use crate::storage::encoded;
 use crate::{Env, Error, ErrorKind, Result};
 
 /// Statements that make what is missing; each is the same in SQLite and PostgreSQL.
-const TABLES: [&str; 9] = [
+const TABLES: [&str; 10] = [
     "CREATE TABLE IF NOT EXISTS iceberg_tables (catalog_name VARCHAR(255) NOT NULL, \
      table_namespace VARCHAR(255) NOT NULL, table_name VARCHAR(255) NOT NULL, \
      metadata_location VARCHAR(1000), previous_metadata_location VARCHAR(1000), \
@@ -47,9 +47,13 @@ const TABLES: [&str; 9] = [
      object_name VARCHAR(600) NOT NULL, role_name VARCHAR(20) NOT NULL, \
      granted_by TEXT NOT NULL, granted_at_ms BIGINT NOT NULL, \
      PRIMARY KEY (catalog_name, principal, object_kind, object_name, role_name))",
+    "CREATE TABLE IF NOT EXISTS icefield_dropped (catalog_name VARCHAR(255) NOT NULL, \
+     drop_id VARCHAR(36) NOT NULL, table_namespace VARCHAR(255) NOT NULL, \
+     table_name VARCHAR(255) NOT NULL, metadata_location VARCHAR(1000) NOT NULL, \
+     dropped_at_ms BIGINT NOT NULL, dropped_by TEXT NOT NULL, PRIMARY KEY (catalog_name, drop_id))",
 ];
 /// The last of them, which a database has if it has all.
-const LAST_TABLE: &str = "icefield_grants";
+const LAST_TABLE: &str = "icefield_dropped";
 
 /// Attempts at preparing a database that other processes prepare at the same moment.
 const PREPARE_ATTEMPTS_MAX: u32 = 20;

@@ -221,7 +221,8 @@ impl Rights {
         let failed = self.failed("read grants");
         let rows = sqlx::query(
             "SELECT principal, object_kind, object_name, role_name, granted_by, granted_at_ms \
-             FROM icefield_grants WHERE catalog_name = $1 AND (principal = $2 OR $2 = '')",
+             FROM icefield_grants WHERE catalog_name = $1 AND (principal = $2 OR $2 = '') \
+             AND object_kind <> 'dropped'",
         )
         .bind(self.name())
         .bind(principal)

@@ -130,29 +130,42 @@ impl SqlCatalog {
         Ok(done.rows_affected() == 1)
     }
 
-    /// Takes a row out; gives the metadata's location that it had.
-    pub(super) async fn remove(&self, kind: Kind, ident: &TableIdent) -> Result<String> {
+    /// Takes a row out whose metadata lies there, and if it `stays`, puts it among the dropped ones; false if somebody
+    /// moved it.
+    pub(super) async fn remove(
+        &self,
+        kind: Kind,
+        ident: &TableIdent,
+        location: &str,
+        stays: bool,
+    ) -> Result<bool> {
         let failed = |e| self.database.failed("drop a name", e);
         let mut transaction = self.database.pool.begin().await.map_err(failed)?;
         let gone = sqlx::query(&format!(
             "DELETE FROM iceberg_tables WHERE catalog_name = $1 AND table_namespace = $2 \
-             AND table_name = $3 AND {} RETURNING metadata_location",
+             AND table_name = $3 AND metadata_location = $4 AND {}",
             kind.is()
         ))
         .bind(self.name())
         .bind(joined(ident.namespace()))
         .bind(ident.name())
-        .fetch_all(&mut *transaction)
+        .bind(location)
+        .execute(&mut *transaction)
         .await
         .map_err(failed)?;
-        let last = gone.first().ok_or_else(|| kind.missing(ident))?;
-        let last = last.try_get::<Option<String>, _>(0).map_err(failed)?.unwrap_or_default();
+        if gone.rows_affected() == 0 {
+            return Ok(false);
+        }
         let object = Object::Table(ident.clone());
-        let event = Event::done(kind.verb("drop"), object.name()).with("metadata", last.as_str());
-        self.disown(&mut transaction, &object).await.map_err(failed)?;
+        let event = Event::done(kind.verb("drop"), object.name()).with("metadata", location);
+        if stays {
+            self.remember_dropped(&mut transaction, ident, location).await.map_err(failed)?;
+        } else {
+            self.disown(&mut transaction, &object).await.map_err(failed)?;
+        }
         self.noted(&mut transaction, "drop a name", &object, event).await?;
         transaction.commit().await.map_err(failed)?;
-        Ok(last)
+        Ok(true)
     }
 
     /// Gives a row another name.

@@ -10,7 +10,7 @@
 
 use std::io::Write;
 
-use icefield_query::lineage::{self, Node};
+use icefield_query::lineage::{self, Node, State};
 use icefield_table::snapshot;
 
 use crate::args::{Format, Lineage, Options};
@@ -57,12 +57,13 @@ struct Line {
 
 fn lay_out(node: &Node, own: &str, below: &str, lines: &mut Vec<Line>) {
     let said = node.link.as_ref().map_or_else(String::new, |link| {
-        let state = match (node.is_gone, link.behind) {
-            (true, _) => "gone".to_owned(),
-            (false, Some(0)) => "up to date".to_owned(),
-            (false, Some(1)) => "1 snapshot behind".to_owned(),
-            (false, Some(count)) => format!("{count} snapshots behind"),
-            (false, None) => "changed since".to_owned(),
+        let state = match (node.state, link.behind) {
+            (State::Gone, _) => "gone".to_owned(),
+            (State::Hidden, _) => "not to be seen".to_owned(),
+            (State::There, Some(0)) => "up to date".to_owned(),
+            (State::There, Some(1)) => "1 snapshot behind".to_owned(),
+            (State::There, Some(count)) => format!("{count} snapshots behind"),
+            (State::There, None) => "changed since".to_owned(),
         };
         let at: String = snapshot::time(link.at_ms).chars().take(19).collect();
         let statement = link.statement.as_deref().unwrap_or_default();

@@ -76,7 +76,12 @@ async fn how(session: &Session, serve: &Serve) -> Result<icefield_server::Option
             .with_hint("add --tls-cert and --tls-key, or --plain-http behind a proxy with TLS")
             .into());
     }
-    Ok(icefield_server::Options { asks_who, tls, log: serve.log })
+    let limits = icefield_server::Limits {
+        at_once: serve.max_requests,
+        per_second: serve.requests_per_second,
+        longest: Duration::from_secs(serve.request_timeout),
+    };
+    Ok(icefield_server::Options { asks_who, tls, log: serve.log, limits })
 }
 
 /// Does what is due, for ever. One round that went wrong is told, and does not end the others.

@@ -4,11 +4,13 @@
 #![expect(clippy::disallowed_methods, reason = "a test reads a pipe beside waiting")]
 
 mod answers;
+mod backup;
 mod bad_input;
 mod change_modes;
 mod changes;
 mod crash;
 mod crash_changes;
+mod drops;
 mod evolution;
 mod ingest;
 mod interop;

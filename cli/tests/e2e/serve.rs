@@ -38,6 +38,11 @@ fn connections_are_secured_if_there_is_a_certificate() {
 }
 
 #[test]
+fn a_server_takes_on_what_it_can() {
+    python_runs("rest_limits.py");
+}
+
+#[test]
 fn raw_only_grows_whoever_writes() {
     python_runs("rest_tiers.py");
 }

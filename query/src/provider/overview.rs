@@ -16,8 +16,9 @@ use arrow::array::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use icefield_catalog::ErrorKind;
-use icefield_catalog::spec::{NamespaceIdent, Operation, TableIdent};
+use icefield_catalog::spec::{NamespaceIdent, Operation, SnapshotRef, TableIdent};
 use icefield_catalog::warehouse::TIERS;
+use icefield_table::commit::ROWS_CHANGED;
 use icefield_table::{Result, Table, snapshot};
 
 use super::Lake;
@@ -108,11 +109,18 @@ fn known(
     let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
     // Upkeep changes no row.
     let changed = line.iter().find(|it| it.summary().operation != Operation::Replace);
-    let changed_ms = changed.map(|it| it.timestamp_ms());
+    let carried = || {
+        let said =
+            |it: &SnapshotRef| it.summary().additional_properties.get(ROWS_CHANGED)?.parse().ok();
+        line.iter().find_map(said)
+    };
+    let changed_ms = changed.map(|it| it.timestamp_ms()).or_else(carried);
     let freshness_hours = number("icefield.freshness-hours");
     let age_ms = |at: i64| now_ms.saturating_sub(at) as f64;
-    let is_fresh =
-        freshness_hours.map(|hours| changed_ms.is_some_and(|at| age_ms(at) <= hours * HOUR_MS));
+    let is_fresh = freshness_hours.and_then(|hours| match changed_ms {
+        Some(at) => Some(age_ms(at) <= hours * HOUR_MS),
+        None => line.is_empty().then_some(false),
+    });
     let total = |key: &str| {
         let summary = &line.first()?.summary().additional_properties;
         summary.get(key)?.parse::<i64>().ok()
@@ -127,7 +135,12 @@ fn known(
         freshness_hours,
         changed_ms,
         is_fresh,
-        rows: total("total-records").or((line.is_empty()).then_some(0)),
+        rows: match total("total-equality-deletes") {
+            Some(1..) => None,
+            _ => total("total-records")
+                .map(|it| (it - total("total-position-deletes").unwrap_or(0)).max(0))
+                .or((line.is_empty()).then_some(0)),
+        },
         files: total("total-data-files").or((line.is_empty()).then_some(0)),
         bytes: total("total-files-size").or((line.is_empty()).then_some(0)),
         format_version: Some(metadata.format_version() as i64),

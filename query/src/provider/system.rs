@@ -7,6 +7,7 @@
 //! | `system.scans` | count of scans of a table, as a process noted it |
 //! | `system.metrics_reports` | report of a scan or a commit that another engine sent to the server |
 //! | `system.audit_log` | line of the audit log |
+//! | `system.dropped_tables` | table that can come back |
 //! | `system.tables` | table: whose it is, how fresh (`query/src/provider/overview.rs`) |
 
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use datafusion::catalog::{MemTable, TableProvider};
 use datafusion::common::Result;
 use icefield_catalog::JournalEntry;
 use icefield_catalog::audit::AuditLine;
+use icefield_catalog::dropped::Dropped;
 use icefield_catalog::journal::{MAINTENANCE, METRICS, REMOVED_FILES, SCANS};
+use icefield_catalog::rights::Object;
 use serde_json::Value;
 
 use super::{Lake, overview};
@@ -35,6 +38,10 @@ pub(crate) async fn table(lake: &Lake, name: &str) -> Result<Option<Arc<dyn Tabl
     }
     if name == "tables" {
         let batch = overview::tables(lake).await.map_err(external)?;
+        return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
+    }
+    if name == "dropped_tables" {
+        let batch = dropped(&lake.tables.warehouse().dropped().await.map_err(external)?)?;
         return Ok(Some(Arc::new(MemTable::try_new(batch.schema(), vec![vec![batch]])?)));
     }
     let kind = match name {
@@ -129,6 +136,23 @@ fn reports(entries: &[JournalEntry]) -> Result<RecordBatch> {
         ("report_type", texts(bodies(), "report-type")),
         ("snapshot_id", longs(bodies(), "snapshot-id")),
         ("report", Arc::new(whole)),
+    ])
+}
+
+fn dropped(all: &[(Dropped, i64)]) -> Result<RecordBatch> {
+    let texts = |of: fn(&Dropped) -> String| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(all.iter().map(|(it, _)| of(it))))
+    };
+    let moments = |of: fn(&(Dropped, i64)) -> i64| -> ArrayRef {
+        let micros = all.iter().map(|it| of(it).saturating_mul(1000));
+        Arc::new(TimestampMicrosecondArray::from_iter_values(micros).with_timezone("+00:00"))
+    };
+    batch(vec![
+        ("table_name", texts(|it| Object::Table(it.table.clone()).name())),
+        ("dropped_at", moments(|(it, _)| it.dropped_at_ms)),
+        ("dropped_by", texts(|it| it.dropped_by.clone())),
+        ("until", moments(|(_, until)| *until)),
+        ("metadata_location", texts(|it| it.metadata_location.clone())),
     ])
 }
 

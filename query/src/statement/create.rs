@@ -187,7 +187,8 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
         | "write.update.isolation-level"
         | "write.merge.isolation-level" => &["serializable", "snapshot"],
         "write.format.default" => &["parquet"],
-        "gc.enabled"
+        "icefield.protected"
+        | "gc.enabled"
         | "write.metadata.delete-after-commit.enabled"
         | "write.object-storage.enabled"
         | "commit.manifest-merge.enabled" => &["true", "false"],

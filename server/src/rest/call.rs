@@ -60,6 +60,7 @@ impl FromRequest<Arc<Service>> for Call {
         let peer = head.extensions.get::<ConnectInfo<Peer>>().map(|it| it.0.0);
         let request_id = head.extensions.get::<RequestId>().map_or("", |it| it.0.as_str());
         let (actor, caller) = gate::authenticate(state, &head.headers, peer, request_id).await?;
+        state.meter.take(caller.as_ref().map_or(&actor.source, |it| &it.principal))?;
         let body = read(body).await?;
         let (method, headers) = (head.method, head.headers);
         Ok(Self { method, path, parameters, query, headers, body, actor, caller })

@@ -147,10 +147,13 @@ async fn land(
     let mut commit = Commit::of(changes);
     let env = &service.session.tables().warehouse().env;
     for attempt in 0..ATTEMPTS_MAX {
-        for change in commit.changes.iter().filter(|it| tier::only_grows(&it.table)) {
-            keeps_rows_now(service, change, &behalf).await?;
+        let mut judged = commit.clone();
+        for change in judged.changes.iter_mut().filter(|it| tier::only_grows(&it.table)) {
+            let from = keeps_rows_now(service, change, &behalf).await?;
+            // What it was judged on is what it is made from.
+            change.only_from = change.only_from.take().or(from);
         }
-        match catalog.commit(&commit).await {
+        match catalog.commit(&judged).await {
             Ok(CommitOutcome::Committed(landed)) => return Ok(landed),
             Ok(CommitOutcome::Unknown(error)) => return Err(Refusal::unknown(error.message())),
             Ok(CommitOutcome::Conflict) => {}
@@ -183,28 +186,29 @@ pub(crate) async fn keeps_rows(
     if behalf.lifted.is_some() || !tier::only_grows(&change.table) {
         return Ok(());
     }
-    let Some(why) = growth::takes(change, before.metadata(), after).await? else { return Ok(()) };
+    let own = |path: &str| places::check_own(before.metadata(), path).is_ok();
+    let taken = growth::takes(change, before.metadata(), after, own).await?;
+    let Some(why) = taken else { return Ok(()) };
     Err(tier::refused(&change.table, &why).into())
 }
 
-/// The same for a table as it is. What does not fit it will not land.
+/// The same for a table as it is; gives where its metadata lies, from which the change then has to be made.
 async fn keeps_rows_now(
     service: &Service,
     change: &TableChange,
     behalf: &Behalf,
-) -> Result<(), Refusal> {
+) -> Result<Option<String>, Refusal> {
     let before = match service.session.tables().load(&change.table).await {
         Ok(table) => table,
-        Err(error) if error.kind() == ErrorKind::TableNotFound => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::TableNotFound => return Ok(None),
         Err(error) => return Err(error.into()),
     };
-    match change.apply(before.loaded()) {
-        Ok(Some(metadata)) => {
-            let after = before.after(metadata);
-            keeps_rows(change, &before, &after, behalf).await
-        }
-        _ => Ok(()),
+    if let Ok(Some(metadata)) = change.apply(before.loaded()) {
+        keeps_rows(change, &before, &before.after(metadata), behalf).await?;
     }
+    // An empty change only holds the table.
+    let is_empty = change.updates.is_empty();
+    Ok((!is_empty && !change.creates()).then(|| before.loaded().metadata_location.clone()))
 }
 
 /// How a change can be made on the table as it is: `None` says as it is, or, if it is an append, made for the new head. If it
@@ -227,7 +231,8 @@ pub(crate) async fn made_to_fit(
     if let Some((snapshot, ..)) = rebase::appended(change)
         && places::check_inside(warehouse, snapshot.manifest_list()).is_ok()
     {
-        let again = rebase::append(table, change).await;
+        let own = |path: &str| places::check_own(table.metadata(), path).is_ok();
+        let again = rebase::append(table, change, own).await;
         if let Some(change) = again.map_err(Refusal::from)? {
             return Ok(Some(change));
         }
@@ -250,6 +255,28 @@ fn check_lists(change: &TableChange, of: &TableMetadata) -> Result<(), Refusal> 
     Ok(())
 }
 
+/// Refuses to remove a partition spec that manifests are written with: they could not be read any more.
+async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refusal> {
+    let removed = |it: &TableUpdate| match it {
+        TableUpdate::RemovePartitionSpecs { spec_ids } => spec_ids.clone(),
+        _ => Vec::new(),
+    };
+    let removed: HashSet<i32> = change.updates.iter().flat_map(removed).collect();
+    if removed.is_empty() {
+        return Ok(());
+    }
+    let table = service.session.tables().load(&change.table).await?;
+    for snapshot in table.metadata().snapshots() {
+        let lines = table.manifest_list_once(snapshot.manifest_list()).await?;
+        if let Some(line) = lines.iter().find(|it| removed.contains(&it.spec_id)) {
+            let (spec, id) = (line.spec_id, snapshot.snapshot_id());
+            let message = format!("snapshot {id} has files of the partition spec {spec}");
+            return Err(Refusal::bad(message));
+        }
+    }
+    Ok(())
+}
+
 /// Refuses to let a table lie where it must not.
 async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
     let warehouse = service.session.tables().warehouse();
@@ -264,6 +291,7 @@ async fn check_places(service: &Service, change: &TableChange) -> Result<(), Ref
     if change.updates.iter().any(adds) {
         check_lists(change, &read(&*warehouse.catalog, &change.table).await?.metadata)?;
     }
+    check_specs(service, change).await?;
     let moves = |it: &TableUpdate| match it {
         TableUpdate::SetLocation { .. } => true,
         TableUpdate::SetProperties { updates } => updates.keys().any(|it| it.ends_with(".path")),

@@ -6,12 +6,15 @@ use axum::Json;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use icefield_catalog::{Error, ErrorKind, tier};
+use icefield_catalog::{Error, ErrorKind, refusal, tier};
 use serde_json::{Value, json};
 
 /// What to do about a refusal of a table that only grows, for who comes over the network.
 const LIFT_HINT: &str = "write to a copy in cleaned instead; an administrator lifts the rule for one request by the header \
                          X-Icefield-Lift, which says why";
+/// The same for what is protected.
+const PROTECTED_HINT: &str =
+    "set its property icefield.protected, or that of its namespace, to false first";
 /// Bytes of a refusal's body, which is short.
 const BODY_BYTES_MAX: usize = 1 << 20;
 
@@ -107,8 +110,12 @@ pub(crate) async fn said_beside(response: Response) -> Response {
 
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
-        if tier::is_refusal(&error) {
-            let message = format!("{}; {LIFT_HINT}", error.message());
+        if refusal::is_by_policy(&error) {
+            let way_out = match error.message().contains(tier::ONLY_GROW) {
+                true => LIFT_HINT,
+                false => PROTECTED_HINT,
+            };
+            let message = format!("{}; {way_out}", error.message());
             return Self::new(StatusCode::FORBIDDEN, "ForbiddenException", message);
         }
         let (status, kind) = match error.kind() {

@@ -287,7 +287,8 @@ pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) ->
 pub(crate) async fn unregister(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let table = call.table()?;
     let done = async |catalog: Arc<dyn Catalog>| {
-        let last = catalog.drop_table(&table).await?;
+        // Whoever takes it elsewhere goes on with it there.
+        let last = catalog.drop_table(&table, true).await?;
         let last =
             icefield_catalog::metadata::read(&service.session.tables().warehouse().storage, &last)
                 .await?;
@@ -355,7 +356,12 @@ pub(crate) async fn drop(State(service): State<Arc<Service>>, call: Call) -> Ans
             }
             false => None,
         };
-        catalog.drop_table(&table).await?;
+        let mut warehouse = service.session.tables().warehouse().clone();
+        warehouse.catalog = catalog;
+        match &purge {
+            Some(_) => warehouse.catalog.drop_table(&table, true).await?,
+            None => warehouse.drop_table(&table).await?,
+        };
         if let Some(purge) = purge {
             // The table is gone; what cannot be deleted is an orphan.
             let _ = purge.run(&service.session).await;

@@ -49,12 +49,17 @@ pub fn appended(change: &TableChange) -> Option<(&Snapshot, &str, &SnapshotRefer
     appends.then_some((snapshot, ref_name.as_str(), reference))
 }
 
-/// The same append for the table as it stands; `None` if it cannot be shown to be the same.
+/// The same append for the table as it stands; `None` if it cannot be shown to be the same. Of its manifests, only those are
+/// read that `may_be_read`.
 ///
 /// # Errors
 ///
 /// A manifest or manifest list, of the table or of the append, that cannot be read; a list that cannot be written.
-pub async fn append(table: &Table, change: &TableChange) -> Result<Option<TableChange>> {
+pub async fn append(
+    table: &Table,
+    change: &TableChange,
+    may_be_read: impl Fn(&str) -> bool,
+) -> Result<Option<TableChange>> {
     let metadata = table.metadata();
     let Some((mine, branch, reference)) = appended(change) else { return Ok(None) };
     let head = metadata.snapshot_for_ref(branch);
@@ -70,7 +75,7 @@ pub async fn append(table: &Table, change: &TableChange) -> Result<Option<TableC
     {
         return Ok(None);
     }
-    let Some(new) = new_manifests(table, mine).await? else { return Ok(None) };
+    let Some(new) = new_manifests(table, mine, may_be_read).await? else { return Ok(None) };
 
     let number = metadata.next_sequence_number();
     let first_row_id = i64::try_from(metadata.next_row_id()).unwrap_or(i64::MAX);
@@ -164,13 +169,20 @@ fn requirements(
 /// The manifests that a snapshot brings, with nothing settled in them; `None` if they do more than to add data files whose
 /// numbers are still open (trap T-30). Of one that was merged with manifests of the old head, only what is new is taken, into
 /// a manifest of its own: the rest is in the head's.
-async fn new_manifests(table: &Table, mine: &Snapshot) -> Result<Option<Vec<ManifestFile>>> {
+async fn new_manifests(
+    table: &Table,
+    mine: &Snapshot,
+    may_be_read: impl Fn(&str) -> bool,
+) -> Result<Option<Vec<ManifestFile>>> {
     let metadata = table.metadata();
     let list = table.manifest_list_once(mine.manifest_list()).await?;
     let mut new = Vec::new();
     let mut merged = Vec::new();
     let mut added = 0;
     for line in list.iter().filter(|it| it.added_snapshot_id == mine.snapshot_id()) {
+        if !may_be_read(&line.path) {
+            return Ok(None);
+        }
         let mut line = line.clone();
         (line.sequence_number, line.min_sequence_number) = (UNASSIGNED, UNASSIGNED);
         line.first_row_id = None;

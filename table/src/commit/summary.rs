@@ -10,6 +10,9 @@ use super::Change;
 use super::filter::Gone;
 use crate::manifest::DataFile;
 
+/// The key under which a rewrite says when rows were changed last, in milliseconds since 1970.
+pub const ROWS_CHANGED: &str = "icefield.rows-changed-at-ms";
+
 /// What one side of a change comes to.
 #[derive(Default)]
 struct Tally {
@@ -114,6 +117,15 @@ pub(super) fn summary(metadata: &TableMetadata, change: &Change, gone: &Gone) ->
         }
     }
     let operation = operation(change, gone);
+    // How old the rows are is to be known after the snapshots have expired that brought them.
+    if let Some(parent) = metadata.current_snapshot().filter(|_| operation == Operation::Replace) {
+        let said = &parent.summary().additional_properties;
+        let changed = match (&parent.summary().operation, said.get(ROWS_CHANGED)) {
+            (Operation::Replace, said) => said.cloned(),
+            _ => Some(parent.timestamp_ms().to_string()),
+        };
+        all.extend(changed.map(|it| (ROWS_CHANGED.to_owned(), it)));
+    }
     Summary { operation, additional_properties: all.into_iter().collect() }
 }
 

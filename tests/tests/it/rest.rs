@@ -135,7 +135,7 @@ async fn the_client_fetches_tokens_and_says_why_it_is_not_let_in() {
     assert_eq!(client.list_namespaces(None).await.unwrap().len(), 3);
     make_raw_t(&served.tables).await;
     let loaded = client.load_table(&raw_t()).await.unwrap();
-    let error = client.drop_table(&raw_t()).await.unwrap_err();
+    let error = client.drop_table(&raw_t(), true).await.unwrap_err();
     assert!(error.message().contains("would have to be owner of table `cleaned.t`"), "{error}");
     assert_eq!(
         client.load_table(&raw_t()).await.unwrap().metadata_location,

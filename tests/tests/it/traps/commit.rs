@@ -362,7 +362,10 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             lake.run("DELETE FROM cleaned.t WHERE id = 1").await;
             lake.run("ALTER TABLE cleaned.t ADD COLUMN more INT").await;
             let table = lake.table("cleaned.t").await;
-            let again = rebase::append(&table, &appended).await.unwrap().expect("it is an append");
+            let again = rebase::append(&table, &appended, |_| true)
+                .await
+                .unwrap()
+                .expect("it is an append");
             let commit = Commit::of(vec![again]);
             let landed = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
             assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
@@ -379,7 +382,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
                 let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM cleaned.t";
                 assert_eq!(lake.rows(ids).await, "true");
             }
-            assert!(rebase::append(&table, &appended).await.unwrap().is_none(), "once");
+            assert!(rebase::append(&table, &appended, |_| true).await.unwrap().is_none(), "once");
         }
         for sql in
             ["DELETE FROM cleaned.t WHERE id = 1", "UPDATE cleaned.t SET id = 7 WHERE id = 2"]
@@ -388,7 +391,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             let change = sent_by_a_client(&lake, sql).await;
             lake.run("INSERT INTO cleaned.t VALUES (4)").await;
             let table = lake.table("cleaned.t").await;
-            assert!(rebase::append(&table, &change).await.unwrap().is_none(), "{sql}");
+            assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none(), "{sql}");
         }
         // A head that was rolled back is not the line that the client saw.
         let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1)"]).await;
@@ -399,7 +402,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
         let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference };
         lake.update("cleaned.t", vec![back]).await;
         let table = lake.table("cleaned.t").await;
-        assert!(rebase::append(&table, &change).await.unwrap().is_none());
+        assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none());
     }
 }
 
@@ -427,5 +430,5 @@ async fn t30_manifests_that_hold_more_than_new_files_are_not_appended() {
     assert!(rebase::appended(&change).is_some());
     lake.run("INSERT INTO cleaned.t VALUES (3)").await;
     let table = lake.table("cleaned.t").await;
-    assert!(rebase::append(&table, &change).await.unwrap().is_none());
+    assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none());
 }

@@ -107,7 +107,7 @@ async fn t66_two_tables_below_one_folder_keep_what_is_theirs() {
 /// The catalog as it is after a backup was restored: the pointer of a table is an older one.
 async fn restore(lake: &Lake, ident: &TableIdent, location: &str) {
     let catalog = &lake.tables.warehouse().catalog;
-    catalog.drop_table(ident).await.unwrap();
+    catalog.drop_table(ident, true).await.unwrap();
     catalog.register_table(ident, location, false).await.unwrap();
 }
 
@@ -162,7 +162,7 @@ async fn t66_storage_that_fails_while_orphans_are_looked_for_costs_no_file() {
     run(&first, "INSERT INTO cleaned.t VALUES (3)").await;
     let newest = load().await;
     let catalog = &tables.warehouse().catalog;
-    catalog.drop_table(&raw_t()).await.unwrap();
+    catalog.drop_table(&raw_t(), true).await.unwrap();
     catalog.register_table(&raw_t(), &older, false).await.unwrap();
     let wanted = reachable::reachable(&tables.load(&raw_t()).await.unwrap()).await;
     let file = tables.open_file(&newest, false).await.unwrap();
@@ -193,7 +193,7 @@ async fn t66_metadata_of_a_table_that_nobody_knows_stops_the_work() {
     lake.run("INSERT INTO cleaned.u VALUES (2)").await;
     let u = TableIdent::from_strs(["cleaned", "u"]).unwrap();
     let location = lake.tables.load(&u).await.unwrap().loaded().metadata_location.clone();
-    lake.tables.warehouse().catalog.drop_table(&u).await.unwrap();
+    lake.tables.warehouse().catalog.drop_table(&u, true).await.unwrap();
     put(&lake, "memory:///w/cleaned/t/data/x.parquet").await;
     let before = all(&lake).await;
     let error = lake.refused(&orphans("")).await;
