@@ -23,6 +23,7 @@ pub struct MemoryCatalog {
     state: Arc<Mutex<State>>,
     /// On whose behalf it changes something.
     behalf: Behalf,
+    is_read_only: bool,
 }
 
 #[derive(Debug, Default)]
@@ -41,13 +42,30 @@ struct State {
 impl MemoryCatalog {
     /// An empty catalog whose metadata files go to `storage`.
     pub fn new(storage: Arc<Storage>, env: Env) -> Self {
-        Self { storage, env, state: Arc::default(), behalf: Behalf::default() }
+        let behalf = Behalf::default();
+        Self { storage, env, state: Arc::default(), behalf, is_read_only: false }
     }
 }
 
 impl MemoryCatalog {
+    /// The same, which takes no changes any more: it would forget them.
+    pub fn read_only(self) -> Self {
+        Self { is_read_only: true, ..self }
+    }
+
+    fn check_writable(&self) -> Result<()> {
+        match self.is_read_only {
+            false => Ok(()),
+            true => {
+                let message = "tables in a folder without a catalog can only be read";
+                Err(Error::new(ErrorKind::FeatureUnsupported, message))
+            }
+        }
+    }
+
     /// Remembers the answer that is being given; called before anything changes.
     fn answer(&self, state: &mut State, behalf: &Behalf) -> Result<()> {
+        self.check_writable()?;
         let Some(answer) = &behalf.answer else { return Ok(()) };
         if state.answers.contains_key(&answer.key) {
             return Err(answered_before(&answer.key));
@@ -315,6 +333,7 @@ impl Catalog for MemoryCatalog {
     }
 
     async fn commit(&self, commit: &Commit) -> Result<CommitOutcome> {
+        self.check_writable()?;
         let mut staged = Vec::with_capacity(commit.changes.len());
         for (table, changes) in commit.by_table() {
             let first = changes.first().and_then(|place| commit.changes.get(*place));
@@ -406,6 +425,7 @@ impl Catalog for MemoryCatalog {
             env: self.env.clone(),
             state: Arc::clone(&self.state),
             behalf,
+            is_read_only: self.is_read_only,
         })
     }
 

@@ -1,8 +1,10 @@
 //! A warehouse: a root for files, a catalog for names, and the environment both use.
 
 use std::collections::HashMap;
+use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
+use crate::memory::MemoryCatalog;
 use crate::rest::{Access, RestCatalog};
 use crate::spec::{NamespaceIdent, TableIdent};
 use crate::sql::SqlCatalog;
@@ -72,6 +74,17 @@ impl Warehouse {
         Ok(Self { root, catalog: Arc::new(catalog), storage, env })
     }
 
+    /// A root without a catalog of its own: one that holds nothing, until it is given another.
+    ///
+    /// # Errors
+    ///
+    /// A root that is no folder.
+    pub fn without_catalog(root: &str) -> Result<Self> {
+        let (storage, env) = (Storage::new(), Env::real());
+        let catalog = Arc::new(MemoryCatalog::new(Arc::clone(&storage), env.clone()));
+        Ok(Self { root: root_url(root)?, catalog, storage, env })
+    }
+
     /// The properties that hold for the tables of a namespace unless they say otherwise: its own, before those of the
     /// namespaces it is in, before the warehouse's, which are those of [`DEFAULTS`].
     ///
@@ -136,6 +149,24 @@ fn default_catalog(root: &str) -> Result<String> {
     Ok(format!("sqlite:{folder}/{CATALOG_FILE}"))
 }
 
+/// A path without `..`, which locations do not have: what is there is asked, what is not there yet is worked out.
+fn without_parents(path: PathBuf) -> PathBuf {
+    if !path.components().any(|it| it == Component::ParentDir) {
+        return path;
+    }
+    if let Ok(path) = path.canonicalize() {
+        return path;
+    }
+    let mut plain = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => drop(plain.pop()),
+            other => plain.push(other),
+        }
+    }
+    plain
+}
+
 /// A folder or URL as a URL without a slash at its end.
 fn root_url(root: &str) -> Result<String> {
     let root = match root.strip_prefix("file://") {
@@ -148,6 +179,7 @@ fn root_url(root: &str) -> Result<String> {
     let path = std::path::absolute(root).map_err(|error| {
         Error::new(ErrorKind::DataInvalid, format!("`{root}` is not a folder: {error}"))
     })?;
+    let path = without_parents(path);
     let path = path.to_str().ok_or_else(|| {
         Error::new(ErrorKind::DataInvalid, format!("`{root}` is not written in UTF-8"))
     })?;

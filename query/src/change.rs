@@ -165,7 +165,7 @@ struct Work<'a> {
     /// Names under which tables are registered for this statement.
     prepared: Vec<String>,
     /// All its queries read one version of each table.
-    _one_version: OneVersion<'a>,
+    _one_version: OneVersion,
 }
 
 impl<'a> Work<'a> {
@@ -175,10 +175,11 @@ impl<'a> Work<'a> {
         text: &str,
         overwritten: Option<&ast::Expr>,
     ) -> Result<Self> {
-        let one_version = session.lake.one_version();
+        let one_version = session.one_version();
         statement::refuse_deleted(statement)?;
         let target = statement::target(statement)?;
         let table = session.table(&target.name).await?;
+        session.lake.refuse_elsewhere(&table)?;
         session.lake.pin(&table).await?;
         if table.ident().is_none() {
             return Err(Error::invalid("a table read by its path cannot be written"));

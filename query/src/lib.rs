@@ -14,6 +14,7 @@
 //!
 //! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
 
+mod attached;
 mod change;
 mod defaults;
 mod error;

@@ -138,8 +138,12 @@ fn has_nanoseconds(time: &str) -> bool {
 }
 
 /// Rewrites the names of tables in a statement, and gives times the precision that they are written in.
-pub(crate) fn normalize(statement: &mut impl VisitMut, current: &str) -> Result<()> {
-    let mut visitor = Names { current, failed: None };
+pub(crate) fn normalize(
+    statement: &mut impl VisitMut,
+    current: &str,
+    attached: &[String],
+) -> Result<()> {
+    let mut visitor = Names { current, attached, failed: None };
     let _ = statement.visit(&mut visitor);
     match visitor.failed {
         Some(error) => Err(error),
@@ -149,6 +153,8 @@ pub(crate) fn normalize(statement: &mut impl VisitMut, current: &str) -> Result<
 
 struct Names<'a> {
     current: &'a str,
+    /// The catalogs beside the own one.
+    attached: &'a [String],
     failed: Option<Error>,
 }
 
@@ -166,7 +172,7 @@ impl VisitorMut for Names<'_> {
     }
 
     fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<()> {
-        if let Some(made) = three_parts(&parts(name), self.current) {
+        if let Some(made) = three_parts(&parts(name), self.current, self.attached) {
             *name = made;
         }
         ControlFlow::Continue(())
@@ -179,7 +185,7 @@ impl VisitorMut for Names<'_> {
         let mut tables = Vec::new();
         for factor in factors {
             if let TableFactor::Table { name, alias: None, args: None, .. } = factor
-                && let Some(made) = three_parts(&parts(name), self.current)
+                && let Some(made) = three_parts(&parts(name), self.current, self.attached)
             {
                 tables.push((parts(name).pop(), made));
             }
@@ -193,7 +199,8 @@ impl VisitorMut for Names<'_> {
                 let wanted = parts(name);
                 let found = tables.iter().find(|(bare, made)| {
                     let is_bare = wanted.len() == 1 && bare.as_ref() == wanted.first();
-                    is_bare || three_parts(&wanted, self.current).as_ref() == Some(made)
+                    is_bare
+                        || three_parts(&wanted, self.current, self.attached).as_ref() == Some(made)
                 });
                 if let Some((_, made)) = found {
                     *name = made.clone();
@@ -225,7 +232,7 @@ impl VisitorMut for Names<'_> {
             return ControlFlow::Continue(());
         }
         if args.is_none()
-            && let Some(made) = three_parts(&known, self.current)
+            && let Some(made) = three_parts(&known, self.current, self.attached)
         {
             // A metadata table or a version goes by the name that was written.
             let last = known.last().map(String::as_str).unwrap_or_default();
@@ -240,13 +247,17 @@ impl VisitorMut for Names<'_> {
 }
 
 /// A name of several parts as catalog, namespace and table; `None` for one to leave alone.
-fn three_parts(parts: &[String], current: &str) -> Option<ObjectName> {
+fn three_parts(parts: &[String], current: &str, attached: &[String]) -> Option<ObjectName> {
     let mut parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     if parts.contains(&INFORMATION) || parts.contains(&BY_PATH) || parts.len() < 2 {
         return None;
     }
-    if parts.first() == Some(&CATALOG_NAME) && parts.len() > 2 {
+    let mut catalog = CATALOG_NAME;
+    if let Some(first) = parts.first().copied().filter(|_| parts.len() > 2)
+        && (first == CATALOG_NAME || attached.iter().any(|it| it == first))
+    {
         parts.remove(0);
+        catalog = first;
     }
     let last = parts.pop()?;
     let (bare, version) = match last.split_once('@') {
@@ -255,7 +266,10 @@ fn three_parts(parts: &[String], current: &str) -> Option<ObjectName> {
     };
     let table = match parts.len() {
         // `flights.snapshots`: a tier is never called like a table of it would be.
-        1 if METADATA_TABLES.contains(&bare) && !is_tier(parts.first()?) => {
+        1 if catalog == CATALOG_NAME
+            && METADATA_TABLES.contains(&bare)
+            && !is_tier(parts.first()?) =>
+        {
             let table = parts.pop()?;
             parts.push(current);
             format!("{table}${bare}{version}")
@@ -266,7 +280,7 @@ fn three_parts(parts: &[String], current: &str) -> Option<ObjectName> {
         }
         _ => format!("{bare}{version}"),
     };
-    Some(quoted(&[CATALOG_NAME, &parts.join("."), &table]))
+    Some(quoted(&[catalog, &parts.join("."), &table]))
 }
 
 fn is_tier(name: &str) -> bool {
@@ -496,7 +510,7 @@ mod tests {
 
     fn three(name: &str) -> Option<String> {
         let parts: Vec<String> = name.split('.').map(str::to_owned).collect();
-        three_parts(&parts, SEARCH).map(|it| it.to_string())
+        three_parts(&parts, SEARCH, &["other".to_owned()]).map(|it| it.to_string())
     }
 
     #[test]
@@ -511,6 +525,9 @@ mod tests {
             ("raw.snapshots", Some(r#""lake"."raw"."snapshots""#)),
             ("a.b.t", Some(r#""lake"."a.b"."t""#)),
             ("information_schema.tables", None),
+            ("other.raw.t", Some(r#""other"."raw"."t""#)),
+            ("other.a.b.t.files@v:5", Some(r#""other"."a.b"."t$files@v:5""#)),
+            ("other.t", Some(r#""lake"."other"."t""#)),
         ] {
             assert_eq!(three(name).as_deref(), wanted, "{name}");
         }

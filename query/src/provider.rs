@@ -26,12 +26,25 @@ use crate::{Error, Result};
 /// The namespace of tables registered for one statement.
 pub(crate) const PREPARED: &str = "$prepared";
 
-/// Ends what [`Lake::one_version`] began.
-pub(crate) struct OneVersion<'a>(&'a Lake);
+/// As long as it is there, every table of some catalogs is as it was when it was first looked up. A statement that is
+/// planned in several queries reads one version of each.
+pub(crate) struct OneVersion(Vec<Arc<Lake>>);
 
-impl Drop for OneVersion<'_> {
+impl OneVersion {
+    pub(crate) fn of(lakes: impl Iterator<Item = Arc<Lake>>) -> Self {
+        let lakes: Vec<_> = lakes.collect();
+        for lake in &lakes {
+            *lake.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
+        }
+        Self(lakes)
+    }
+}
+
+impl Drop for OneVersion {
     fn drop(&mut self) {
-        *self.0.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        for lake in &self.0 {
+            *lake.seen.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 }
 
@@ -158,13 +171,6 @@ impl Lake {
             }
             _ => Ok(None),
         }
-    }
-
-    /// Until the guard is dropped, every table is as it was when it was first looked up. A statement that is planned
-    /// in several queries reads one version of each.
-    pub(crate) fn one_version(&self) -> OneVersion<'_> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(HashMap::new());
-        OneVersion(self)
     }
 
     async fn as_seen(&self, ident: &TableIdent) -> icefield_catalog::Result<Table> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use datafusion::catalog::{CatalogProviderList, MemoryCatalogProviderList};
+use datafusion::catalog::CatalogProviderList;
 use datafusion::common::TableReference;
 use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -22,6 +22,7 @@ use icefield_table::{Table, Tables};
 use object_store::ObjectStore;
 use url::Url;
 
+use crate::attached::{Attached, Catalogs};
 use crate::error::nearest;
 use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
 use crate::memory::SharedMemory;
@@ -123,6 +124,9 @@ impl Done {
 pub struct Session {
     context: SessionContext,
     pub(crate) lake: Arc<Lake>,
+    /// Catalogs beside it.
+    pub(crate) attached: Attached,
+    pub(crate) catalogs: Arc<Catalogs>,
     settings: Settings,
     procedures: Vec<Arc<dyn Procedure>>,
 }
@@ -140,16 +144,17 @@ impl Session {
         let cache = Arc::new(ColumnCache::new(settings.cache_bytes));
         let runtime = runtime(storage, &settings, &cache)?;
         let lake = Arc::new(Lake::new(tables, cache));
-        let catalogs = MemoryCatalogProviderList::new();
+        let catalogs = Arc::new(Catalogs::default());
         let catalog = LakeCatalog::new(Arc::clone(&lake));
         catalogs.register_catalog(NAME.to_owned(), Arc::new(catalog));
         let state = SessionStateBuilder::new_with_default_features()
             .with_config(config(&settings))
             .with_runtime_env(runtime)
-            .with_catalog_list(Arc::new(catalogs));
+            .with_catalog_list(Arc::clone(&catalogs) as Arc<dyn CatalogProviderList>);
         let mut context = SessionContext::new_with_state(mend::rules(state).build());
         mend::functions(&mut context)?;
-        Ok(Self { context, lake, settings, procedures: Vec::new() })
+        let attached = Attached::default();
+        Ok(Self { context, lake, attached, catalogs, settings, procedures: Vec::new() })
     }
 
     /// The same, which can CALL `procedures`.
@@ -195,11 +200,12 @@ impl Session {
 
     /// A table by the name people write.
     pub async fn table(&self, name: &str) -> Result<Table> {
-        let (namespace, table) = match name.strip_prefix("lake.").unwrap_or(name).rsplit_once('.') {
+        let (lake, inner) = self.route(name);
+        let (namespace, table) = match inner.rsplit_once('.') {
             Some((namespace, table)) => (namespace.to_owned(), table),
-            None => (SEARCH.to_owned(), name),
+            None => (SEARCH.to_owned(), inner),
         };
-        match self.lake.find(&namespace, table).await? {
+        match lake.find(&namespace, table).await? {
             Some(table) => Ok(table),
             None => Err(self.no_table(name).await),
         }
@@ -356,7 +362,7 @@ impl Session {
         let mut statements = parser.parse_statements()?;
         let mut statement =
             statements.pop_front().ok_or_else(|| Error::invalid("there is no statement"))?;
-        normalize(&mut statement, &self.lake.current())?;
+        normalize(&mut statement, &self.lake.current(), &self.attached.names())?;
         if asks_for_positions {
             let mut inner = &mut statement;
             while let Statement::Explain(explain) = inner {
@@ -383,7 +389,7 @@ impl Session {
         let said = Arc::new(self.context_of(text));
         let state = self.state_with(&said, text).await?;
         let plan = {
-            let _one_version = self.lake.one_version();
+            let _one_version = self.one_version();
             statement::insert::plan(self, &state, statement).await?
         };
         datafusion::execution::context::SQLOptions::new()
@@ -491,9 +497,13 @@ impl Session {
         let mut state = self.context.state();
         state.config_mut().set_extension(Arc::clone(said));
         if text.to_lowercase().contains("information_schema") {
-            let listed = LakeCatalog::listed(Arc::clone(&self.lake)).await?;
-            let catalogs = MemoryCatalogProviderList::new();
-            catalogs.register_catalog(NAME.to_owned(), Arc::new(listed));
+            let catalogs = Catalogs::default();
+            let attached = self.attached.names().into_iter();
+            let attached = attached.filter_map(|it| Some((self.attached.lake(&it)?, it)));
+            for (lake, name) in attached.chain([(Arc::clone(&self.lake), NAME.to_owned())]) {
+                let listed = LakeCatalog::listed(lake).await?;
+                catalogs.register_catalog(name, Arc::new(listed));
+            }
             state = SessionStateBuilder::new_from_existing(state)
                 .with_catalog_list(Arc::new(catalogs))
                 .build();
@@ -579,10 +589,10 @@ fn quoted_name(message: &str) -> Option<&str> {
     message.split('`').nth(1)
 }
 
-fn normalize(statement: &mut Statement, current: &str) -> Result<()> {
+fn normalize(statement: &mut Statement, current: &str, attached: &[String]) -> Result<()> {
     match statement {
-        Statement::Statement(inner) => names::normalize(inner.as_mut(), current),
-        Statement::Explain(explain) => normalize(&mut explain.statement, current),
+        Statement::Statement(inner) => names::normalize(inner.as_mut(), current, attached),
+        Statement::Explain(explain) => normalize(&mut explain.statement, current, attached),
         _ => Ok(()),
     }
 }

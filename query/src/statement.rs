@@ -1,6 +1,7 @@
 //! Statements that are ours: what makes, changes, removes and shows tables and namespaces.
 
 mod alter;
+mod attach;
 mod call;
 mod create;
 pub(crate) mod insert;
@@ -8,6 +9,7 @@ mod rights;
 mod show;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
@@ -15,9 +17,9 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use icefield_catalog::spec::NamespaceIdent;
 
-use crate::names::{parts, table_parts};
+use crate::names::parts;
 use crate::parser::{Sql, Tokens, place_of};
-use crate::provider::ident;
+use crate::provider::Lake;
 use crate::session::{Answer, Done, Session};
 use crate::{Error, Result};
 
@@ -31,6 +33,7 @@ pub(crate) enum Ours {
     DropNamespace { name: ObjectName, if_exists: bool },
     AlterNamespace { name: ObjectName, set: HashMap<String, String>, remove: Vec<String> },
     AlterTable { name: ObjectName, change: alter::Alteration },
+    Attach(attach::Statement),
     Call(call::Call),
     Rights(rights::Statement),
     Show(show::Show),
@@ -40,7 +43,7 @@ pub(crate) enum Ours {
 impl Ours {
     /// Whether it does more than show or choose something.
     pub(crate) fn changes_something(&self) -> bool {
-        !matches!(self, Self::Show(_) | Self::Use { .. })
+        !matches!(self, Self::Show(_) | Self::Use { .. } | Self::Attach(_))
     }
 }
 
@@ -111,6 +114,9 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             false => Ours::DropNamespace { name, if_exists },
         }));
     }
+    if let Some(statement) = attach::parse(parser)? {
+        return Ok(Some(Ours::Attach(statement)));
+    }
     if word(parser, "UNDROP") {
         parser.expect_keyword(Keyword::TABLE).map_err(sql)?;
         return Ok(Some(Ours::UndropTable { name: parser.parse_object_name(false).map_err(sql)? }));
@@ -152,15 +158,14 @@ pub(crate) fn sql(error: datafusion::sql::sqlparser::parser::ParserError) -> Err
 
 /// Runs a statement of ours.
 pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Answer> {
-    let catalog = &session.tables().warehouse().catalog;
-    let current = session.lake.current();
     Ok(Answer::Done(match ours {
         Ours::CreateTable(create) => return create::run(session, *create, text).await,
         Ours::Show(show) => return show::run(session, show).await,
         Ours::Call(call) => return call::run(session, call).await,
         Ours::Rights(statement) => return rights::run(session, statement).await,
         Ours::CreateNamespace { name, if_not_exists } => {
-            let namespace = namespace(&name)?;
+            let (lake, namespace) = namespace(session, &name)?;
+            let catalog = &lake.tables.warehouse().catalog;
             match catalog.create_namespace(&namespace, HashMap::new()).await {
                 Err(error)
                     if if_not_exists
@@ -170,7 +175,8 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             Done::new("CREATE NAMESPACE")
         }
         Ours::AlterNamespace { name, set, remove } => {
-            let namespace = namespace(&name)?;
+            let (lake, namespace) = namespace(session, &name)?;
+            let catalog = &lake.tables.warehouse().catalog;
             // The warehouse's own properties have a namespace once there are any.
             let is_system = namespace.as_ref().as_slice() == [crate::provider::system::SYSTEM];
             if is_system && catalog.namespace_properties(&namespace).await.is_err() {
@@ -180,7 +186,8 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             Done::new("ALTER NAMESPACE")
         }
         Ours::DropNamespace { name, if_exists } => {
-            let namespace = namespace(&name)?;
+            let (lake, namespace) = namespace(session, &name)?;
+            let catalog = &lake.tables.warehouse().catalog;
             match catalog.drop_namespace(&namespace).await {
                 Err(error)
                     if if_exists
@@ -190,9 +197,8 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             Done::new("DROP NAMESPACE")
         }
         Ours::DropTable { name, if_exists } => {
-            let (namespace, table) = table_parts(&name, &current)?;
-            let table = ident(&namespace.join("."), &table)?;
-            match session.tables().warehouse().drop_table(&table).await {
+            let (lake, table) = session.target(&name)?;
+            match lake.tables.warehouse().drop_table(&table).await {
                 Err(error)
                     if if_exists && error.kind() == icefield_table::ErrorKind::TableNotFound => {}
                 Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => {
@@ -203,12 +209,19 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             Done::new("DROP TABLE")
         }
         Ours::UndropTable { name } => {
-            let (namespace, table) = table_parts(&name, &current)?;
-            let table = ident(&namespace.join("."), &table)?;
-            session.tables().warehouse().undrop_table(&table).await?;
+            let (lake, table) = session.target(&name)?;
+            lake.tables.warehouse().undrop_table(&table).await?;
             Done::new("UNDROP TABLE")
         }
         Ours::AlterTable { name, change } => alter::run(session, &name, change).await?,
+        Ours::Attach(attach::Statement::Attach(attach)) => {
+            session.attach(attach).await?;
+            Done::new("ATTACH")
+        }
+        Ours::Attach(attach::Statement::Detach { name, if_exists }) => {
+            session.detach(&name, if_exists)?;
+            Done::new("DETACH")
+        }
         Ours::Use { name } => {
             let mut wanted = parts(&name);
             if wanted.len() > 1 && wanted.first().is_some_and(|it| it == "lake") {
@@ -226,13 +239,13 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
     }))
 }
 
-fn namespace(name: &ObjectName) -> Result<NamespaceIdent> {
-    let mut parts = parts(name);
-    if parts.len() > 1 && parts.first().is_some_and(|it| it == "lake") {
-        parts.remove(0);
+fn namespace(session: &Session, name: &ObjectName) -> Result<(Arc<Lake>, NamespaceIdent)> {
+    let (lake, parts) = session.space(parts(name));
+    if parts.is_empty() {
+        return Err(Error::invalid(format!("`{name}` is a catalog; name a namespace in it")));
     }
     if parts.iter().flat_map(|it| it.split('.')).any(str::is_empty) {
         return Err(Error::invalid(format!("`{name}` has a part without a name")));
     }
-    Ok(NamespaceIdent::from_strs(parts)?)
+    Ok((lake, NamespaceIdent::from_strs(parts)?))
 }

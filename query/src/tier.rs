@@ -87,7 +87,7 @@ impl Lake {
     /// Refuses a statement that takes rows from a table that only grows.
     pub(crate) fn check_growth(&self, table: &Table, statement: &ast::Statement) -> Result<()> {
         let Some(ident) = table.ident().filter(|it| tier::only_grows(it)) else { return Ok(()) };
-        let keeps = self.tables.warehouse().catalog.keeps_tiers();
+        let keeps = table.tables().warehouse().catalog.keeps_tiers();
         let verb = match statement {
             ast::Statement::Delete(_) => "DELETE",
             ast::Statement::Update(_) => "UPDATE",

@@ -130,6 +130,18 @@ impl Lake {
         self.transaction.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
+    /// Refuses to change a table of another catalog in a transaction: the two could not be committed together.
+    pub(crate) fn refuse_elsewhere(&self, table: &Table) -> Result<()> {
+        match self.in_transaction() && !table.tables().shares_with(&self.tables) {
+            true => Err(Error::unsupported(format!(
+                "a transaction is of one catalog, and `{}` is in an attached one",
+                table.name()
+            ))
+            .with_hint("COMMIT first, and change it by itself")),
+            false => Ok(()),
+        }
+    }
+
     /// Whether a transaction has begun and one of its statements has failed.
     pub(crate) fn has_failed(&self) -> bool {
         let open = self.transaction.lock().unwrap_or_else(PoisonError::into_inner);
@@ -228,6 +240,7 @@ impl Lake {
 
     /// Adds a change to the transaction.
     pub(crate) async fn absorb(&self, table: &Table, change: Change) -> Result<()> {
+        self.refuse_elsewhere(table)?;
         let ident = table.ident().ok_or_else(|| Error::invalid("the table has no name"))?;
         if change.evolution.is_some() {
             return Err(Error::unsupported("columns cannot be added within a transaction"));

@@ -72,6 +72,11 @@ impl Tables {
         Self(Arc::new(Shared { warehouse, cache, queues: Queues::default() }))
     }
 
+    /// Whether these are tables of the same catalog, perhaps [lifting](Self::lifting).
+    pub fn shares_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0.cache, &other.0.cache)
+    }
+
     pub(crate) fn queues(&self) -> &Queues {
         &self.0.queues
     }

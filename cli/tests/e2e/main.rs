@@ -4,6 +4,7 @@
 #![expect(clippy::disallowed_methods, reason = "a test reads a pipe beside waiting")]
 
 mod answers;
+mod attach;
 mod backup;
 mod bad_input;
 mod change_modes;

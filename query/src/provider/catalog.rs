@@ -153,7 +153,7 @@ fn absolute(path: &str) -> Result<String> {
 
 /// The newest metadata file of a table's folder: what `version-hint.text` says, else the one with
 /// the highest version.
-async fn newest_metadata(storage: &Storage, folder: &str) -> Result<String> {
+pub(crate) async fn newest_metadata(storage: &Storage, folder: &str) -> Result<String> {
     let hint = format!("{folder}/metadata/version-hint.text");
     if storage.size(&hint).await.map_err(external)?.is_some() {
         let text = storage.read(&hint).await.map_err(external)?;

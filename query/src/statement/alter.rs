@@ -328,10 +328,23 @@ pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration
             let Some(from) = table.ident() else {
                 return Err(Error::new(ErrorKind::Invalid, "the table has no name"));
             };
-            let (namespace, name) = table_parts(&to, &from.namespace().as_ref().join("."))?;
-            refuse_unusable(&name)?;
-            let to = ident(&namespace.join("."), &name)?;
-            session.tables().warehouse().catalog.rename_table(from, &to).await?;
+            let to = match to.0.len() {
+                // Without a namespace it stays where it is.
+                1 => {
+                    let space = from.namespace().as_ref().join(".");
+                    ident(&space, &table_parts(&to, &space)?.1)?
+                }
+                _ => {
+                    let (lake, to) = session.target(&to)?;
+                    if !lake.tables.shares_with(table.tables()) {
+                        return Err(Error::unsupported("a table stays in its catalog")
+                            .with_hint("CREATE TABLE … AS SELECT copies it to another"));
+                    }
+                    to
+                }
+            };
+            refuse_unusable(to.name())?;
+            table.tables().warehouse().catalog.rename_table(from, &to).await?;
         }
     }
     Ok(Done::new("ALTER TABLE"))

@@ -20,10 +20,9 @@ use icefield_table::evolve::{ColumnChange, exact_path, fresh_ids};
 use super::{sql, word};
 use crate::headings;
 use crate::insert::{Purpose, insert_plan};
-use crate::names::{folded, parts, refuse_unusable, table_parts};
+use crate::names::{folded, parts, refuse_unusable};
 use crate::parser::Tokens;
 use crate::plan::optimize;
-use crate::provider::ident;
 use crate::session::{Answer, Done, Session};
 use crate::{Error, Result, types};
 
@@ -397,16 +396,14 @@ fn order(parser: &mut Parser<'_>) -> Result<Order> {
 
 /// Runs CREATE TABLE.
 pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> Result<Answer> {
-    let (namespace, name) = table_parts(&create.name, &session.lake.current())?;
-    refuse_unusable(&name)?;
-    let ident = ident(&namespace.join("."), &name)?;
-    if create.if_not_exists && session.tables().warehouse().catalog.load_table(&ident).await.is_ok()
-    {
+    let (lake, ident) = session.target(&create.name)?;
+    refuse_unusable(ident.name())?;
+    if create.if_not_exists && lake.tables.warehouse().catalog.load_table(&ident).await.is_ok() {
         return Ok(Answer::Done(Done::new("CREATE TABLE")));
     }
     let Some(query) = create.query.clone() else {
         let new = new_table(&create, create.columns.clone())?;
-        match session.tables().create(&ident, new).await {
+        match lake.tables.create(&ident, new).await {
             Err(error)
                 if create.if_not_exists
                     && error.kind() == icefield_table::ErrorKind::TableAlreadyExists => {}
@@ -433,7 +430,7 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
             return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query"));
         }
     };
-    let staged = session.tables().stage(&ident, new_table(&create, columns)?).await?;
+    let staged = lake.tables.stage(&ident, new_table(&create, columns)?).await?;
     let plan = insert_plan(&state, input, &staged, Purpose::create())?;
     let mut done = session.write_plan(optimize(&state, plan)?, &state, &said).await?;
     "CREATE TABLE AS".clone_into(&mut done.tag);

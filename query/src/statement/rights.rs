@@ -19,9 +19,8 @@ use icefield_catalog::rights::{Grant, Object, Role};
 
 use super::show::{rows, texts};
 use super::{namespace, sql, word};
-use crate::names::table_parts;
 use crate::plan::rows_of;
-use crate::provider::ident;
+use crate::provider::Lake;
 use crate::session::{Answer, Done, Session};
 use crate::{Error, Result};
 
@@ -247,12 +246,25 @@ fn times(ms: impl Iterator<Item = i64>) -> ArrayRef {
 fn named(session: &Session, on: &On) -> Result<Object> {
     Ok(match on {
         On::Catalog => Object::Catalog,
-        On::Namespace(name) => Object::Namespace(namespace(name)?),
+        On::Namespace(name) => {
+            let (lake, namespace) = namespace(session, name)?;
+            refuse_attached(session, &lake)?;
+            Object::Namespace(namespace)
+        }
         On::Table(name) => {
-            let (namespace, table) = table_parts(name, &session.lake.current())?;
-            Object::Table(ident(&namespace.join("."), &table)?)
+            let (lake, table) = session.target(name)?;
+            refuse_attached(session, &lake)?;
+            Object::Table(table)
         }
     })
+}
+
+fn refuse_attached(session: &Session, lake: &Lake) -> Result<()> {
+    match lake.tables.shares_with(session.tables()) {
+        true => Ok(()),
+        false => Err(Error::unsupported("roles are given in the catalog itself")
+            .with_hint("begin a session on it, with --catalog")),
+    }
 }
 
 /// The same, which has to be there: a role on nothing would be one on what somebody makes later.

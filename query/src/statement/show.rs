@@ -21,6 +21,7 @@ use crate::{Error, Result};
 pub(crate) enum Show {
     Tables(Option<ObjectName>),
     Namespaces,
+    Catalogs,
     Create(ObjectName),
     Properties(ObjectName),
     Columns(ObjectName),
@@ -47,6 +48,9 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
             false => None,
         };
         return Ok(Some(Show::Tables(name)));
+    }
+    if word(parser, "CATALOGS") {
+        return Ok(Some(Show::Catalogs));
     }
     if word(parser, "NAMESPACES") || word(parser, "SCHEMAS") || word(parser, "DATABASES") {
         return Ok(Some(Show::Namespaces));
@@ -76,20 +80,33 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
 pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
     let batch = match show {
         Show::Rights(statement) => return rights::run(session, statement).await,
+        Show::Catalogs => {
+            let own = ("lake".to_owned(), String::new(), session.tables().warehouse().root.clone());
+            let mut all = vec![own];
+            all.extend(session.attached.shown());
+            let texts_of = |of: fn(&(String, String, String)) -> &String| {
+                texts(all.iter().map(|it| of(it).clone()).collect())
+            };
+            rows(vec![
+                ("catalog", texts_of(|it| &it.0)),
+                ("type", texts_of(|it| &it.1)),
+                ("place", texts_of(|it| &it.2)),
+            ])?
+        }
         Show::Namespaces => {
             let all = session.lake.namespaces().await?;
             rows(vec![("namespace", texts(all))])?
         }
         Show::Tables(within) => {
-            let within = within.map(|it| parts(&it).join("."));
-            let within = within.map(|it| it.trim_start_matches("lake.").to_owned());
+            let (lake, within) = session.space(within.map(|it| parts(&it)).unwrap_or_default());
+            let within = Some(within.join(".")).filter(|it| !it.is_empty());
             if let Some(name) = &within
-                && !session.lake.namespaces().await?.contains(name)
+                && !lake.namespaces().await?.contains(name)
             {
                 return Err(Error::not_found(format!("no namespace `{name}`")));
             }
             let mut found = Vec::new();
-            for name in session.lake.all_names().await? {
+            for name in lake.all_names().await? {
                 if let Some((namespace, table)) = name.rsplit_once('.')
                     && within.as_ref().is_none_or(|it| it == namespace)
                 {
