@@ -48,8 +48,8 @@ use crate::memory::{answered_before, name_taken, no_namespace};
 use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Answered, Behalf, Catalog, Commit, CommitOutcome, Env, JournalEntry, LedgerEntry, LoadedTable,
-    Result, Storage, metadata, tier, warehouse,
+    Answered, Behalf, Catalog, Commit, CommitOutcome, Env, ErrorKind, JournalEntry, LedgerEntry,
+    LoadedTable, Result, Storage, metadata, tier, warehouse,
 };
 
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -90,13 +90,15 @@ impl SqlCatalog {
         &self.database.catalog
     }
 
-    /// The pointers, of any catalog in the database, to metadata files of these names.
+    /// The pointers, of any catalog in the database, to metadata files of these names; also of what was dropped.
     async fn pointers_to(&self, files: &[String]) -> Result<Vec<String>> {
         let mut pointers = Vec::new();
         for file in files {
             let name = file.rsplit('/').next().unwrap_or_default();
             let rows = sqlx::query(
-                "SELECT metadata_location FROM iceberg_tables WHERE metadata_location LIKE $1",
+                "SELECT metadata_location FROM iceberg_tables WHERE metadata_location LIKE $1 \
+                 UNION ALL \
+                 SELECT metadata_location FROM icefield_dropped WHERE metadata_location LIKE $1",
             )
             .bind(format!("%{name}"))
             .fetch_all(&self.database.pool)
@@ -402,10 +404,11 @@ impl Catalog for SqlCatalog {
             return Err(no_namespace(table.namespace()));
         }
         let is_there = overwrite && self.location(Kind::Table, table).await.is_ok();
-        if let Some(now) = self.load_table(table).await.ok().filter(|_| is_there) {
+        if is_there {
+            let now = self.load_table(table).await.ok();
+            let own = now.as_ref().map(|it| it.metadata.properties());
             let above = warehouse::defaults(self, table.namespace()).await?;
-            let name = Object::Table(table.clone()).to_string();
-            check_protected(&name, Some(now.metadata.properties()), &above)?;
+            check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
         }
         if is_there && self.behalf.lifted.is_none() && tier::only_grows(table) {
             return Err(tier::refused(table, tier::OVERWRITTEN));
@@ -420,8 +423,13 @@ impl Catalog for SqlCatalog {
         loop {
             let location = self.location(Kind::Table, table).await?;
             // One whose metadata is gone or damaged can be dropped too.
-            let loaded = self.load_table(table).await.ok();
-            let loaded = loaded.filter(|it| it.metadata_location == location);
+            let loaded = match self.load_table(table).await {
+                Ok(loaded) => Some(loaded).filter(|it| it.metadata_location == location),
+                Err(error) => match error.kind() {
+                    ErrorKind::DataInvalid | ErrorKind::FeatureUnsupported => None,
+                    _ => return Err(error),
+                },
+            };
             let own = loaded.as_ref().map(|it| it.metadata.properties());
             check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
             if self.remove(Kind::Table, table, &location, !for_good).await? {

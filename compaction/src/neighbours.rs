@@ -44,6 +44,16 @@ pub(crate) async fn all(session: &Session, table: &Table) -> Result<Vec<Neighbou
         return Err(Error::unsupported(message)
             .with_hint("do this on the catalog's database, or as a reader of the whole catalog"));
     }
+    if !table.tables().shares_with(session.tables()) {
+        let message = format!(
+            "`{}` is in an attached catalog, whose other tables may need its files",
+            table.name()
+        );
+        return Err(Error::unsupported(message)
+            .with_hint("begin a session on that catalog, with --catalog"));
+    }
+    // Before the names: what comes back meanwhile is in one of the two.
+    let dropped = session.tables().warehouse().catalog.dropped_tables().await?;
     let mut others = Vec::new();
     for name in session.table_names().await? {
         let Some((namespace, own)) = name.rsplit_once('.') else { continue };
@@ -73,7 +83,7 @@ pub(crate) async fn all(session: &Session, table: &Table) -> Result<Vec<Neighbou
         others.push(Neighbour::Unread { pointer, is_gone, why });
     }
     // What was dropped and may come back needs its files too.
-    for dropped in session.tables().warehouse().catalog.dropped_tables().await? {
+    for dropped in dropped {
         let pointer = dropped.metadata_location;
         match session.tables().open_file(&pointer, false).await {
             Ok(other) => others.push(Neighbour::Known(Box::new(other))),

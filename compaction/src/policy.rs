@@ -214,7 +214,8 @@ impl Policy {
         }
         let usual = self.retention_days.unwrap_or(if self.is_raw { 30.0 } else { 5.0 });
         // What was promised is kept, whatever else is said.
-        let days = self.number(name, usual)?.max(self.retention_days.unwrap_or(0.0));
+        let days: f64 = self.number(name, usual)?;
+        let days = self.retention_days.map_or(days, |promised| days.max(promised));
         // What is no number is not long enough either.
         let is_enough = days * 24.0 >= longest;
         if !is_enough {

@@ -252,7 +252,7 @@ async fn open(kind: &str, place: &str, options: &BTreeMap<String, String>) -> Re
             if file.is_some_and(|it| !Path::new(it).is_file()) {
                 return Err(Error::not_found(format!("there is no catalog at `{place}`")));
             }
-            if url.starts_with("postgres") && has_password(&url) {
+            if kind == "postgres" && has_password(&url) {
                 return Err(Error::invalid("the password would stand in the history of the shell")
                     .with_hint("leave it out and set PGPASSWORD"));
             }

@@ -229,7 +229,8 @@ impl Backup {
 fn check(read: Box<dyn BufRead + Send>) -> Result<()> {
     let mut hash = Sha256::new();
     let (mut rows, mut is_begun) = (0_u64, false);
-    for line in read.lines() {
+    let mut lines = read.lines();
+    while let Some(line) = lines.next() {
         let line = line.map_err(unread)?;
         let value: Value = serde_json::from_str(&line).map_err(|_| no_backup())?;
         if !is_begun {
@@ -245,7 +246,10 @@ fn check(read: Box<dyn BufRead + Send>) -> Result<()> {
             }
         } else if let Some(said) = value.get("sha256").and_then(Value::as_str) {
             let is_whole = said == hex(&hash.finalize()) && value.get("rows") == Some(&json!(rows));
-            return if is_whole { Ok(()) } else { Err(not_whole()) };
+            return match is_whole && lines.next().is_none() {
+                true => Ok(()),
+                false => Err(not_whole()),
+            };
         } else {
             rows += 1;
         }

@@ -133,7 +133,7 @@ fn what_cannot_be_attached_says_why() {
         (format!("ATTACH '{folder}' AS cleaned"), "`cleaned` means something else"),
         (format!("{attach}; ATTACH '{folder}' AS other"), "attached as `other` already"),
         ("ATTACH 'http://x' AS other (CREDENTIAL 'a:b')".to_owned(), "history of the shell"),
-        ("ATTACH 'postgres://u:p@h/db' AS other".to_owned(), "set PGPASSWORD"),
+        ("ATTACH 'POSTGRES://u:p@h/db' AS other (TYPE postgres)".to_owned(), "set PGPASSWORD"),
         (
             "ATTACH 'http://x' AS other (TOKEN_ENV 'NOT_THERE')".to_owned(),
             "no variable `NOT_THERE`",

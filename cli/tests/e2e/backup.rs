@@ -81,6 +81,7 @@ fn what_is_no_whole_backup_restores_nothing() {
         (lines[..lines.len() - 1].join("\n"), "not whole"),
         ([&lines[..3], &lines[4..]].concat().join("\n"), "not whole"),
         (whole.replacen("cleaned", "curated", 1), "not whole"),
+        (format!("{whole}{{\"icefield_grants\":[]}}\n"), "not whole"),
         (whole.replacen("\"icefield-backup\":1", "\"icefield-backup\":2", 1), "of version 2"),
     ] {
         std::fs::write(&file, text).unwrap();

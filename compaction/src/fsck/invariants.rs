@@ -34,6 +34,8 @@ pub(super) fn of(metadata: &TableMetadata) -> Vec<Finding> {
             ));
         }
         let parent = snapshot.parent_snapshot_id().and_then(|it| metadata.snapshot_by_id(it));
+        // Those from when the table was of format v1 have none.
+        let is_numbered = is_numbered && number > 0;
         if is_numbered && parent.is_some_and(|it| it.sequence_number() >= number) {
             broken(format!("snapshot {id} has no greater sequence number than the one before it"));
         }

@@ -14,7 +14,7 @@ use icefield_catalog::spec::{
     FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     UnboundPartitionSpec,
 };
-use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable};
+use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable, Warehouse};
 use icefield_compaction::purge::Purge;
 use icefield_table::location;
 use serde::{Deserialize, Serialize};
@@ -349,24 +349,36 @@ pub(crate) async fn drop(State(service): State<Arc<Service>>, call: Call) -> Ans
     let purges = call.flag("purgeRequested")?;
     let dropped = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
     let done = async |catalog: Arc<dyn Catalog>| {
-        let purge = match purges {
-            true => {
-                let table = service.session.tables().load(&table).await?;
-                Some(Purge::of(&service.session, &table).await?)
-            }
-            false => None,
-        };
-        let mut warehouse = service.session.tables().warehouse().clone();
-        warehouse.catalog = catalog;
-        match &purge {
-            Some(_) => warehouse.catalog.drop_table(&table, true).await?,
-            None => warehouse.drop_table(&table).await?,
-        };
-        if let Some(purge) = purge {
-            // The table is gone; what cannot be deleted is an orphan.
-            let _ = purge.run(&service.session).await;
-        }
+        // A task of its own: what is dropped for good is also purged, whether its client waits for that or not.
+        let work = tokio::spawn(drop_one(Arc::clone(&service), catalog, table.clone(), purges));
+        work.await.map_err(|_| Refusal::unknown("the drop was interrupted"))??;
         dropped().await
     };
     once(&service, &call, StatusCode::NO_CONTENT, done, dropped).await
+}
+
+async fn drop_one(
+    service: Arc<Service>,
+    catalog: Arc<dyn Catalog>,
+    table: TableIdent,
+    purges: bool,
+) -> Result<(), Refusal> {
+    let tables = service.session.tables();
+    if !purges {
+        let warehouse = Warehouse { catalog, ..tables.warehouse().clone() };
+        warehouse.drop_table(&table).await?;
+        return Ok(());
+    }
+    let now = tables.load(&table).await?;
+    let mut purge = Purge::of(&service.session, &now).await?;
+    let last = catalog.drop_table(&table, true).await?;
+    // The table is gone; what cannot be deleted from here on is an orphan.
+    if last != now.loaded().metadata_location {
+        // Another commit, or another table of that name, came between.
+        let Ok(gone) = tables.open_file(&last, false).await else { return Ok(()) };
+        let Ok(again) = Purge::of(&service.session, &gone).await else { return Ok(()) };
+        purge = again;
+    }
+    let _ = purge.run(&service.session).await;
+    Ok(())
 }
