@@ -2,7 +2,8 @@
 
 A commit sets a property of a table. 1, 8 and 32 clients commit to one table, and to 32 tables; the baseline is PyIceberg's
 SqlCatalog on a database of the same kind, with as many threads. Of commits that conflict, which the baseline has, the ones
-that land count.
+that land count. Then 10,000 tables in one namespace, listed and loaded, by the
+server and by SqlCatalog on the same database.
 """
 import argparse
 import http.client
@@ -105,11 +106,58 @@ def baseline(warehouse, uri, seconds):
     return [measured(it, seconds, client(False)) for it in CLIENTS], measured(TABLES, seconds, client(True))
 
 
+def crowded(binary, warehouse, count):
+    """Seconds to list a namespace of so many tables and milliseconds to load one in the middle of it, by the server and by
+    SqlCatalog on the same database."""
+    command = [binary, "serve", "--warehouse", warehouse, "--listen", "127.0.0.1:0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    address = server.stdout.readline().split("http://")[1].strip()
+    def ask(connection, method, path, body=None):
+        connection.request(method, path, json.dumps(body) if body else None, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
+        return json.loads(text)
+    def make(numbers):
+        connection = http.client.HTTPConnection(address)
+        for number in numbers:
+            ask(connection, "POST", "/v1/namespaces/cleaned/tables", {"name": f"t{number}", "schema": FIELDS})
+    try:
+        threads = [threading.Thread(target=make, args=(range(it, count, 8),)) for it in range(8)]
+        [it.start() for it in threads]
+        [it.join() for it in threads]
+        connection = http.client.HTTPConnection(address)
+        def listed():
+            names, token = [], ""
+            while token is not None:
+                page = ask(connection, "GET", f"/v1/namespaces/cleaned/tables?pageSize=1000&pageToken={token}")
+                names += page["identifiers"]
+                token = page.get("next-page-token")
+            return len(names)
+        theirs = SqlCatalog("lake", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}")
+        found = []
+        for listing, loading in ((listed, lambda it: ask(connection, "GET", f"/v1/namespaces/cleaned/tables/t{it}")),
+                                 (lambda: len(theirs.list_tables("cleaned")), lambda it: theirs.load_table(f"cleaned.t{it}"))):
+            began = time.monotonic()
+            assert listing() == count
+            seconds, loads = time.monotonic() - began, []
+            for number in range(count // 2, count // 2 + 200):
+                began = time.monotonic()
+                loading(number)
+                loads.append(time.monotonic() - began)
+            found.append((seconds, sorted(loads)[100] * 1000))
+        return found
+    finally:
+        server.terminate()
+        server.wait()
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("binary")
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--postgres", nargs=2, metavar="URL")
+    parser.add_argument("--tables", type=int, default=10_000, help="in one namespace")
     arguments = parser.parse_args()
     kinds = [("SQLite", None, None)]
     if arguments.postgres:
@@ -127,6 +175,10 @@ def main():
                 ratio = rate / base_rate if base_rate else float("inf")
                 print(f"| {kind} | {clients} | {tables} | {rate:.0f} | {p99:.0f} | {base_rate:.0f} | {base_p99:.0f} | {ratio:.1f} |")
             print(f"\n{kind}: loading a table takes {load:.1f} ms in the middle.\n")
+    with tempfile.TemporaryDirectory() as folder:
+        ours, theirs = crowded(arguments.binary, f"{folder}/warehouse", arguments.tables)
+        print(f"{arguments.tables:,} tables in a namespace (SQLite): listed in {ours[0]:.2f} s, a load {ours[1]:.1f} ms; "
+              f"SqlCatalog {theirs[0]:.2f} s, {theirs[1]:.1f} ms.")
 
 
 main()

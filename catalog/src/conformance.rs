@@ -322,6 +322,9 @@ async fn what_is_protected_is_not_dropped(catalog: &dyn Catalog, root: &str) {
     catalog.create_table(&t, metadata(format!("{root}/kept2")), &[]).await.unwrap();
     assert!(committed(catalog, vec![change(&t, dropped::PROTECTED, "true")]).await);
     refused().await;
+    let location = catalog.metadata_location(&t).await.unwrap();
+    let over = catalog.register_table(&t, &location, true).await.unwrap_err();
+    assert!(over.message().contains("is protected"), "{over}");
     assert!(committed(catalog, vec![change(&t, dropped::PROTECTED, "false")]).await);
     catalog.drop_table(&t, true).await.unwrap();
     catalog.drop_namespace(&space).await.unwrap();

@@ -43,7 +43,7 @@ impl Warehouse {
     ///
     /// # Errors
     ///
-    /// A catalog that cannot be read, or hours that are no number.
+    /// A catalog that cannot be read.
     pub async fn dropped(&self) -> Result<Vec<(Dropped, i64)>> {
         let mut hours: HashMap<NamespaceIdent, f64> = HashMap::new();
         let mut all = Vec::new();
@@ -52,7 +52,9 @@ impl Warehouse {
             let hours = match hours.get(&namespace) {
                 Some(hours) => *hours,
                 None => {
-                    let found = undrop_hours(&self.defaults(&namespace).await?)?;
+                    // Hours that are none keep nothing from coming back; who drops is told.
+                    let found = undrop_hours(&self.defaults(&namespace).await?);
+                    let found = found.unwrap_or(UNDROP_HOURS_DEFAULT);
                     hours.insert(namespace, found);
                     found
                 }

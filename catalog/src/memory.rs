@@ -211,8 +211,13 @@ impl Catalog for MemoryCatalog {
         overwrite: bool,
     ) -> Result<LoadedTable> {
         let loaded = metadata::read(&self.storage, metadata_location).await?;
+        let above = warehouse::defaults(self, table.namespace()).await?;
         let mut state = self.state.lock().await;
         let is_there = overwrite && state.tables.contains_key(table);
+        if let Some(now) = state.tables.get(table).filter(|_| overwrite) {
+            let own = Some(now.metadata.properties());
+            check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
+        }
         if is_there && self.behalf.lifted.is_none() && tier::only_grows(table) {
             return Err(tier::refused(table, tier::OVERWRITTEN));
         }

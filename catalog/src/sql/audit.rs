@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::{Any, Row, Transaction};
 
 use super::SqlCatalog;
-use super::database::{Database, is_missing};
+use super::database::Database;
 use crate::audit::{Actor, AuditLine, Event, Head, Walk};
 use crate::rights::Object;
 use crate::spec::{SnapshotRef, TableMetadata};
@@ -112,12 +112,8 @@ impl AuditLog {
         query: sqlx::query::Query<'q, Any, sqlx::any::AnyArguments<'q>>,
     ) -> Result<Vec<AuditLine>> {
         let failed = |e| self.database.failed("read the audit log", e);
-        match query.fetch_all(&self.database.pool).await {
-            Ok(rows) => rows.iter().map(|row| line(row).map_err(failed)).collect(),
-            // An older catalog that may only be read.
-            Err(error) if is_missing(&error) => Ok(Vec::new()),
-            Err(error) => Err(failed(error)),
-        }
+        let rows = self.database.rows_if_there(query).await.map_err(failed)?;
+        rows.iter().map(|row| line(row).map_err(failed)).collect()
     }
 
     /// Follows every chain from its first line to its head.
@@ -127,14 +123,8 @@ impl AuditLog {
     /// A database that cannot be read.
     pub async fn verify(&self) -> Result<(u64, Vec<crate::audit::Break>)> {
         let failed = |e| self.database.failed("read the audit log", e);
-        // One transaction, so that lines that are being written are not half of the picture.
-        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        if !self.database.is_sqlite {
-            sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-        }
+        // Lines that are being written are not to be half of the picture.
+        let mut transaction = self.database.one_moment().await.map_err(failed)?;
         let heads = sqlx::query(
             "SELECT chain, seq, hash FROM icefield_audit_heads WHERE catalog_name = $1",
         )

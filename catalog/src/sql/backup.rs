@@ -20,6 +20,7 @@ use sqlx::{Any, Row, Transaction};
 
 use super::database::Database;
 use crate::audit::hex;
+use crate::warehouse::TIERS;
 use crate::{Env, Error, ErrorKind, Result};
 
 /// The version of the file.
@@ -105,13 +106,7 @@ impl Backup {
     /// A database that cannot be read, a file that cannot be written.
     pub async fn write(&self, out: &mut (dyn Write + Send)) -> Result<u64> {
         let failed = |e| self.database.failed("back up the catalog", e);
-        let mut transaction = self.database.pool.begin().await.map_err(failed)?;
-        if !self.database.is_sqlite {
-            sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                .execute(&mut *transaction)
-                .await
-                .map_err(failed)?;
-        }
+        let mut transaction = self.database.one_moment().await.map_err(failed)?;
         let mut out = Hashed { out, hash: Sha256::new() };
         out.line(&json!({
             "icefield-backup": VERSION, "catalog": self.database.catalog, "at-ms": self.env.now_ms(),
@@ -182,14 +177,26 @@ impl Backup {
                 .await
                 .map_err(failed)?;
             if found.is_some() {
-                let message = format!("the catalog is not empty: there are rows in {table}");
-                return Err(Error::new(ErrorKind::PreconditionFailed, message).with_context(
-                    "hint",
-                    "restore into a new database: --catalog sqlite:PATH or postgres://...",
-                ));
+                return Err(not_empty(format!("there are rows in {table}")));
             }
         }
-        // A new catalog has its tiers.
+        // A new catalog has its tiers, without properties.
+        let rows = sqlx::query(
+            "SELECT namespace, property_key FROM iceberg_namespace_properties WHERE catalog_name = $1",
+        )
+        .bind(self.database.catalog.as_str())
+        .fetch_all(&mut **transaction)
+        .await
+        .map_err(failed)?;
+        for row in rows {
+            let (namespace, key): (String, String) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            if !TIERS.contains(&namespace.as_str()) || key != "exists" {
+                return Err(not_empty(format!(
+                    "somebody made or changed the namespace `{namespace}`"
+                )));
+            }
+        }
         sqlx::query("DELETE FROM iceberg_namespace_properties WHERE catalog_name = $1")
             .bind(self.database.catalog.as_str())
             .execute(&mut **transaction)
@@ -271,6 +278,12 @@ impl Hashed<'_> {
         self.hash.update(line.as_bytes());
         self.out.write_all(line.as_bytes()).map_err(unwritten)
     }
+}
+
+fn not_empty(why: String) -> Error {
+    let message = format!("the catalog is not empty: {why}");
+    let hint = "restore into a new database: --catalog sqlite:PATH or postgres://...";
+    Error::new(ErrorKind::PreconditionFailed, message).with_context("hint", hint)
 }
 
 fn no_backup() -> Error {

@@ -3,8 +3,9 @@
 use std::str::FromStr;
 use std::time::Duration;
 
+use sqlx::any::AnyRow;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions, install_default_drivers};
-use sqlx::{AnyConnection, AnyPool, Connection, Row};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Row, Transaction};
 
 use crate::storage::encoded;
 use crate::{Env, Error, ErrorKind, Result};
@@ -101,6 +102,28 @@ impl Database {
         let _ = connection.close().await;
         let pool = address.pool(access).map_err(|error| address.failed("open", &error))?;
         Ok(Self { pool, catalog, is_sqlite: address.is_sqlite, shown: address.shown })
+    }
+
+    /// A transaction that reads, and in which everything is as it was at one moment.
+    pub(super) async fn one_moment(&self) -> sqlx::Result<Transaction<'_, Any>> {
+        let mut transaction = self.pool.begin().await?;
+        if !self.is_sqlite {
+            sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                .execute(&mut *transaction)
+                .await?;
+        }
+        Ok(transaction)
+    }
+
+    /// The rows of a query; none, if the table is not there: in an older catalog that may only be read.
+    pub(super) async fn rows_if_there<'q>(
+        &self,
+        query: sqlx::query::Query<'q, Any, sqlx::any::AnyArguments<'q>>,
+    ) -> sqlx::Result<Vec<AnyRow>> {
+        match query.fetch_all(&self.pool).await {
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            rows => rows,
+        }
     }
 
     /// An error naming the database, what was tried and why it failed.

@@ -2,7 +2,6 @@
 
 use sqlx::{Any, Row, Transaction};
 
-use super::database::is_missing;
 use super::rows::Kind;
 use super::{SqlCatalog, joined};
 use crate::audit::Event;
@@ -13,7 +12,7 @@ use crate::spec::{NamespaceIdent, TableIdent};
 use crate::{Error, ErrorKind, Result};
 
 impl SqlCatalog {
-    /// Remembers a table in the transaction that drops it; gives the drop's id.
+    /// Remembers a table in the transaction that drops it; the roles on it wait under the drop's id.
     pub(super) async fn remember_dropped(
         &self,
         transaction: &mut Transaction<'_, Any>,
@@ -44,19 +43,12 @@ impl SqlCatalog {
 
     pub(super) async fn read_dropped(&self) -> Result<Vec<Dropped>> {
         let failed = |e| self.database.failed("list dropped tables", e);
-        let rows = sqlx::query(
+        let query = sqlx::query(
             "SELECT drop_id, table_namespace, table_name, metadata_location, dropped_at_ms, \
              dropped_by FROM icefield_dropped WHERE catalog_name = $1",
         )
-        .bind(self.name())
-        .fetch_all(&self.database.pool)
-        .await;
-        let rows = match rows {
-            Ok(rows) => rows,
-            // An older catalog that may only be read.
-            Err(error) if is_missing(&error) => return Ok(Vec::new()),
-            Err(error) => return Err(failed(error)),
-        };
+        .bind(self.name());
+        let rows = self.database.rows_if_there(query).await.map_err(failed)?;
         let mut all = Vec::with_capacity(rows.len());
         for row in rows {
             let namespace: String = row.try_get(1).map_err(failed)?;

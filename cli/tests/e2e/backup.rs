@@ -93,6 +93,11 @@ fn what_is_no_whole_backup_restores_nothing() {
             .contains("cannot read `nothing`")
     );
     std::fs::write(&file, whole).unwrap();
+    let mine = format!("sqlite:{}", lake.folder().join("mine.db").display());
+    lake.ok(&["--catalog", &mine, "sql", "-c", "CREATE NAMESPACE mine"]);
+    assert!(
+        lake.fails(&["--catalog", &mine, "restore", &path], 1).contains("the catalog is not empty")
+    );
     lake.ok(&["--catalog", &catalog, "restore", &path]);
 }
 

@@ -62,6 +62,8 @@ fn how_long_it_can_come_back_is_for_the_namespace_to_say() {
     lake.exec("CREATE TABLE cleaned.x (id INT)");
     let wrong = lake.fails(&["sql", "-c", "DROP TABLE cleaned.x"], 1);
     assert!(wrong.contains("`icefield.undrop-hours` cannot be `soon`"), "{wrong}");
+    lake.ok(&["maintain"]);
+    lake.exec("CREATE TABLE raw.x (id INT); DROP TABLE raw.x; UNDROP TABLE raw.x");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use icefield_catalog::spec::{
     NestedField, PrimitiveType, Schema, SortOrder, Type, UnboundPartitionSpec,
 };
 use icefield_catalog::{Catalog, Env, ErrorKind, Warehouse, conformance};
-use icefield_query::Session;
+use icefield_query::{Answer, Session};
 use icefield_server::Options;
 use icefield_table::commit::{Change, change};
 use icefield_table::manifest::DataFile;
@@ -167,4 +167,84 @@ async fn what_may_not_have_changed_at_all_is_not_committed_over() {
     assert!(matches!(late, Conflict));
     let now = served.tables.load(&raw_t()).await.unwrap();
     assert_eq!(now.metadata().properties()["k"], "1");
+}
+
+/// Appends, deletes and changes of columns by many clients: what each snapshot has is what its statements, one after the
+/// other, make.
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_do_all_kinds_of_things_have_an_order() {
+    const CLIENTS: usize = 12;
+    const ROUNDS: usize = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), false).await;
+    let own = Session::new(served.tables.clone(), settings()).unwrap();
+    own.run("CREATE TABLE cleaned.m (id BIGINT)").await.unwrap();
+    let mut clients = tokio::task::JoinSet::new();
+    for client in 0..CLIENTS {
+        let session = Session::new(served.tables().await, settings()).unwrap();
+        clients.spawn(async move {
+            let mut done = Vec::new();
+            for round in 0..ROUNDS {
+                let id = client * ROUNDS + round;
+                let insert = format!("INSERT INTO cleaned.m (id) VALUES ({id})");
+                session.run(&insert).await.expect("an append meets no conflict");
+                done.push(insert);
+                let more = match round % 2 {
+                    0 => format!("DELETE FROM cleaned.m WHERE id = {id}"),
+                    _ if client % 4 == 0 => format!("ALTER TABLE cleaned.m ADD COLUMN c{id} INT"),
+                    _ => continue,
+                };
+                for attempt in 0.. {
+                    match session.run(&more).await {
+                        Ok(_) => break,
+                        Err(error)
+                            if error.kind == icefield_query::ErrorKind::Conflict
+                                && attempt < 20 => {}
+                        Err(error) => panic!("{more}: {error}"),
+                    }
+                }
+                done.extend(more.starts_with("DELETE").then_some(more));
+            }
+            done
+        });
+    }
+    let mut wanted: Vec<String> = clients.join_all().await.into_iter().flatten().collect();
+    let table = served.tables.load(&raw_t_named("m")).await.unwrap();
+    let columns = table.metadata().current_schema().as_struct().fields().len();
+    assert_eq!(columns, 1 + CLIENTS / 4 * ROUNDS / 2, "every column was added");
+    let mut line = snapshot::ancestors(table.metadata(), table.metadata().current_snapshot_id());
+    line.reverse();
+    let mut ids = std::collections::BTreeSet::new();
+    let mut seen = Vec::new();
+    for snapshot in line {
+        let said = snapshot.summary().additional_properties["icefield.statement"].clone();
+        let number = said.rsplit(['(', ' ', ')']).find_map(|it| it.parse::<i64>().ok()).unwrap();
+        let fits = match said.starts_with("INSERT") {
+            true => ids.insert(number),
+            false => ids.remove(&number),
+        };
+        assert!(fits, "{said} after what was before it");
+        let sql =
+            format!("SELECT id FROM cleaned.m VERSION AS OF {} ORDER BY 1", snapshot.snapshot_id());
+        assert_eq!(numbers(&own, &sql).await, ids.iter().copied().collect::<Vec<_>>(), "{said}");
+        seen.push(said);
+    }
+    seen.sort();
+    wanted.sort();
+    assert_eq!(seen, wanted, "what was acknowledged is there, once");
+}
+
+fn raw_t_named(name: &str) -> icefield_catalog::spec::TableIdent {
+    icefield_catalog::spec::TableIdent::new(raw_t().namespace().clone(), name.to_owned())
+}
+
+async fn numbers(session: &Session, sql: &str) -> Vec<i64> {
+    use arrow::array::AsArray;
+    use futures::TryStreamExt;
+    let Answer::Rows(rows) = session.run(sql).await.unwrap() else { panic!("no rows") };
+    let batches: Vec<_> = rows.stream.try_collect().await.unwrap();
+    let column = |it: &arrow::array::RecordBatch| {
+        it.column(0).as_primitive::<arrow::datatypes::Int64Type>().values().to_vec()
+    };
+    batches.iter().flat_map(column).collect()
 }
