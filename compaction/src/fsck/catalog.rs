@@ -71,7 +71,8 @@ pub async fn catalog(session: &Session) -> Result<Vec<Finding>> {
 
 /// Live tables that lie in one another's folders.
 fn overlaps(mut folders: Vec<(String, String)>) -> Vec<Finding> {
-    folders.sort();
+    // What is in a folder comes right after it, and before `folder-2`.
+    folders.sort_by_cached_key(|(folder, name)| (folder.replace('/', "\0"), name.clone()));
     let mut found = Vec::new();
     let mut above: Vec<&(String, String)> = Vec::new();
     for one in &folders {
