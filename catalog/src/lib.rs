@@ -186,6 +186,11 @@ pub trait Catalog: Debug + Send + Sync {
     /// ask for that is for the caller to know.
     fn lifting(&self, why: &str) -> Arc<dyn Catalog>;
 
+    /// Whether it is behind a server, which may have keys of the storage that we have not.
+    fn is_remote(&self) -> bool {
+        false
+    }
+
     /// Whether it holds tables to the rules of their [`tier`]s.
     fn keeps_tiers(&self) -> bool;
 

@@ -10,6 +10,7 @@
 //! ours either: what a server keeps of these is its own.
 
 mod client;
+mod lent;
 mod tokens;
 mod wire;
 
@@ -19,6 +20,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 pub use client::Access;
 use client::{Client, Method, Reply};
+use lent::Keys;
 use serde_json::{Value, json};
 use wire::{ident, text, texts};
 
@@ -31,7 +33,7 @@ use crate::spec::{
 };
 use crate::{
     Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, TableChange,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, TableChange,
 };
 
 /// What a key of the ledger is called among a table's properties.
@@ -49,6 +51,9 @@ pub struct RestCatalog {
     seen: Mutex<HashMap<TableIdent, (String, LoadedTable)>>,
     /// Why the rule of a tier does not hold for what is changed.
     lifted: Option<String>,
+    /// Whose files are read and written with keys that the server vends.
+    storage: Option<Arc<Storage>>,
+    keys: Arc<Keys>,
 }
 
 impl RestCatalog {
@@ -64,7 +69,14 @@ impl RestCatalog {
         env: Env,
     ) -> Result<Self> {
         let client = Client::open(url, warehouse, access, env).await?;
-        Ok(Self { client: Arc::new(client), seen: Mutex::default(), lifted: None })
+        let (seen, keys) = (Mutex::default(), Arc::default());
+        Ok(Self { client: Arc::new(client), seen, lifted: None, storage: None, keys })
+    }
+
+    /// The same, whose tables' files are reached with the keys that the server vends for them, where it does.
+    #[must_use]
+    pub fn with_storage(self, storage: Arc<Storage>) -> Self {
+        Self { storage: Some(storage), ..self }
     }
 
     /// Where the server says that tables lie, if it says so.
@@ -132,6 +144,10 @@ impl RestCatalog {
         let location = text(&reply.body, "metadata-location").unwrap_or_default();
         let loaded =
             LoadedTable { metadata_location: location.to_owned(), metadata: Arc::new(metadata) };
+        if let Some(storage) = &self.storage {
+            let (path, location) = (self.table(table), loaded.metadata.location());
+            self.keys.take(&self.client, storage, &path, location, &reply.body)?;
+        }
         self.remember(table, reply.tag.clone(), &loaded);
         Ok(loaded)
     }
@@ -320,8 +336,11 @@ impl Catalog for RestCatalog {
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         let seen = self.remembered(table);
-        let headers: Vec<(&'static str, String)> =
+        let mut headers: Vec<(&'static str, String)> =
             seen.iter().map(|(tag, _)| ("if-none-match", tag.clone())).collect();
+        if self.storage.is_some() {
+            headers.push((lent::WAYS.0, lent::WAYS.1.to_owned()));
+        }
         let path = self.table(table);
         let mut reply = self.client.ask(Method::GET, &path, &[], None, &headers).await?;
         match (reply.status, seen) {
@@ -492,11 +511,22 @@ impl Catalog for RestCatalog {
     /// The server knows on whose behalf it works: that of whose token it is.
     fn on_behalf(&self, behalf: Behalf) -> Arc<dyn Catalog> {
         let lifted = behalf.lifted;
-        Arc::new(Self { client: Arc::clone(&self.client), seen: Mutex::default(), lifted })
+        let (storage, keys) = (self.storage.clone(), Arc::clone(&self.keys));
+        Arc::new(Self {
+            client: Arc::clone(&self.client),
+            seen: Mutex::default(),
+            lifted,
+            storage,
+            keys,
+        })
     }
 
     fn lifting(&self, why: &str) -> Arc<dyn Catalog> {
         self.on_behalf(Behalf { lifted: Some(why.to_owned()), ..Behalf::default() })
+    }
+
+    fn is_remote(&self) -> bool {
+        true
     }
 
     fn keeps_tiers(&self) -> bool {

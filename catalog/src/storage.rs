@@ -13,11 +13,13 @@
 //! Locations are literal text, as the specification has them: nothing is percent-decoded, `s3a` and
 //! `s3n` mean `s3`, and a path without a scheme is a local file.
 
+pub mod delegation;
 pub mod durable;
 pub mod faulty;
 mod file_io;
 pub mod recording;
 mod remote;
+mod vended;
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,12 +27,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use durable::DurableLocal;
+use object_store::aws::AwsCredentialProvider;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use recording::{IoStats, RecordingStore};
 use url::Url;
+use vended::VendedStore;
 
 use crate::spec::FileIO;
 use crate::{Error, ErrorKind, Result};
@@ -39,10 +43,24 @@ use crate::{Error, ErrorKind, Result};
 pub type Wrapper = Arc<dyn Fn(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send + Sync>;
 
 /// All object stores of a process, by scheme and bucket. Shared as `Arc<Storage>`.
+#[derive(Default)]
 pub struct Storage {
     stores: Mutex<HashMap<String, Arc<dyn ObjectStore>>>,
+    /// Buckets of S3, of which folders may be lent.
+    buckets: Mutex<HashMap<String, Arc<VendedStore>>>,
     stats: Arc<IoStats>,
     wrapper: Option<Wrapper>,
+}
+
+/// How a folder of S3 is reached by other keys than our own.
+#[derive(Debug)]
+pub(crate) struct S3Access {
+    pub(crate) keys: AwsCredentialProvider,
+    /// Where S3 is; if nothing is said, as the environment has it.
+    pub(crate) endpoint: Option<String>,
+    pub(crate) region: Option<String>,
+    /// Whether the bucket is named in the path of URLs.
+    pub(crate) is_path_style: bool,
 }
 
 impl std::fmt::Debug for Storage {
@@ -63,12 +81,12 @@ pub struct Place {
 impl Storage {
     /// An empty registry; stores are made as locations ask for them.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { stores: Mutex::default(), stats: Arc::default(), wrapper: None })
+        Arc::new(Self::default())
     }
 
     /// A registry whose stores are wrapped, for injected faults.
     pub fn wrapped(wrapper: Wrapper) -> Arc<Self> {
-        Arc::new(Self { stores: Mutex::default(), stats: Arc::default(), wrapper: Some(wrapper) })
+        Arc::new(Self { wrapper: Some(wrapper), ..Self::default() })
     }
 
     /// Requests and bytes so far, over all stores.
@@ -92,7 +110,10 @@ impl Storage {
         if let Some(store) = stores.get(root) {
             return Ok(Arc::clone(store));
         }
-        let mut store = open(root)?;
+        let mut store = match root.strip_prefix("s3://") {
+            Some(_) => self.bucket(root)?,
+            None => open(root)?,
+        };
         if let Some(wrapper) = &self.wrapper {
             store = wrapper(store);
         }
@@ -100,6 +121,25 @@ impl Storage {
             Arc::new(RecordingStore::new(store, Arc::clone(&self.stats)));
         stores.insert(root.to_owned(), Arc::clone(&store));
         Ok(store)
+    }
+
+    fn bucket(&self, root: &str) -> Result<Arc<VendedStore>> {
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(bucket) = buckets.get(root) {
+            return Ok(Arc::clone(bucket));
+        }
+        let bucket = Arc::new(VendedStore::new(open(root)?));
+        buckets.insert(root.to_owned(), Arc::clone(&bucket));
+        Ok(bucket)
+    }
+
+    /// From now on what lies in `folder`, which is of S3, is reached by keys of its own.
+    pub(crate) fn lend(&self, folder: &str, access: S3Access) -> Result<()> {
+        let place = place(folder)?;
+        let bucket = place.root.trim_start_matches("s3://").trim_end_matches('/');
+        let store = remote::with_keys(&place.root, bucket, access)?;
+        self.bucket(&place.root)?.lend(place.path, store);
+        Ok(())
     }
 
     /// The whole object at `location`.
@@ -134,6 +174,12 @@ impl Storage {
             }
             Err(error) => Err(cannot("write", location, error)),
         }
+    }
+
+    /// Whether the environment has keys of our own for a location. (Those of a machine in a cloud are in none.)
+    pub fn has_keys(&self, location: &str) -> bool {
+        let is_of_s3 = place(location).is_ok_and(|it| it.root.starts_with("s3://"));
+        !is_of_s3 || remote::has_keys()
     }
 
     /// Makes a local folder, for writers that do not make their own. Elsewhere there are none.

@@ -55,6 +55,7 @@ impl Warehouse {
         {
             let named = Some(root).filter(|it| *it != DEFAULT_ROOT);
             let catalog = RestCatalog::open(url, named, access, env.clone()).await?;
+            let catalog = catalog.with_storage(Arc::clone(&storage));
             // Where tables lie is the server's to say; what it does not say is what we were told, if that is a place
             // and not only the name of a warehouse.
             let is_place = |it: &&str| it.contains("://") || it.starts_with(['/', '.']);

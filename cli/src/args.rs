@@ -352,6 +352,10 @@ pub(crate) struct Serve {
     /// Seconds that a request may take
     #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) request_timeout: u64,
+    /// Vend keys of this role of AWS, cut down to a table's folders, to those who load the table [default: sign their
+    /// requests to S3]
+    #[arg(long, value_name = "ARN", env = "ICEFIELD_S3_ROLE")]
+    pub(crate) s3_role: Option<String>,
     /// Tell of every request on standard error: none, text or json
     #[arg(long, value_name = "FORMAT", default_value = "none")]
     pub(crate) log: icefield_server::Log,

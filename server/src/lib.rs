@@ -18,6 +18,7 @@ mod notes;
 mod queue;
 mod rest;
 pub mod tls;
+mod trace;
 mod turns;
 mod watch;
 
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use icefield_catalog::storage::delegation::Delegation;
 use icefield_query::{Error, ErrorKind, Result, Session};
 pub use limits::Limits;
 pub use log::Log;
@@ -46,12 +48,15 @@ pub(crate) struct Service {
     asks_who: bool,
     attempts: attempts::Attempts,
     counts: watch::Counts,
+    /// What can be lent of the warehouse's bucket, if it lies in one.
+    delegation: Option<Delegation>,
     log: Log,
     meter: limits::Meter,
     notes: notes::Notes,
     plans: rest::plan::Plans,
     queue: queue::Queue,
     said: rest::said::Said,
+    traces: trace::Traces,
     turns: turns::Turns,
 }
 
@@ -70,13 +75,16 @@ pub struct Options {
     pub log: Log,
     /// How much it takes on.
     pub limits: Limits,
+    /// The role of AWS whose keys are vended, for a table's folders alone.
+    pub role: Option<String>,
 }
 
 /// Takes a place to listen at.
 ///
 /// # Errors
 ///
-/// One that is not of this machine alone, if nobody is asked who they are. One that is taken.
+/// One that is not of this machine alone, if nobody is asked who they are. One that is taken. An environment whose collector of
+/// traces is none.
 pub async fn listen(address: SocketAddr, options: &Options) -> Result<TcpListener> {
     if !address.ip().is_loopback() && !options.asks_who {
         return Err(Error::invalid(format!(
@@ -87,6 +95,7 @@ pub async fn listen(address: SocketAddr, options: &Options) -> Result<TcpListene
              GRANT administrator ON CATALOG TO admin",
         ));
     }
+    trace::collector()?;
     TcpListener::bind(address).await.map_err(|error| {
         Error::new(ErrorKind::Unavailable, format!("cannot listen on {address}: {error}"))
     })
@@ -107,17 +116,22 @@ pub async fn serve(
         Error::new(ErrorKind::Unavailable, format!("the server failed: {error}"))
     };
     let notes = notes::Notes::on(session.tables().warehouse().catalog.audit_log());
+    let root = &session.tables().warehouse().root;
+    let delegation = Delegation::of(root, options.role).map_err(Error::from)?;
+    let traces = trace::Traces::from_env()?;
     let service = Arc::new(Service {
         session,
         asks_who: options.asks_who,
         attempts: attempts::Attempts::default(),
         counts: watch::Counts::default(),
+        delegation,
         log: options.log,
         meter: limits::Meter::new(options.limits),
         notes,
         plans: rest::plan::Plans::default(),
         queue: queue::Queue::default(),
         said: rest::said::Said::default(),
+        traces,
         turns: turns::Turns::default(),
     });
     let forgetful = tokio::spawn(forget(Arc::clone(&service)));
@@ -128,11 +142,12 @@ pub async fn serve(
     let app = app
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), limits::admit))
         .layer(axum::middleware::from_fn_with_state(Arc::clone(&service), watch::count))
-        .with_state(service);
+        .with_state(Arc::clone(&service));
     let connections = tls::Connections::of(listener, options.tls).map_err(failed)?;
     let app = app.into_make_service_with_connect_info::<tls::Peer>();
     let served = axum::serve(connections, app).with_graceful_shutdown(stop).await;
     forgetful.abort();
+    service.traces.finish().await;
     served.map_err(failed)
 }
 

@@ -46,7 +46,8 @@ pub(crate) async fn commit(
     service.queue.lock().entry(table.clone()).or_default().push(waiting);
     // A task of its own: a client that goes away must not stop the commits of others half way.
     tokio::spawn(lead(Arc::clone(service), table));
-    settled.await.map_err(|_| Refusal::unknown("the commit was interrupted"))?
+    let settled = service.traces.part("commit", settled).await;
+    settled.map_err(|_| Refusal::unknown("the commit was interrupted"))?
 }
 
 impl Queue {

@@ -8,6 +8,7 @@
 pub(crate) mod call;
 pub(crate) mod commit;
 mod config;
+pub(crate) mod delegation;
 mod idempotency;
 mod namespaces;
 mod oauth;
@@ -72,6 +73,7 @@ const TABLE: &str = "/namespaces/{namespace}/tables/{table}";
 const PROPERTIES: &str = "/namespaces/{namespace}/properties";
 const UNREGISTER: &str = "/namespaces/{namespace}/tables/{table}/unregister";
 const CREDENTIALS: &str = "/namespaces/{namespace}/tables/{table}/credentials";
+const SIGN: &str = "/namespaces/{namespace}/tables/{table}/sign";
 const METRICS: &str = "/namespaces/{namespace}/tables/{table}/metrics";
 const PLAN: &str = "/namespaces/{namespace}/tables/{table}/plan";
 const PLANNED: &str = "/namespaces/{namespace}/tables/{table}/plan/{plan-id}";
@@ -98,7 +100,8 @@ fn operations() -> Vec<Route> {
         route("POST", TABLE, commits, commit::table),
         route("DELETE", TABLE, owns_table, tables::drop),
         route("POST", UNREGISTER, owns_table, tables::unregister),
-        route("GET", CREDENTIALS, reads_table, reports::credentials),
+        route("GET", CREDENTIALS, reads_table, delegation::credentials),
+        route("POST", SIGN, signs, delegation::sign),
         route("POST", METRICS, reads_table, reports::metrics),
         route("POST", PLAN, reads_table, plan::plan),
         route("GET", PLANNED, reads_table, plan::fetch),

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use opentelemetry::trace::FutureExt as _;
 use tokio::time::Instant;
 
 use crate::rest::call::Call;
@@ -71,7 +72,9 @@ pub(crate) async fn count(
         request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let began = Instant::now();
     let uri = request.uri().path().to_owned();
-    let mut response = next.run(request).await;
+    let span = service.traces.begin(&method, &path, &id, request.headers());
+    let mut response = next.run(request).with_context(span.clone()).await;
+    service.traces.end(&span, response.status().as_u16());
     if let Ok(value) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }

@@ -157,16 +157,18 @@ impl Tables {
     pub async fn free_location(&self, ident: &TableIdent) -> Result<String> {
         let warehouse = &self.0.warehouse;
         let location = warehouse.location_of(ident).await?;
+        let suffixed = || format!("{location}-{:08x}", warehouse.env.random() & 0xffff_ffff);
+        if warehouse.catalog.is_remote() && !warehouse.storage.has_keys(&location) {
+            // Nobody lets us look; what is drawn is free.
+            return Ok(suffixed());
+        }
         let (store, path) = warehouse.storage.resolve(&location)?;
         let found = store.list_with_delimiter(Some(&path.join("metadata"))).await;
         match found {
             Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => {
                 Err(icefield_catalog::storage::cannot("list", &location, error))
             }
-            Ok(found) if !found.objects.is_empty() => {
-                let suffix = warehouse.env.random() & 0xffff_ffff;
-                Ok(format!("{location}-{suffix:08x}"))
-            }
+            Ok(found) if !found.objects.is_empty() => Ok(suffixed()),
             _ => Ok(location),
         }
     }

@@ -63,6 +63,9 @@ def routes():
         url = path_of(target)
         for verb, path in (("GET", url), ("HEAD", url), ("GET", url + "/credentials")):
             yield verb, path, None, [("reader", target)]
+        for verb, role in (("GET", "reader"), ("PUT", "writer"), ("DELETE", "writer")):
+            request = {"region": "", "uri": "http://s3.example/b/k", "method": verb, "headers": {}, "provider": "none"}
+            yield "POST", url + "/sign", request, [(role, target)]
         yield "POST", url + "/metrics", {"report-type": 1}, [("reader", target)]
         yield "DELETE", url, None, [("owner", target)]
         yield "POST", url + "/unregister", {}, [("owner", target)]

@@ -7,7 +7,7 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::{BackoffConfig, ClientConfigKey, ObjectStore, RetryConfig};
 use url::Url;
 
-use super::{cannot, invalid, root_cause};
+use super::{S3Access, cannot, invalid, root_cause};
 use crate::{Error, ErrorKind, Result};
 
 /// Variables that name an endpoint, in the order in which they count.
@@ -18,8 +18,32 @@ const REQUEST_TIMEOUT: &str = "120s";
 /// How long requests are tried again after the first failed.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The bucket of `root`, with what the environment says of region, endpoint and credentials.
+/// The bucket of `root`.
 pub(super) fn s3(root: &str, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
+    Ok(Arc::new(builder(bucket)?.build().map_err(|e| cannot("open", root, e))?))
+}
+
+/// The bucket of `root`, by other keys than our own.
+pub(super) fn with_keys(
+    root: &str,
+    bucket: &str,
+    access: S3Access,
+) -> Result<Arc<dyn ObjectStore>> {
+    let mut builder = builder(bucket)?.with_credentials(access.keys).with_skip_signature(false);
+    if let Some(endpoint) = access.endpoint {
+        builder = builder
+            .with_allow_http(endpoint.starts_with("http://"))
+            .with_endpoint(endpoint)
+            .with_virtual_hosted_style_request(!access.is_path_style);
+    }
+    if let Some(region) = access.region {
+        builder = builder.with_region(region);
+    }
+    Ok(Arc::new(builder.build().map_err(|e| cannot("open", root, e))?))
+}
+
+/// A bucket, with what the environment says of region, endpoint and credentials.
+pub(super) fn builder(bucket: &str) -> Result<AmazonS3Builder> {
     let retry = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 10,
@@ -41,11 +65,24 @@ pub(super) fn s3(root: &str, bucket: &str) -> Result<Arc<dyn ObjectStore>> {
     if let Some((endpoint, is_http)) = endpoint()? {
         builder = builder.with_endpoint(endpoint).with_allow_http(is_http);
     }
-    Ok(Arc::new(builder.build().map_err(|e| cannot("open", root, e))?))
+    Ok(builder)
+}
+
+/// Variables that hold keys, or say where there are some.
+const KEYS: [&str; 4] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+];
+
+/// Whether the environment has keys.
+pub(super) fn has_keys() -> bool {
+    KEYS.iter().any(|it| std::env::var(it).is_ok_and(|it| !it.is_empty()))
 }
 
 /// The endpoint that the environment names, and whether it is plain HTTP.
-fn endpoint() -> Result<Option<(String, bool)>> {
+pub(super) fn endpoint() -> Result<Option<(String, bool)>> {
     let set = ENDPOINTS.into_iter().filter_map(|name| Some((name, std::env::var(name).ok()?)));
     let Some((name, value)) = set.into_iter().find(|(_, value)| !value.is_empty()) else {
         return Ok(None);
@@ -127,7 +164,7 @@ fn without_secrets(endpoint: &str) -> String {
 }
 
 /// The content of an XML element.
-fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+pub(super) fn tag<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("<{name}>"))?;
     Some(rest.split_once(&format!("</{name}>"))?.0)
 }

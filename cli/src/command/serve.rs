@@ -81,7 +81,8 @@ async fn how(session: &Session, serve: &Serve) -> Result<icefield_server::Option
         per_second: serve.requests_per_second,
         longest: Duration::from_secs(serve.request_timeout),
     };
-    Ok(icefield_server::Options { asks_who, tls, log: serve.log, limits })
+    let role = serve.s3_role.clone();
+    Ok(icefield_server::Options { asks_who, tls, log: serve.log, limits, role })
 }
 
 /// Does what is due, for ever. One round that went wrong is told, and does not end the others.

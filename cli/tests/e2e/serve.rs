@@ -43,6 +43,16 @@ fn a_server_takes_on_what_it_can() {
 }
 
 #[test]
+fn traces_arrive_at_a_collector() {
+    python_runs("rest_traces.py");
+}
+
+#[test]
+fn clients_need_no_keys_of_the_bucket() {
+    python_runs("rest_s3.py");
+}
+
+#[test]
 fn raw_only_grows_whoever_writes() {
     python_runs("rest_tiers.py");
 }

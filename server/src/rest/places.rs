@@ -69,8 +69,16 @@ pub(crate) fn check_own(of: &TableMetadata, file: &str) -> Result<(), Refusal> {
     }
 }
 
+/// Whether a location lies in one of a table's folders, and is no beginning of such a folder's name.
+pub(crate) fn is_under(of: &TableMetadata, location: &str) -> bool {
+    let inside = |it: &String| {
+        location.strip_prefix(normal(it).as_str()).is_some_and(|it| it.starts_with('/'))
+    };
+    folders(of).iter().any(inside)
+}
+
 /// The folders that a table's files go to.
-fn folders(of: &TableMetadata) -> Vec<String> {
+pub(crate) fn folders(of: &TableMetadata) -> Vec<String> {
     let mut folders = vec![of.location().trim_end_matches('/').to_owned(), metadata::folder(of)];
     let named = ["write.data.path", "write.folder-storage.path", "write.object-storage.path"];
     folders.extend(named.iter().filter_map(|it| of.properties().get(*it).cloned()));

@@ -195,7 +195,7 @@ pub(crate) async fn plan(State(service): State<Arc<Service>>, call: Call) -> Ans
     let id = wanted.id();
     let mut making = service.plans.begin(&service, table.clone(), &wanted);
     let patience = if id.len() > ID_MAX { Duration::MAX } else { WAIT };
-    match outcome(&mut making, patience).await {
+    match service.traces.part("plan scan", outcome(&mut making, patience)).await {
         None => Ok(Json(json!({ "status": "submitted", "plan-id": id })).into_response()),
         Some(Err(refusal)) => {
             service.plans.forget(&id);

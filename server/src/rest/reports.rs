@@ -1,4 +1,4 @@
-//! What clients report, and what there is none of: credentials for local files, functions.
+//! What clients report, and what there is none of: functions.
 
 use std::sync::Arc;
 
@@ -29,12 +29,6 @@ pub(crate) async fn metrics(State(service): State<Arc<Service>>, call: Call) -> 
     let entry = JournalEntry { kind: METRICS.to_owned(), at_ms, table: name, body };
     warehouse.catalog.record(&[entry]).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
-}
-
-/// `GET /namespaces/{namespace}/tables/{table}/credentials`: the server vends none.
-pub(crate) async fn credentials(State(service): State<Arc<Service>>, call: Call) -> Answer {
-    service.session.tables().warehouse().catalog.metadata_location(&call.table()?).await?;
-    Ok(Json(json!({ "storage-credentials": [] })).into_response())
 }
 
 /// `GET /namespaces/{namespace}/functions`: there are none.

@@ -5,6 +5,7 @@ use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use serde_json::Value;
 
 use super::call::{self, Call};
+use super::delegation;
 use super::refusal::Refusal;
 use crate::gate::Need;
 
@@ -58,6 +59,11 @@ pub(crate) fn registers(_: &Call) -> Needs {
 
 pub(crate) fn reads_table(call: &Call) -> Needs {
     Ok(vec![Need::May(Role::Reader, Object::Table(call.table()?))])
+}
+
+/// A request to S3 that is to be signed reads files, or writes some.
+pub(crate) fn signs(call: &Call) -> Needs {
+    Ok(vec![Need::May(delegation::role(call)?, Object::Table(call.table()?))])
 }
 
 pub(crate) fn owns_table(call: &Call) -> Needs {

@@ -22,6 +22,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
 use super::call::{self, Call, check_name};
+use super::delegation::{Lent, lent};
 use super::idempotency::once;
 use super::page::identifiers;
 use super::refusal::Refusal;
@@ -70,15 +71,20 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
             warehouse.storage.make_folder(&folder)?;
         }
         if is_staged {
-            let body = json!({ "metadata": metadata, "config": {} });
+            let lent = lent(&service, &call, &table, &metadata).await?;
+            let mut body = serde_json::to_value(lent).map_err(unwritable)?;
+            body["metadata"] = serde_json::to_value(&metadata).map_err(unwritable)?;
             return Ok(Json(body).into_response());
         }
-        loaded(&service, &catalog.create_table(&table, metadata, &[]).await?, Snapshots::All)
+        let made = catalog.create_table(&table, metadata, &[]).await?;
+        loaded(&service, &call, &table, &made, Snapshots::All).await
     };
     match is_staged {
         // Nothing is changed by it.
         true => done(Arc::clone(&warehouse.catalog)).await,
-        false => once(&service, &call, StatusCode::OK, done, || shown(&service, &table)).await,
+        false => {
+            once(&service, &call, StatusCode::OK, done, || shown(&service, &call, &table)).await
+        }
     }
 }
 
@@ -145,7 +151,9 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
         }
     };
     let catalog = &service.session.tables().warehouse().catalog;
-    if let Some(known) = call.header("if-none-match") {
+    // Keys run out, whether the table changed or not.
+    let is_lent = service.delegation.as_ref().is_some_and(|it| it.vends());
+    if let Some(known) = call.header("if-none-match").filter(|_| !is_lent) {
         let current = etag(&catalog.metadata_location(&table).await?, snapshots);
         let is_current = |it: &str| it.trim().trim_start_matches("W/") == current;
         if known.split(',').any(is_current) {
@@ -154,9 +162,9 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
     }
     let found = read(&**catalog, &table).await?;
     let now = found.metadata.current_snapshot_id();
-    let event = Event::done("load table", Object::Table(table).name()).between(now, now);
+    let event = Event::done("load table", Object::Table(table.clone()).name()).between(now, now);
     service.notes.note(call.actor.clone(), event).await?;
-    loaded(&service, &found, snapshots)
+    loaded(&service, &call, &table, &found, snapshots).await
 }
 
 /// Loads a table. What is wrong with its metadata is not the client's fault.
@@ -179,14 +187,21 @@ pub(crate) async fn read(
     })
 }
 
-async fn shown(service: &Service, table: &TableIdent) -> Answer {
+async fn shown(service: &Service, call: &Call, table: &TableIdent) -> Answer {
     let catalog = &service.session.tables().warehouse().catalog;
-    loaded(service, &read(&**catalog, table).await?, Snapshots::All)
+    loaded(service, call, table, &read(&**catalog, table).await?, Snapshots::All).await
 }
 
-/// A table as it is answered.
-fn loaded(service: &Service, table: &LoadedTable, snapshots: Snapshots) -> Answer {
-    answer(service, table, snapshots, Some(HashMap::new()))
+/// A table as it is answered, with what is lent to who asked.
+async fn loaded(
+    service: &Service,
+    call: &Call,
+    name: &TableIdent,
+    table: &LoadedTable,
+    snapshots: Snapshots,
+) -> Answer {
+    let lent = lent(service, call, name, &table.metadata).await?;
+    answer(service, table, snapshots, Some(lent))
 }
 
 #[derive(Serialize)]
@@ -194,8 +209,8 @@ fn loaded(service: &Service, table: &LoadedTable, snapshots: Snapshots) -> Answe
 struct Shown<'a> {
     metadata_location: &'a str,
     metadata: &'a RawValue,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    config: Option<HashMap<String, String>>,
+    #[serde(flatten)]
+    lent: Option<Lent>,
 }
 
 /// A table, with what clients need to know beside it, if they are told.
@@ -203,7 +218,7 @@ pub(crate) fn answer(
     service: &Service,
     table: &LoadedTable,
     snapshots: Snapshots,
-    config: Option<HashMap<String, String>>,
+    lent: Option<Lent>,
 ) -> Answer {
     let name = format!("{snapshots:?} {}", table.metadata_location);
     let metadata = service.said.of(&name, || match snapshots {
@@ -211,7 +226,7 @@ pub(crate) fn answer(
         Snapshots::Refs => to_raw_value(&metadata(table, snapshots)?).map_err(unwritable),
     })?;
     let metadata_location = table.metadata_location.as_str();
-    let body = Shown { metadata_location, metadata: &metadata, config };
+    let body = Shown { metadata_location, metadata: &metadata, lent };
     Ok(with_etag(Json(body).into_response(), table, snapshots))
 }
 
@@ -278,9 +293,9 @@ pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) ->
     let done = async |catalog: Arc<dyn Catalog>| {
         let registered =
             catalog.register_table(&table, &asked.metadata_location, overwrite).await?;
-        loaded(&service, &registered, Snapshots::All)
+        loaded(&service, &call, &table, &registered, Snapshots::All).await
     };
-    once(&service, &call, StatusCode::OK, done, || shown(&service, &table)).await
+    once(&service, &call, StatusCode::OK, done, || shown(&service, &call, &table)).await
 }
 
 /// `POST /namespaces/{namespace}/tables/{table}/unregister`.
