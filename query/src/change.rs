@@ -178,7 +178,7 @@ impl<'a> Work<'a> {
         let one_version = session.one_version();
         statement::refuse_deleted(statement)?;
         let target = statement::target(statement)?;
-        let table = session.table(&target.name).await?;
+        let table = session.table_to_change(&target.name).await?;
         session.lake.refuse_elsewhere(&table)?;
         session.lake.pin(&table).await?;
         if table.ident().is_none() {

@@ -36,6 +36,7 @@ mod statement;
 mod tier;
 mod transaction;
 pub mod types;
+mod wap;
 
 pub use error::{Error, ErrorKind, Place, Result};
 pub use insert::{Purpose, write_rows};

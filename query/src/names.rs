@@ -278,9 +278,32 @@ fn three_parts(parts: &[String], current: &str, attached: &[String]) -> Option<O
             let table = parts.pop()?;
             format!("{table}${bare}{version}")
         }
+        2.. if version.is_empty() && selected(bare).is_some() => {
+            let table = parts.pop()?;
+            format!("{table}{}", selected(bare)?)
+        }
         _ => format!("{bare}{version}"),
     };
     Some(quoted(&[catalog, &parts.join("."), &table]))
+}
+
+/// What a table's name ends with that is read and written on a branch.
+pub(crate) const ON_BRANCH: &str = "@b:";
+
+/// The version that Spark's words behind a table's name mean: `t.branch_x`, `t.tag_x`, `t.snapshot_id_5`, `t.at_timestamp_5`.
+fn selected(word: &str) -> Option<String> {
+    let number = |it: &str| it.parse::<i64>().is_ok();
+    let (kind, of) = ["branch_", "tag_", "snapshot_id_", "at_timestamp_"]
+        .iter()
+        .find_map(|kind| Some((*kind, word.strip_prefix(kind)?)))?;
+    match kind {
+        _ if of.is_empty() => None,
+        "branch_" => Some(format!("{ON_BRANCH}{of}")),
+        "tag_" => Some(format!("@v:{of}")),
+        "snapshot_id_" if number(of) => Some(format!("@v:{of}")),
+        "at_timestamp_" if number(of) => Some(format!("@t:{of}")),
+        _ => None,
+    }
 }
 
 fn is_tier(name: &str) -> bool {

@@ -5,15 +5,24 @@
 //!                    ╰── Procedure ───╯ ╰──────────────── Arguments ──────────────────────────────╯
 //! ```
 //!
-//! This crate knows how they are called; [`Session::with_procedures`] says which there are.
+//! This crate knows how they are called, and has those that choose among a table's snapshots; [`Session::with_procedures`] says
+//! which there are besides.
+
+mod history;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 
 use crate::{Error, Result, Session};
+
+/// The procedures that every session has.
+pub(crate) fn own() -> Vec<Arc<dyn Procedure>> {
+    history::all()
+}
 
 /// Something that can be called.
 #[async_trait]

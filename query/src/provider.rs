@@ -21,6 +21,7 @@ use crate::scan::cache::ColumnCache;
 use crate::scan::deletes::DeleteCache;
 use crate::scan::source::FooterCaches;
 use crate::transaction::Transaction;
+use crate::wap::Wap;
 use crate::{Error, Result};
 
 /// The namespace of tables registered for one statement.
@@ -59,6 +60,8 @@ pub(crate) struct Lake {
     current: Mutex<String>,
     /// Why the rule of raw is lifted, if it is.
     pub(crate) lifted: Mutex<Option<String>>,
+    /// Where rows go that are looked at before they are published.
+    pub(crate) wap: Mutex<Wap>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
     /// Tables that the statement at work has seen.
@@ -79,6 +82,7 @@ impl Lake {
             notes: Arc::default(),
             current: Mutex::new(SEARCH.to_owned()),
             lifted: Mutex::default(),
+            wap: Mutex::default(),
             transaction: Mutex::default(),
             seen: Mutex::default(),
             prepared: Mutex::default(),

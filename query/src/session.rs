@@ -29,12 +29,12 @@ use crate::memory::SharedMemory;
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
 use crate::plan::{optimize, physical_plan, start};
-use crate::procedure::Procedure;
+use crate::procedure::{self, Procedure};
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
 use crate::scan::cache::ColumnCache;
 use crate::statement;
-use crate::{Error, Result, change, mend, tier, transaction};
+use crate::{Error, Result, change, mend, tier, transaction, wap};
 
 /// Least memory a session works in.
 const MEMORY_BYTES_MIN: usize = 64 << 20;
@@ -154,12 +154,12 @@ impl Session {
         let mut context = SessionContext::new_with_state(mend::rules(state).build());
         mend::functions(&mut context)?;
         let attached = Attached::default();
-        Ok(Self { context, lake, attached, catalogs, settings, procedures: Vec::new() })
+        Ok(Self { context, lake, attached, catalogs, settings, procedures: procedure::own() })
     }
 
     /// The same, which can CALL `procedures`.
     pub fn with_procedures(mut self, procedures: Vec<Arc<dyn Procedure>>) -> Self {
-        self.procedures = procedures;
+        self.procedures.extend(procedures);
         self
     }
 
@@ -211,6 +211,17 @@ impl Session {
         }
     }
 
+    /// A table whose rows are to be changed, which may be named with a branch, on the line that changes go to.
+    pub(crate) async fn table_to_change(&self, name: &str) -> Result<Table> {
+        match name.split_once(names::ON_BRANCH) {
+            Some((name, branch)) => {
+                let table = self.table(name).await?;
+                self.lake.on_branch(&table, branch, true)
+            }
+            None => self.lake.written(&self.table(name).await?),
+        }
+    }
+
     /// Runs one statement.
     ///
     /// # Errors
@@ -247,6 +258,10 @@ impl Session {
         }
         if let Some(why) = tier::lifted(&tokens)? {
             self.lake.lift(why);
+            return Ok(Answer::Done(Done::new("SET")));
+        }
+        if let Some(said) = wap::said(&tokens)? {
+            self.lake.stage_writes(said)?;
             return Ok(Answer::Done(Done::new("SET")));
         }
         if let Some(ours) = statement::parse(&tokens)? {

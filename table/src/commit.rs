@@ -13,6 +13,7 @@
 //! made live (traps T-05, T-114).
 
 mod backoff;
+pub mod cherrypick;
 pub mod conflict;
 mod filter;
 pub mod growth;

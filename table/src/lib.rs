@@ -17,6 +17,7 @@ pub mod arrow;
 pub mod commit;
 pub mod deletes;
 pub mod evolve;
+pub mod line;
 pub mod location;
 pub mod manifest;
 pub mod partition;
@@ -27,5 +28,6 @@ pub mod value;
 pub mod write;
 
 pub use icefield_catalog::{Error, ErrorKind, Result};
+pub use line::Line;
 pub use snapshot::At;
 pub use table::{NewTable, Table, Tables};

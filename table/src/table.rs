@@ -10,6 +10,7 @@ use icefield_catalog::spec::{
 use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
 use crate::commit::queue::Queues;
+use crate::line::Line;
 use crate::manifest::list::{self, ManifestFile};
 use crate::manifest::read::Manifest;
 use crate::scan::cache::Cache;
@@ -33,6 +34,8 @@ pub struct Table {
     tables: Tables,
     /// Where the table's folder is, if it was moved after its paths were written.
     moved_to: Option<String>,
+    /// The line of snapshots that it is read and written on.
+    pub(crate) line: Line,
 }
 
 /// What a new table is to be.
@@ -101,7 +104,7 @@ impl Tables {
     }
 
     pub(crate) fn table(&self, ident: Option<TableIdent>, loaded: LoadedTable) -> Table {
-        Table { ident, loaded, tables: self.clone(), moved_to: None }
+        Table { ident, loaded, tables: self.clone(), moved_to: None, line: Line::Main }
     }
 
     /// Makes a table and gives it its name.
@@ -216,9 +219,14 @@ impl Table {
     /// The table as it stands now.
     pub async fn refresh(&self) -> Result<Self> {
         match &self.ident {
-            Some(ident) => self.tables.load(ident).await,
+            Some(ident) => self.tables.load(ident).await?.on(self.line.clone()),
             None => Ok(self.clone()),
         }
+    }
+
+    /// The same table in another state, on a line.
+    pub(crate) fn with(&self, loaded: LoadedTable, line: Line) -> Self {
+        Self { loaded, line, ..self.clone() }
     }
 
     /// A property, or its default.

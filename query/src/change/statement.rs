@@ -22,7 +22,7 @@ use icefield_catalog::spec::{PrimitiveType, Schema};
 use super::merge::{case, null};
 use super::pieces::{expression, first_argument, is_default, named, parse, query, select};
 use super::sink;
-use crate::names::{dotted, folded, parts};
+use crate::names::{ON_BRANCH, dotted, folded, parts};
 use crate::provider::PREPARED;
 use crate::{Error, Result};
 
@@ -228,7 +228,8 @@ pub(crate) fn target(statement: &Statement) -> Result<TargetName> {
     };
     let parts = parts(&name);
     let last = parts.last().cloned().unwrap_or_default();
-    if last.contains(['@', '$']) {
+    let bare_name = last.split(ON_BRANCH).next().unwrap_or_default();
+    if bare_name.contains(['@', '$']) {
         return Err(Error::invalid("only the current version of a table can be written"));
     }
     let name = dotted(&name)?;

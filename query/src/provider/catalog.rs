@@ -83,7 +83,17 @@ impl SchemaProvider for LakeNamespace {
         }
         let parsed = TableName::parse(name);
         let Some(table) = lake.find(&self.name, &parsed.table).await? else { return Ok(None) };
-        let at = at(&table, parsed.version.as_deref())?;
+        let version = parsed.version.as_deref();
+        let (table, at) = match version.and_then(|it| it.strip_prefix("b:")) {
+            Some(branch) => (lake.on_branch(&table, branch, parsed.metadata.is_none())?, At::Now),
+            None if version.is_none() && parsed.metadata.is_none() => {
+                (lake.written(&table)?, At::Now)
+            }
+            None => {
+                let at = at(&table, version)?;
+                (table, at)
+            }
+        };
         lake.pin(&table).await?;
         Ok(Some(match parsed.metadata {
             Some(kind) => Arc::new(MetadataTable::new(table, at, &kind)?),

@@ -68,7 +68,7 @@ async fn insert<'a>(
         Statement::Statement(inner) => {
             let ast::Statement::Insert(insert) = inner.as_mut() else { return None };
             let TableObject::TableName(name) = &insert.table else { return None };
-            let table = session.table(&dotted(name).ok()?).await.ok()?;
+            let table = session.table_to_change(&dotted(name).ok()?).await.ok()?;
             Some((insert, table))
         }
         _ => None,

@@ -18,14 +18,15 @@ use tokio::sync::oneshot;
 use super::backoff::Backoff;
 use super::stage::{self, Pending};
 use super::{Change, Changed, nameless, one, refuse_other, turn, unknown};
+use crate::line::Line;
 use crate::table::{Table, Tables};
 
 /// Changes that are committed at once.
 const GROUP_MAX: usize = 64;
 
-/// One line for each table of the process.
+/// One queue for each table of the process, and for each of its branches that is written to.
 #[derive(Debug, Default)]
-pub(crate) struct Queues(Mutex<HashMap<TableIdent, Arc<Queue>>>);
+pub(crate) struct Queues(Mutex<HashMap<(TableIdent, Line), Arc<Queue>>>);
 
 #[derive(Default)]
 struct Queue {
@@ -51,7 +52,7 @@ impl Queues {
         let ident = table.ident().ok_or_else(nameless)?.clone();
         let queue = {
             let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(queues.entry(ident).or_default())
+            Arc::clone(queues.entry((ident, table.line().clone())).or_default())
         };
         let (answer, mut settled) = oneshot::channel();
         let snapshot_id = table.tables().warehouse().env.snapshot_id();
@@ -195,6 +196,8 @@ async fn attempt(
     match catalog.commit(&Commit::of(vec![change])).await {
         Ok(CommitOutcome::Committed(loaded)) => {
             let table = tables.table(last.ident().cloned(), one(loaded)?);
+            // What landed has landed, whatever has become of the line since.
+            let table = table.on(begun.line().clone()).unwrap_or(table);
             for member in group.drain(..) {
                 let snapshot_id = member.pending.snapshot_id;
                 let changed = Changed { snapshot_id, was_there: false, table: table.clone() };
@@ -271,13 +274,19 @@ async fn stage_group(
 ) -> Result<(TableChange, Table)> {
     let tables: &Tables = current.tables();
     let ident = current.ident().ok_or_else(nameless)?.clone();
-    let head = current.metadata().current_snapshot_id();
+    let mut requirements = vec![TableRequirement::UuidMatch { uuid: current.metadata().uuid() }];
+    if let Some(name) = current.line().reference() {
+        let snapshot_id = match current.line() {
+            // It begins with this commit.
+            Line::Branch(name) if !current.has_branch(name)? => None,
+            _ => current.metadata().current_snapshot_id(),
+        };
+        requirements
+            .push(TableRequirement::RefSnapshotIdMatch { r#ref: name.to_owned(), snapshot_id });
+    }
     let mut change = TableChange {
         table: ident.clone(),
-        requirements: vec![
-            TableRequirement::UuidMatch { uuid: current.metadata().uuid() },
-            TableRequirement::RefSnapshotIdMatch { r#ref: "main".to_owned(), snapshot_id: head },
-        ],
+        requirements,
         updates: Vec::new(),
         ledger: Vec::new(),
         only_from: None,
@@ -322,7 +331,7 @@ fn requeue(table: &Table, members: Vec<Waiting>) {
     let Some(ident) = table.ident() else { return };
     let queue = {
         let mut queues = table.tables().queues().0.lock().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(queues.entry(ident.clone()).or_default())
+        Arc::clone(queues.entry((ident.clone(), table.line().clone())).or_default())
     };
     queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).extend(members);
     tokio::spawn(lead(queue));
@@ -347,5 +356,5 @@ async fn stage_one(
     let updates = stage::stage(table, pending, number).await?;
     let metadata = Arc::new(stage::after(table.metadata(), &updates)?);
     let loaded = LoadedTable { metadata_location: String::new(), metadata };
-    Ok((updates, table.tables().table(table.ident().cloned(), loaded)))
+    Ok((updates, table.tables().table(table.ident().cloned(), loaded).on(table.line().clone())?))
 }

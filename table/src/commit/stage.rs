@@ -16,6 +16,7 @@ use super::filter::{self, Gone};
 use super::manifests::{self, Written};
 use super::summary::summary;
 use super::{Change, conflict, merge, regroup};
+use crate::line::{Line, WAP_ID};
 use crate::manifest::list::{self, ListHeader, ManifestFile};
 use crate::manifest::write::UNASSIGNED;
 use crate::table::Table;
@@ -49,7 +50,7 @@ impl Pending {
 }
 
 /// Stages a change on `table` as it stands: checks that it still fits, writes its manifests and
-/// manifest list, and gives the updates that make it the head of `main`.
+/// manifest list, and gives the updates that make it the head of the table's line.
 ///
 /// # Errors
 ///
@@ -126,13 +127,17 @@ pub(super) async fn stage(
     warehouse.storage.write(&path, bytes.into()).await?;
     table.keep_list(&path, lines);
 
+    let mut said = summary(metadata, &pending.change, &gone);
+    if let Line::Staged(id) = table.line() {
+        said.additional_properties.insert(WAP_ID.to_owned(), id.clone());
+    }
     let builder = Snapshot::builder()
         .with_snapshot_id(id)
         .with_parent_snapshot_id(header.parent_snapshot_id)
         .with_sequence_number(number)
         .with_timestamp_ms(timestamp(metadata, warehouse.env.now_ms()))
         .with_manifest_list(path)
-        .with_summary(summary(metadata, &pending.change, &gone))
+        .with_summary(said)
         .with_schema_id(metadata.current_schema_id());
     let snapshot = if is_v3 {
         let unsigned = |it: i64| u64::try_from(it).unwrap_or(0);
@@ -142,10 +147,15 @@ pub(super) async fn stage(
         builder.build()
     };
     updates.push(TableUpdate::AddSnapshot { snapshot });
-    updates.push(TableUpdate::SetSnapshotRef {
-        ref_name: MAIN_BRANCH.to_owned(),
-        reference: SnapshotReference::new(id, main_retention(metadata)?),
-    });
+    if let Some(name) = table.line().reference() {
+        let retention = match table.line() {
+            Line::Branch(_) => snapshot::refs(metadata)?.remove(name).map(|it| it.retention),
+            _ => Some(main_retention(metadata)?),
+        };
+        let retention = retention.unwrap_or(SnapshotRetention::branch(None, None, None));
+        let reference = SnapshotReference::new(id, retention);
+        updates.push(TableUpdate::SetSnapshotRef { ref_name: name.to_owned(), reference });
+    }
     Ok(updates)
 }
 
