@@ -96,6 +96,8 @@ pub(crate) enum Command {
     Ingest(Ingest),
     /// Show who changed a table, when and how
     History(History),
+    /// Show what is different between two versions of a table: columns, properties, rows
+    Diff(Diff),
     /// Show what a table was made from, or what was made from it
     Lineage(Lineage),
     /// Merge small files, fold deletes in, sort
@@ -112,7 +114,7 @@ pub(crate) enum Command {
     Fsck(Fsck),
     /// Serve the warehouse as an Iceberg REST catalog
     Serve(Serve),
-    /// The log of who did what; SELECT * FROM system.audit_log reads it
+    /// What a reader of a table saw at some time; and the log of who did what
     Audit(Audit),
     /// See it work, on real data in a temporary folder
     Demo(Demo),
@@ -236,6 +238,24 @@ pub(crate) struct Ingest {
 pub(crate) struct History {
     /// The table, such as raw.flights
     pub(crate) table: String,
+    /// How it is written
+    #[arg(long, value_parser = for_people_or_programs())]
+    pub(crate) format: Option<Format>,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Diff {
+    /// The table, such as raw.flights
+    pub(crate) table: String,
+    /// The version to begin with: a snapshot id, a branch, a tag or a time
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) from: String,
+    /// The version to compare it with [default: the current one]
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) to: Option<String>,
+    /// Rows that are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
     /// How it is written
     #[arg(long, value_parser = for_people_or_programs())]
     pub(crate) format: Option<Format>,
@@ -385,9 +405,30 @@ pub(crate) enum Auth {
 }
 
 #[derive(Debug, ClapArgs)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Audit {
     #[command(subcommand)]
-    pub(crate) what: AuditCommand,
+    pub(crate) what: Option<AuditCommand>,
+    #[command(flatten)]
+    pub(crate) at: AuditAt,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct AuditAt {
+    /// The table, such as raw.flights
+    pub(crate) table: Option<String>,
+    /// The moment: a time, or a snapshot id, branch or tag
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<String>,
+    /// Rows that are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+    /// A query to run instead of showing rows; it says itself which versions it reads
+    #[arg(long, value_name = "SQL")]
+    pub(crate) query: Option<String>,
+    /// How it is written
+    #[arg(long, value_parser = for_people_or_programs())]
+    pub(crate) format: Option<Format>,
 }
 
 #[derive(Debug, Subcommand)]

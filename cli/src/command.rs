@@ -1,9 +1,11 @@
 //! One file a command.
 
 mod audit;
+mod audit_at;
 mod backup;
 mod compact;
 mod demo;
+mod diff;
 mod fsck;
 mod health;
 mod history;
@@ -24,6 +26,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Failure> {
         Command::Sql(sql) => sql::run(&options, sql).await,
         Command::Ingest(ingest) => ingest::run(&options, ingest).await,
         Command::History(history) => history::run(&options, history).await,
+        Command::Diff(diff) => diff::run(&options, diff).await,
         Command::Lineage(lineage) => lineage::run(&options, lineage).await,
         Command::Compact(compact) => compact::run(&options, compact).await,
         Command::Maintain(maintain) => maintain::run(&options, maintain).await,

@@ -397,7 +397,9 @@ fn lacks(source: &Source, column: &str, table: &Table) -> Error {
 
 fn add(parent: String, field: &Field) -> Result<ColumnChange> {
     let kind = types::from_arrow(&decode::known(field))?;
-    Ok(ColumnChange::Add { parent, name: field.name().clone(), kind, doc: None })
+    let name = field.name().clone();
+    let (doc, required, default, position) = (None, false, None, None);
+    Ok(ColumnChange::Add { parent, name, kind, doc, required, default, position })
 }
 
 /// Fields inside a column of a file that the table's has not, each with the path of the struct it is in.

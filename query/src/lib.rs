@@ -10,12 +10,13 @@
 //! Statements are ours before they are DataFusion's: what DataFusion would ignore or run against its
 //! own catalog (time travel, DDL, row changes) never reaches it.
 //!
-//! Who reads tables without SQL asks [`planning`] which files to read.
+//! What changed between two versions is a table too: [`changes`]. Who reads tables without SQL asks [`planning`] which files to read.
 //!
 //! Begin at [`Session`]: it runs a text and gives an [`Answer`] for each statement in it.
 
 mod attached;
 mod change;
+pub mod changes;
 mod defaults;
 mod error;
 mod headings;
@@ -36,6 +37,7 @@ mod statement;
 mod tier;
 mod transaction;
 pub mod types;
+mod view;
 mod wap;
 
 pub use error::{Error, ErrorKind, Place, Result};

@@ -7,7 +7,7 @@ mod overview;
 pub(crate) mod system;
 pub(crate) mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,6 +21,7 @@ use crate::scan::cache::ColumnCache;
 use crate::scan::deletes::DeleteCache;
 use crate::scan::source::FooterCaches;
 use crate::transaction::Transaction;
+use crate::view::View;
 use crate::wap::Wap;
 use crate::{Error, Result};
 
@@ -62,6 +63,10 @@ pub(crate) struct Lake {
     pub(crate) lifted: Mutex<Option<String>>,
     /// Where rows go that are looked at before they are published.
     pub(crate) wap: Mutex<Wap>,
+    /// Views that the statement at work reads.
+    pub(crate) views: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
+    /// Views of the session alone.
+    pub(crate) temporary: Mutex<BTreeMap<String, View>>,
     /// The open transaction.
     pub(crate) transaction: Mutex<Option<Transaction>>,
     /// Tables that the statement at work has seen.
@@ -83,6 +88,8 @@ impl Lake {
             current: Mutex::new(SEARCH.to_owned()),
             lifted: Mutex::default(),
             wap: Mutex::default(),
+            views: Mutex::default(),
+            temporary: Mutex::default(),
             transaction: Mutex::default(),
             seen: Mutex::default(),
             prepared: Mutex::default(),

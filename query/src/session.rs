@@ -248,7 +248,16 @@ impl Session {
         }
     }
 
-    async fn run_tokens(&self, text: &str, tokens: Tokens) -> Result<Answer> {
+    async fn run_tokens(&self, text: &str, mut tokens: Tokens) -> Result<Answer> {
+        let made = self.expand_changes(&mut tokens).await?;
+        let answer = self.run_expanded(text, tokens).await;
+        for name in &made {
+            self.lake.forget(name);
+        }
+        answer
+    }
+
+    async fn run_expanded(&self, text: &str, tokens: Tokens) -> Result<Answer> {
         if let Some(verb) = parser::transaction(&tokens)? {
             return transaction::run(self, verb).await.map(Answer::Done);
         }
@@ -328,7 +337,7 @@ impl Session {
     }
 
     /// The moment that an expression gives, in milliseconds. Numbers are seconds, as in Spark.
-    async fn time(&self, expression: &str) -> Result<i64> {
+    pub(crate) async fn time(&self, expression: &str) -> Result<i64> {
         let value = self.value(&format!("SELECT {expression}")).await?;
         let kind = value.column(0).data_type().clone();
         if kind.is_integer() {
@@ -365,6 +374,11 @@ impl Session {
     }
 
     pub(crate) fn parse(&self, tokens: Tokens) -> Result<Statement> {
+        self.parse_in(tokens, &self.lake.current())
+    }
+
+    /// Parses a statement whose names without a namespace are in this one.
+    pub(crate) fn parse_in(&self, tokens: Tokens, namespace: &str) -> Result<Statement> {
         let asks_for_positions = tokens.iter().any(|it| match &it.token {
             Token::Word(word) => METADATA_COLUMNS.contains(&word.value.as_str()),
             _ => false,
@@ -377,7 +391,7 @@ impl Session {
         let mut statements = parser.parse_statements()?;
         let mut statement =
             statements.pop_front().ok_or_else(|| Error::invalid("there is no statement"))?;
-        normalize(&mut statement, &self.lake.current(), &self.attached.names())?;
+        normalize(&mut statement, namespace, &self.attached.names())?;
         if asks_for_positions {
             let mut inner = &mut statement;
             while let Statement::Explain(explain) = inner {
@@ -425,8 +439,36 @@ impl Session {
         Ok(Answer::Rows(rows))
     }
 
-    /// Plans a statement; if it names a column in another case than the table has, in that case.
+    /// Plans a statement, also one that reads views.
     pub(crate) async fn plan(
+        &self,
+        state: &SessionState,
+        statement: Statement,
+    ) -> Result<LogicalPlan> {
+        self.plan_within(state, statement, 0).await
+    }
+
+    /// The same within a number of views.
+    pub(crate) async fn plan_within(
+        &self,
+        state: &SessionState,
+        statement: Statement,
+        depth: usize,
+    ) -> Result<LogicalPlan> {
+        let _of_session = self.put_views(state, &statement, false, depth).await?;
+        let error = match self.plan_tables(state, statement.clone()).await {
+            Err(error) if error.message.starts_with("no table ") => error,
+            other => return other,
+        };
+        let put = self.put_views(state, &statement, true, depth).await?;
+        match put.is_empty() {
+            true => Err(error),
+            false => self.plan_tables(state, statement).await,
+        }
+    }
+
+    /// Plans a statement; if it names a column in another case than the table has, in that case.
+    async fn plan_tables(
         &self,
         state: &SessionState,
         mut statement: Statement,

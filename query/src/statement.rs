@@ -2,11 +2,12 @@
 
 mod alter;
 mod attach;
-mod call;
+pub(crate) mod call;
 mod create;
 pub(crate) mod insert;
 mod rights;
 mod show;
+mod view;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -37,6 +38,7 @@ pub(crate) enum Ours {
     Call(call::Call),
     Rights(rights::Statement),
     Show(show::Show),
+    View(view::Statement),
     Use { name: ObjectName },
 }
 
@@ -82,12 +84,12 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             return Ok(Some(Ours::Rights(statement)));
         }
         let or_replace = parser.parse_keywords(&[Keyword::OR, Keyword::REPLACE]);
+        if let Some(statement) = view::create(parser, tokens, or_replace)? {
+            return Ok(Some(Ours::View(statement)));
+        }
         if parser.parse_keyword(Keyword::TABLE) {
-            if or_replace {
-                return Err(Error::unsupported("CREATE OR REPLACE TABLE is not supported")
-                    .with_hint("DROP TABLE first, or choose another name"));
-            }
-            return create::parse(parser, tokens).map(|it| Some(Ours::CreateTable(Box::new(it))));
+            let create = create::parse(parser, tokens, or_replace)?;
+            return Ok(Some(Ours::CreateTable(Box::new(create))));
         }
         if namespace(parser) {
             let if_not_exists =
@@ -95,16 +97,21 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             let name = parser.parse_object_name(false).map_err(sql)?;
             return Ok(Some(Ours::CreateNamespace { name, if_not_exists }));
         }
-        return Err(Error::unsupported("only tables, namespaces and principals can be created"));
+        return Err(Error::unsupported(
+            "only tables, views, namespaces and principals can be created",
+        ));
     }
     if parser.parse_keyword(Keyword::DROP) {
         if let Some(statement) = rights::after(parser, Keyword::DROP)? {
             return Ok(Some(Ours::Rights(statement)));
         }
+        if let Some(statement) = view::dropped(parser)? {
+            return Ok(Some(Ours::View(statement)));
+        }
         let is_table = parser.parse_keyword(Keyword::TABLE);
         if !is_table && !namespace(parser) {
             return Err(Error::unsupported(
-                "only tables, namespaces and principals can be dropped",
+                "only tables, views, namespaces and principals can be dropped",
             ));
         }
         let if_exists = parser.parse_keywords(&[Keyword::IF, Keyword::EXISTS]);
@@ -129,6 +136,9 @@ fn parse_ours(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<Option<Ours>> 
             let name = parser.parse_object_name(false).map_err(sql)?;
             let (set, remove) = alter::namespace(parser)?;
             return Ok(Some(Ours::AlterNamespace { name, set, remove }));
+        }
+        if let Some(statement) = view::altered(parser)? {
+            return Ok(Some(Ours::View(statement)));
         }
         parser.expect_keyword(Keyword::TABLE).map_err(sql)?;
         let name = parser.parse_object_name(false).map_err(sql)?;
@@ -213,6 +223,7 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
             lake.tables.warehouse().undrop_table(&table).await?;
             Done::new("UNDROP TABLE")
         }
+        Ours::View(statement) => view::run(session, statement, text).await?,
         Ours::AlterTable { name, change } => alter::run(session, &name, change).await?,
         Ours::Attach(attach::Statement::Attach(attach)) => {
             session.attach(attach).await?;

@@ -7,12 +7,13 @@
 pub mod layout;
 mod name_mapping;
 pub mod refs;
+pub mod replace;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use icefield_catalog::spec::{
-    FormatVersion, ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, Schema,
-    StructType, TableMetadata, TableRequirement, TableUpdate, Type,
+    FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral,
+    PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Type,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -21,8 +22,9 @@ use crate::table::{refuse_depth, refuse_newer_types, refuse_reserved};
 
 /// One change of columns.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few of them, and not for long")]
 pub enum ColumnChange {
-    /// A new column at the end, or at the end of the struct `parent`; it may be null.
+    /// A new column of the table, or of the struct `parent`.
     Add {
         /// Dotted path of the struct it goes into; empty for the table itself.
         parent: String,
@@ -32,6 +34,48 @@ pub enum ColumnChange {
         kind: Type,
         /// A comment.
         doc: Option<String>,
+        /// Whether it is never null, which needs a default.
+        required: bool,
+        /// What rows have in it that are there already, and those that do not say (format version 3).
+        default: Option<PrimitiveLiteral>,
+        /// Where it goes; at the end if nothing is said.
+        position: Option<Position>,
+    },
+    /// The column at a dotted path goes elsewhere among its neighbours.
+    Move {
+        /// The path.
+        path: String,
+        /// Where it goes.
+        position: Position,
+    },
+    /// Another comment for the column at a dotted path; none if `None`.
+    Comment {
+        /// The path.
+        path: String,
+        /// The comment.
+        doc: Option<String>,
+    },
+    /// What rows have in the column at a dotted path that do not say (format version 3); null if `None`.
+    Default {
+        /// The path.
+        path: String,
+        /// The value.
+        value: Option<PrimitiveLiteral>,
+    },
+    /// The column at a dotted path is never null. Whoever asks for it knows that it is not.
+    SetNotNull {
+        /// The path.
+        path: String,
+    },
+    /// The columns that identify rows: these, and no others.
+    Identify {
+        /// Their paths.
+        paths: Vec<String>,
+    },
+    /// Columns that no longer identify rows.
+    Unidentify {
+        /// Their paths.
+        paths: Vec<String>,
     },
     /// Another name for the column at a dotted path.
     Rename {
@@ -59,6 +103,15 @@ pub enum ColumnChange {
     },
 }
 
+/// A place among the columns of the table, or of a struct.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Position {
+    /// Before all others.
+    First,
+    /// Behind the one of this name.
+    After(String),
+}
+
 /// A dotted path as the schema spells it: as it is, or else that of the only column that has it in
 /// another case.
 pub fn exact_path(schema: &Schema, path: &str) -> String {
@@ -76,12 +129,19 @@ pub fn exact_path(schema: &Schema, path: &str) -> String {
 impl ColumnChange {
     /// The change with its path as the schema spells it, as [`exact_path`] says.
     pub fn exact(mut self, schema: &Schema) -> Self {
-        let (Self::Add { parent: path, .. }
-        | Self::Rename { path, .. }
-        | Self::Drop { path }
-        | Self::Widen { path, .. }
-        | Self::DropNotNull { path }) = &mut self;
-        if !path.is_empty() {
+        let paths: Vec<&mut String> = match &mut self {
+            Self::Identify { paths } | Self::Unidentify { paths } => paths.iter_mut().collect(),
+            Self::Add { parent: path, .. }
+            | Self::Rename { path, .. }
+            | Self::Drop { path }
+            | Self::Widen { path, .. }
+            | Self::Move { path, .. }
+            | Self::Comment { path, .. }
+            | Self::Default { path, .. }
+            | Self::SetNotNull { path }
+            | Self::DropNotNull { path } => vec![path],
+        };
+        for path in paths.into_iter().filter(|it| !it.is_empty()) {
             *path = exact_path(schema, path);
         }
         self
@@ -98,14 +158,27 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
     let current = metadata.current_schema();
     let mut last_id = metadata.last_column_id();
     let mut fields = current.as_struct().fields().to_vec();
+    let mut keys: BTreeSet<i32> = current.identifier_field_ids().collect();
     for change in changes {
-        apply(metadata, &mut fields, change, &mut last_id)?;
+        match change {
+            ColumnChange::Identify { paths } => keys = identifiers(&fields, paths)?,
+            ColumnChange::Unidentify { paths } => {
+                let gone = identifiers(&fields, paths)?;
+                if let Some(other) = gone.iter().find(|it| !keys.contains(it)) {
+                    let name = current.name_by_field_id(*other).unwrap_or_default();
+                    return Err(invalid(format!("column `{name}` does not identify rows")));
+                }
+                keys.retain(|it| !gone.contains(it));
+            }
+            change => apply(metadata, &mut fields, &keys, change, &mut last_id)?,
+        }
     }
     let schema = Schema::builder()
         .with_fields(fields)
-        .with_identifier_field_ids(current.identifier_field_ids())
+        .with_identifier_field_ids(keys.iter().copied())
         .build()?;
-    if schema.as_struct() == current.as_struct() {
+    let had: BTreeSet<i32> = current.identifier_field_ids().collect();
+    if schema.as_struct() == current.as_struct() && had == keys {
         return Ok(Evolution::default());
     }
     refuse_newer_types(&schema, metadata.format_version())?;
@@ -233,27 +306,143 @@ fn next(last_id: &mut i32) -> i32 {
     *last_id
 }
 
+/// The ids of columns that are to identify rows.
+///
+/// # Errors
+///
+/// One that is not there, that may be null, or that is of no type by which rows can be told apart.
+fn identifiers(fields: &[NestedFieldRef], paths: &[String]) -> Result<BTreeSet<i32>> {
+    let mut ids = BTreeSet::new();
+    for path in paths {
+        let mut found = None;
+        let mut all = fields.to_vec();
+        let mut above_is_optional = false;
+        for (place, _) in path.match_indices('.') {
+            at(&mut all, &path[..place], &mut |fields, place| {
+                above_is_optional |= fields.get(place).is_some_and(|it| !it.required);
+                Ok(())
+            })?;
+        }
+        at(&mut all, path, &mut |fields, place| {
+            found = fields.get(place).cloned();
+            Ok(())
+        })?;
+        let Some(field) = found else { continue };
+        let wrong = match field.field_type.as_ref() {
+            Type::Primitive(PrimitiveType::Float | PrimitiveType::Double) => Some("is a float"),
+            Type::Primitive(_) if !field.required || above_is_optional => Some("may be null"),
+            Type::Primitive(_) => None,
+            _ => Some("has other columns in it"),
+        };
+        if let Some(wrong) = wrong {
+            let hint = format!("ALTER TABLE … ALTER COLUMN {path} SET NOT NULL");
+            let error = invalid(format!("column `{path}` {wrong}, and cannot identify rows"));
+            return Err(if wrong == "may be null" {
+                error.with_context("hint", hint)
+            } else {
+                error
+            });
+        }
+        ids.insert(field.id);
+    }
+    Ok(ids)
+}
+
+/// Refuses a default in a format that has none.
+fn refuse_default(metadata: &TableMetadata, name: &str) -> Result<()> {
+    match metadata.format_version() >= FormatVersion::V3 {
+        true => Ok(()),
+        false => Err(invalid(format!("column `{name}`: defaults need format version 3"))
+            .with_context(
+                "hint",
+                "ALTER TABLE … SET TBLPROPERTIES ('format-version' = '3') upgrades the table",
+            )),
+    }
+}
+
+/// Puts a field, which is among the others no more, at its place.
+fn put(
+    fields: &mut Vec<NestedFieldRef>,
+    field: NestedFieldRef,
+    position: Option<&Position>,
+) -> Result<()> {
+    let place = match position {
+        None => fields.len(),
+        Some(Position::First) => 0,
+        Some(Position::After(name)) => {
+            let exact = fields.iter().position(|it| it.name == *name);
+            let found =
+                exact.or_else(|| fields.iter().position(|it| it.name.eq_ignore_ascii_case(name)));
+            let none = || {
+                let known: Vec<_> = fields.iter().map(|it| it.name.as_str()).collect();
+                invalid(format!(
+                    "there is no column `{name}` beside it; there are {}",
+                    known.join(", ")
+                ))
+            };
+            found.ok_or_else(none)? + 1
+        }
+    };
+    fields.insert(place, field);
+    Ok(())
+}
+
 fn apply(
     metadata: &TableMetadata,
     fields: &mut Vec<NestedFieldRef>,
+    keys: &BTreeSet<i32>,
     change: &ColumnChange,
     last_id: &mut i32,
 ) -> Result<()> {
     match change {
-        ColumnChange::Add { parent, name, kind, doc } => {
+        ColumnChange::Add { parent, name, kind, doc, required, default, position } => {
             if parent.is_empty() {
                 refuse_reserved(name)?;
             }
+            if default.is_some() {
+                refuse_default(metadata, name)?;
+            } else if *required {
+                return Err(invalid(format!(
+                    "column `{name}` is new, so older rows are null in it"
+                ))
+                .with_context(
+                    "hint",
+                    "leave out NOT NULL, or give it a DEFAULT (format version 3)",
+                ));
+            }
             let id = next(last_id);
             let kind = fresh_ids(kind, last_id);
-            let mut field = NestedField::optional(id, name, kind);
+            let mut field = NestedField::new(id, name, kind, *required);
             field.doc.clone_from(doc);
+            field.initial_default = default.clone().map(Literal::Primitive);
+            field.write_default.clone_from(&field.initial_default);
             within(fields, parent, &mut |fields| {
                 refuse_taken(fields, name)?;
-                fields.push(field.clone().into());
-                Ok(())
+                put(fields, field.clone().into(), position.as_ref())
             })
         }
+        ColumnChange::Move { path, position } => at(fields, path, &mut |fields, place| {
+            let field = fields.remove(place);
+            if matches!(position, Position::After(name) if name.eq_ignore_ascii_case(&field.name)) {
+                return Err(invalid(format!("column `{path}` cannot stand behind itself")));
+            }
+            put(fields, field, Some(position))
+        }),
+        ColumnChange::Comment { path, doc } => at(fields, path, &mut |fields, place| {
+            edit(fields, place, |field| field.doc.clone_from(doc))
+        }),
+        ColumnChange::Default { path, value } => {
+            refuse_default(metadata, path)?;
+            at(fields, path, &mut |fields, place| {
+                edit(fields, place, |field| {
+                    field.write_default = value.clone().map(Literal::Primitive);
+                })
+            })
+        }
+        ColumnChange::SetNotNull { path } => at(fields, path, &mut |fields, place| {
+            edit(fields, place, |field| field.required = true)
+        }),
+        ColumnChange::Identify { .. } | ColumnChange::Unidentify { .. } => Ok(()),
         ColumnChange::Rename { path, to } => at(fields, path, &mut |fields, place| {
             refuse_taken(fields, to)?;
             if !path.contains('.') {
@@ -262,11 +451,17 @@ fn apply(
             edit(fields, place, |field| field.name.clone_from(to))
         }),
         ColumnChange::DropNotNull { path } => at(fields, path, &mut |fields, place| {
+            if fields.get(place).is_some_and(|it| keys.contains(&it.id)) {
+                return Err(invalid(format!(
+                    "column `{path}` identifies rows, and cannot be null"
+                ))
+                .with_context("hint", format!("ALTER TABLE … DROP IDENTIFIER FIELDS {path}")));
+            }
             edit(fields, place, |field| field.required = false)
         }),
         ColumnChange::Drop { path } => at(fields, path, &mut |fields, place| {
             if let Some(field) = fields.get(place) {
-                refuse_needed(metadata, field.id, path)?;
+                refuse_needed(metadata, keys, field.id, path)?;
             }
             fields.remove(place);
             Ok(())
@@ -308,7 +503,12 @@ fn refuse_taken(fields: &[NestedFieldRef], name: &str) -> Result<()> {
     Ok(())
 }
 
-fn refuse_needed(metadata: &TableMetadata, id: i32, path: &str) -> Result<()> {
+fn refuse_needed(
+    metadata: &TableMetadata,
+    keys: &BTreeSet<i32>,
+    id: i32,
+    path: &str,
+) -> Result<()> {
     let spec = metadata.default_partition_spec();
     if spec.fields().iter().any(|it| it.source_id == id) {
         return Err(invalid(format!("the table is partitioned by column `{path}`")));
@@ -316,7 +516,7 @@ fn refuse_needed(metadata: &TableMetadata, id: i32, path: &str) -> Result<()> {
     if metadata.default_sort_order().fields.iter().any(|it| it.source_id == id) {
         return Err(invalid(format!("the table is sorted by column `{path}`")));
     }
-    if metadata.current_schema().identifier_field_ids().any(|it| it == id) {
+    if keys.contains(&id) {
         return Err(invalid(format!("column `{path}` identifies rows")));
     }
     Ok(())

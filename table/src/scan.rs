@@ -10,6 +10,7 @@
 //! for all manifests of the list and once for all files of each manifest that is left.
 
 pub mod cache;
+pub mod changes;
 pub mod deletes;
 
 use std::sync::Arc;

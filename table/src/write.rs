@@ -36,6 +36,7 @@ use crate::{arrow as shapes, location, partition};
 use fanout::Fanout;
 use file::FileWriter;
 use settings::Settings;
+pub use split::literal;
 use split::{NewPartition, Splitter};
 
 /// Field ids of the columns of row lineage.

@@ -11,7 +11,9 @@ use crate::report::Failure;
 
 /// Runs the command.
 pub(crate) async fn run(options: &Options, audit: Audit) -> Result<(), Failure> {
-    let AuditCommand::Verify { format } = audit.what;
+    let Some(AuditCommand::Verify { format }) = audit.what else {
+        return super::audit_at::run(options, audit.at).await;
+    };
     let session = config::open(options).await?;
     let log = session.tables().warehouse().catalog.audit_log();
     let log = log.ok_or_else(|| Failure::new("this catalog keeps no audit log".to_owned()))?;

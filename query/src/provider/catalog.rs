@@ -70,6 +70,9 @@ impl SchemaProvider for LakeNamespace {
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
         let lake = &self.lake;
+        if let Some(view) = lake.planned_view(&self.name, name) {
+            return Ok(Some(view));
+        }
         if self.name == BY_PATH {
             return Ok(Some(by_path(lake, name).await?));
         }

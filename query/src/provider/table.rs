@@ -11,6 +11,7 @@ use datafusion::datasource::TableType;
 use datafusion::logical_expr::dml::InsertOp;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, lit};
 use datafusion::physical_plan::ExecutionPlan;
+use icefield_table::snapshot::Version;
 use icefield_table::{At, Table, snapshot};
 
 use super::Lake;
@@ -35,6 +36,11 @@ pub(crate) struct IcebergTable {
 impl IcebergTable {
     pub(crate) fn new(lake: &Lake, table: Table, at: At) -> Result<Self> {
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
+        Self::of(lake, table, at, version)
+    }
+
+    /// A snapshot as it is read with a schema that need not be its own.
+    pub(crate) fn of(lake: &Lake, table: Table, at: At, version: Version) -> Result<Self> {
         let schema = query_schema(&table, &version)?;
         let defaults = write_defaults(&version.schema)?;
         let defaults = defaults.into_iter().map(|(name, value)| (name, lit(value))).collect();

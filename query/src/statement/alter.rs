@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use datafusion::sql::sqlparser::ast::ObjectName;
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
@@ -12,6 +12,7 @@ use icefield_table::commit;
 use icefield_table::evolve::layout::{self, PartitionChange, PartitionField};
 use icefield_table::evolve::refs::{self, Existing, NewRef};
 use icefield_table::evolve::{self, ColumnChange};
+use icefield_table::{Table, snapshot};
 
 use super::{create, sql, word};
 use crate::names::{dotted, folded, refuse_unusable, table_parts};
@@ -22,13 +23,21 @@ use crate::{Error, ErrorKind, Result};
 /// What ALTER TABLE does.
 #[derive(Debug)]
 pub(crate) enum Alteration {
-    Columns(Vec<ColumnChange>),
-    Properties { set: HashMap<String, String>, remove: Vec<String> },
+    /// Each with the value of its default, if that is to be set.
+    Columns(Vec<(ColumnChange, Option<Expr>)>),
+    Properties {
+        set: HashMap<String, String>,
+        remove: Vec<String>,
+    },
     RenameTo(ObjectName),
     Partition(Vec<PartitionChange>),
     Order(Vec<create::Order>),
     SetRef(NewRef),
-    DropRef { name: String, is_branch: bool, if_exists: bool },
+    DropRef {
+        name: String,
+        is_branch: bool,
+        if_exists: bool,
+    },
 }
 
 /// Parses what follows `ALTER TABLE t`.
@@ -59,9 +68,11 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Alteration> {
         return Ok(Alteration::Columns(changes));
     }
     if parser.parse_keyword(Keyword::DROP) {
+        if word(parser, "IDENTIFIER") {
+            return Ok(columns(ColumnChange::Unidentify { paths: fields(parser)? }));
+        }
         let _ = parser.parse_keyword(Keyword::COLUMN);
-        let path = path(parser)?;
-        return Ok(Alteration::Columns(vec![ColumnChange::Drop { path }]));
+        return Ok(columns(ColumnChange::Drop { path: path(parser)? }));
     }
     if parser.parse_keyword(Keyword::RENAME) {
         if parser.parse_keyword(Keyword::TO) {
@@ -71,13 +82,36 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Alteration> {
         let path = path(parser)?;
         parser.expect_keyword(Keyword::TO).map_err(sql)?;
         let to = folded(&parser.parse_identifier().map_err(sql)?);
-        return Ok(Alteration::Columns(vec![ColumnChange::Rename { path, to }]));
+        return Ok(columns(ColumnChange::Rename { path, to }));
     }
-    if parser.parse_keyword(Keyword::ALTER) {
+    if parser.parse_keyword(Keyword::ALTER) || parser.parse_keyword(Keyword::CHANGE) {
         let _ = parser.parse_keyword(Keyword::COLUMN);
         let path = path(parser)?;
         if parser.parse_keywords(&[Keyword::DROP, Keyword::NOT, Keyword::NULL]) {
-            return Ok(Alteration::Columns(vec![ColumnChange::DropNotNull { path }]));
+            return Ok(columns(ColumnChange::DropNotNull { path }));
+        }
+        if parser.parse_keywords(&[Keyword::SET, Keyword::NOT, Keyword::NULL]) {
+            return Ok(columns(ColumnChange::SetNotNull { path }));
+        }
+        if parser.parse_keywords(&[Keyword::DROP, Keyword::DEFAULT]) {
+            return Ok(columns(ColumnChange::Default { path, value: None }));
+        }
+        if parser.parse_keywords(&[Keyword::SET, Keyword::DEFAULT]) {
+            let value = parser.parse_expr().map_err(sql)?;
+            return Ok(Alteration::Columns(vec![(
+                ColumnChange::Default { path, value: None },
+                Some(value),
+            )]));
+        }
+        if parser.parse_keyword(Keyword::COMMENT) {
+            let doc = parser.parse_literal_string().map_err(sql)?;
+            return Ok(columns(ColumnChange::Comment {
+                path,
+                doc: Some(doc).filter(|it| !it.is_empty()),
+            }));
+        }
+        if let Some(position) = create::position(parser)? {
+            return Ok(columns(ColumnChange::Move { path, position }));
         }
         let _ = parser.parse_keywords(&[Keyword::SET, Keyword::DATA]);
         parser.expect_keyword(Keyword::TYPE).map_err(sql)?;
@@ -85,9 +119,12 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Alteration> {
             Type::Primitive(to) => to,
             _ => return Err(Error::invalid("a column can only be widened to a simple type")),
         };
-        return Ok(Alteration::Columns(vec![ColumnChange::Widen { path, to }]));
+        return Ok(columns(ColumnChange::Widen { path, to }));
     }
     if parser.parse_keyword(Keyword::SET) {
+        if word(parser, "IDENTIFIER") {
+            return Ok(columns(ColumnChange::Identify { paths: fields(parser)? }));
+        }
         properties_word(parser)?;
         let set = create::properties(parser)?;
         return Ok(Alteration::Properties { set, remove: Vec::new() });
@@ -107,6 +144,22 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Alteration> {
          TYPE BIGINT | SET TBLPROPERTIES ('k' = 'v') | ADD PARTITION FIELD day(c) | WRITE ORDERED \
          BY c | CREATE TAG name",
     ))
+}
+
+fn columns(change: ColumnChange) -> Alteration {
+    Alteration::Columns(vec![(change, None)])
+}
+
+/// `FIELDS a, b`.
+fn fields(parser: &mut Parser<'_>) -> Result<Vec<String>> {
+    if !word(parser, "FIELDS") {
+        return Err(Error::invalid("expected FIELDS and columns after IDENTIFIER"));
+    }
+    let mut all = vec![path(parser)?];
+    while parser.consume_token(&Token::Comma) {
+        all.push(path(parser)?);
+    }
+    Ok(all)
 }
 
 /// Parses what follows `ALTER NAMESPACE n`.
@@ -284,18 +337,95 @@ fn duration_ms(parser: &mut Parser<'_>, number: u64) -> Result<i64> {
     Err(Error::invalid("expected DAYS, HOURS or MINUTES"))
 }
 
+/// Changes columns.
+async fn alter_columns(
+    session: &Session,
+    table: &Table,
+    changes: Vec<(ColumnChange, Option<Expr>)>,
+) -> Result<()> {
+    let mut ready = Vec::with_capacity(changes.len());
+    let mut looked_at = None;
+    for (mut change, value) in changes {
+        match (&mut change, &value) {
+            (ColumnChange::Add { name, kind, default, .. }, Some(value)) => {
+                *default = Some(create::default_of(session, name, kind, value).await?);
+            }
+            (ColumnChange::Default { path, value: default }, Some(value)) => {
+                let schema = table.metadata().current_schema();
+                let field = schema.field_by_name(&evolve::exact_path(schema, path));
+                // One that is not there is told of below, with those that are.
+                if let Some(field) = field {
+                    *default =
+                        Some(create::default_of(session, path, &field.field_type, value).await?);
+                }
+            }
+            (ColumnChange::SetNotNull { path }, _) => {
+                refuse_nulls(session, table, path).await?;
+                looked_at = Some(table.metadata().current_snapshot_id());
+            }
+            _ => {}
+        }
+        ready.push(change);
+    }
+    let work = |table: &Table| {
+        if looked_at.is_some_and(|it| it != table.metadata().current_snapshot_id()) {
+            let message = "rows came while it was looked whether any are null";
+            let kind = icefield_table::ErrorKind::CatalogCommitConflicts;
+            return Err(icefield_table::Error::new(kind, message).with_retryable(true));
+        }
+        let schema = table.metadata().current_schema();
+        let exact = ready.iter().cloned().map(|it| it.exact(schema));
+        evolve::columns(table.metadata(), &exact.collect::<Vec<_>>())
+    };
+    commit::evolve(table, work).await?;
+    Ok(())
+}
+
+/// Refuses NOT NULL for a column in which there are nulls, or may be where nobody looks: on branches.
+async fn refuse_nulls(session: &Session, table: &Table, path: &str) -> Result<()> {
+    if table.metadata().current_snapshot_id().is_none() {
+        return Ok(());
+    }
+    let branches = snapshot::refs(table.metadata())?;
+    if let Some((name, _)) = branches.iter().find(|it| it.0 != "main" && it.1.is_branch()) {
+        return Err(Error::unsupported(format!(
+            "rows of branch `{name}` may be null in `{path}`, and those are not looked at"
+        ))
+        .with_hint("drop the branch, or bring it into the table, first"));
+    }
+    let schema = table.metadata().current_schema();
+    let exact = evolve::exact_path(schema, path);
+    let is_own = schema.as_struct().fields().iter().any(|it| it.name == exact);
+    if !is_own {
+        return Err(Error::unsupported(format!(
+            "`{path}` is within another column; NOT NULL can be set for columns of the table, \
+             or while it has no rows"
+        )));
+    }
+    let quoted = |it: &str| format!("\"{}\"", it.replace('"', "\"\""));
+    let Some(ident) = table.ident() else { return Ok(()) };
+    let (space, name) = (ident.namespace().as_ref().join("."), ident.name());
+    let count = session
+        .value(&format!(
+            "SELECT count(*) FROM lake.{}.{} WHERE {} IS NULL",
+            quoted(&space),
+            quoted(name),
+            quoted(&exact)
+        ))
+        .await?;
+    let count = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(count.column(0));
+    match count.value(0) {
+        0 => Ok(()),
+        some => Err(Error::invalid(format!("column `{path}` is null in {some} rows"))
+            .with_hint(format!("SELECT * FROM {} WHERE {path} IS NULL", table.name()))),
+    }
+}
+
 /// Runs ALTER TABLE.
 pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration) -> Result<Done> {
     let table = session.table(&dotted(name)?).await?;
     match change {
-        Alteration::Columns(changes) => {
-            let work = |table: &icefield_table::Table| {
-                let schema = table.metadata().current_schema();
-                let exact = changes.iter().cloned().map(|it| it.exact(schema));
-                evolve::columns(table.metadata(), &exact.collect::<Vec<_>>())
-            };
-            commit::evolve(&table, work).await?;
-        }
+        Alteration::Columns(changes) => alter_columns(session, &table, changes).await?,
         Alteration::Properties { set, remove } => {
             commit::evolve(&table, |_| evolve::properties(set.clone(), remove.clone())).await?;
         }

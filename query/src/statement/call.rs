@@ -63,7 +63,7 @@ fn is_word(token: &Token, wanted: &str) -> bool {
 }
 
 /// The parts between commas that are in no bracket; `None` if one of several is empty.
-fn split_at_commas(
+pub(crate) fn split_at_commas(
     tokens: &[datafusion::sql::sqlparser::tokenizer::TokenWithSpan],
 ) -> Option<Vec<Tokens>> {
     if tokens.is_empty() {

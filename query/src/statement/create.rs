@@ -4,18 +4,22 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use arrow::array::Array;
+use arrow::datatypes::DataType;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{ObjectName, Statement as Ast};
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName, Statement as Ast};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use icefield_catalog::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, NullOrder, Schema, SortDirection, SortField,
-    SortOrder, StructType, Transform, Type, UnboundPartitionField, UnboundPartitionSpec,
+    ListType, Literal, MapType, NestedField, NestedFieldRef, NullOrder, PrimitiveLiteral,
+    PrimitiveType, Schema, SortDirection, SortField, SortOrder, StructType, Transform, Type,
+    UnboundPartitionField, UnboundPartitionSpec,
 };
 use icefield_table::NewTable;
 use icefield_table::evolve::layout::field_name;
-use icefield_table::evolve::{ColumnChange, exact_path, fresh_ids};
+use icefield_table::evolve::replace;
+use icefield_table::evolve::{ColumnChange, Position, exact_path, fresh_ids};
 
 use super::{sql, word};
 use crate::headings;
@@ -30,8 +34,12 @@ use crate::{Error, Result, types};
 #[derive(Debug)]
 pub(crate) struct CreateTable {
     name: ObjectName,
+    /// Whether it takes the place of a table that is there, whose past stays.
+    or_replace: bool,
     if_not_exists: bool,
     columns: Vec<NestedFieldRef>,
+    /// What columns are that rows do not say, by name.
+    defaults: HashMap<String, Expr>,
     partition: Vec<(String, Transform)>,
     order: Vec<Order>,
     properties: HashMap<String, String>,
@@ -66,13 +74,19 @@ pub(super) fn split_brackets(tokens: &Tokens) -> Tokens {
 }
 
 /// Parses what follows CREATE TABLE.
-pub(super) fn parse(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<CreateTable> {
+pub(super) fn parse(
+    parser: &mut Parser<'_>,
+    tokens: &Tokens,
+    or_replace: bool,
+) -> Result<CreateTable> {
     let if_not_exists = parser.parse_keywords(&[Keyword::IF, Keyword::NOT, Keyword::EXISTS]);
     let name = parser.parse_object_name(false).map_err(sql)?;
     let mut create = CreateTable {
         name,
+        or_replace,
         if_not_exists,
         columns: Vec::new(),
+        defaults: HashMap::new(),
         partition: Vec::new(),
         order: Vec::new(),
         properties: HashMap::new(),
@@ -81,7 +95,9 @@ pub(super) fn parse(parser: &mut Parser<'_>, tokens: &Tokens) -> Result<CreateTa
     };
     if parser.consume_token(&Token::LParen) {
         loop {
-            create.columns.push(column(parser)?);
+            let (column, default) = column(parser)?;
+            create.defaults.extend(default.map(|it| (column.name.clone(), it)));
+            create.columns.push(column);
             if !parser.consume_token(&Token::Comma) {
                 break;
             }
@@ -235,46 +251,116 @@ fn refuse_senseless(key: &str, value: &str) -> Result<()> {
     }
 }
 
-fn column(parser: &mut Parser<'_>) -> Result<NestedFieldRef> {
+fn column(parser: &mut Parser<'_>) -> Result<(NestedFieldRef, Option<Expr>)> {
     let name = folded(&parser.parse_identifier().map_err(sql)?);
     let kind = column_type(parser)?;
     let mut field = NestedField::optional(0, name, kind);
+    let mut default = None;
     loop {
         if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
             field.required = true;
         } else if parser.parse_keyword(Keyword::COMMENT) {
             field.doc = Some(parser.parse_literal_string().map_err(sql)?);
         } else if parser.parse_keyword(Keyword::DEFAULT) {
-            return Err(Error::unsupported(format!(
-                "column `{}`: column defaults are not supported yet",
-                field.name
-            )));
+            default = Some(default_value(parser)?);
         } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY])
             || parser.parse_keyword(Keyword::UNIQUE)
         {
             return Err(Error::unsupported("Iceberg tables have no PRIMARY KEY or UNIQUE"));
         } else if !parser.parse_keyword(Keyword::NULL) {
-            return Ok(field.into());
+            return Ok((field.into(), default));
         }
     }
 }
 
-/// `name type [COMMENT '…']` of ALTER TABLE ADD COLUMN; the name may go into a struct.
-pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<ColumnChange> {
+/// What stands behind DEFAULT: a constant.
+fn default_value(parser: &mut Parser<'_>) -> Result<Expr> {
+    parser.parse_expr().map_err(sql)
+}
+
+/// The value of a DEFAULT, as a column of this type has it.
+///
+/// # Errors
+///
+/// What is no constant of the type.
+pub(super) async fn default_of(
+    session: &Session,
+    column: &str,
+    kind: &Type,
+    value: &Expr,
+) -> Result<PrimitiveLiteral> {
+    let wrong = |why: &str| {
+        Error::invalid(format!(
+            "`{value}` cannot be the default of column `{column}`, which is {kind}"
+        ))
+        .with_hint(why.to_owned())
+    };
+    let Type::Primitive(primitive) = kind else {
+        return Err(wrong("columns with other columns in them have no default but null"));
+    };
+    // Text stands for a UUID, and is cast to no other type of bytes.
+    let text = match primitive {
+        PrimitiveType::Uuid => format!("SELECT CAST({value} AS UUID)"),
+        _ => format!("SELECT {value}"),
+    };
+    let row = session.value(&text).await.map_err(|it| wrong(&it.message))?;
+    let found = row.column(0);
+    if found.is_null(0) {
+        return Err(wrong("columns without a default are null; leave it out"));
+    }
+    let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    let wanted = match icefield_table::arrow::data_type(kind, false) {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        other => other,
+    };
+    let cast = arrow::compute::cast_with_options(found, &wanted, &strict);
+    let cast = cast.map_err(|it| wrong(&it.to_string()))?;
+    // A value that changes on the way is another value.
+    let back = arrow::compute::cast(&cast, found.data_type()).ok();
+    let is_number = found.data_type().is_numeric() && cast.data_type().is_numeric();
+    if is_number && back.is_none_or(|back| back.to_data() != found.to_data()) {
+        return Err(wrong("it does not fit as it is"));
+    }
+    let literal = icefield_table::write::literal(&cast, 0, primitive)?;
+    literal.ok_or_else(|| wrong("it is null"))
+}
+
+/// `FIRST` or `AFTER column`.
+pub(super) fn position(parser: &mut Parser<'_>) -> Result<Option<Position>> {
+    if parser.parse_keyword(Keyword::FIRST) {
+        return Ok(Some(Position::First));
+    }
+    match parser.parse_keyword(Keyword::AFTER) {
+        true => Ok(Some(Position::After(folded(&parser.parse_identifier().map_err(sql)?)))),
+        false => Ok(None),
+    }
+}
+
+/// `name type [NOT NULL] [DEFAULT …] [COMMENT '…'] [FIRST | AFTER …]` of ALTER TABLE ADD COLUMN; the name may go into a struct.
+/// With the value of its default, which is still to be worked out.
+pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<(ColumnChange, Option<Expr>)> {
     let mut path = parts(&parser.parse_object_name(false).map_err(sql)?);
     let name = path.pop().unwrap_or_default();
     let kind = column_type(parser)?;
-    if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
-        return Err(Error::invalid(format!(
-            "column `{name}` is new, so older rows are null in it"
-        ))
-        .with_hint("leave out NOT NULL"));
+    let (mut required, mut doc, mut value, mut place) = (false, None, None, None);
+    loop {
+        if parser.parse_keywords(&[Keyword::NOT, Keyword::NULL]) {
+            required = true;
+        } else if parser.parse_keyword(Keyword::COMMENT) {
+            doc = Some(parser.parse_literal_string().map_err(sql)?);
+        } else if parser.parse_keyword(Keyword::DEFAULT) {
+            value = Some(default_value(parser)?);
+        } else if let Some(found) = position(parser)? {
+            place = Some(found);
+        } else if !parser.parse_keyword(Keyword::NULL) {
+            break;
+        }
     }
-    let doc = match parser.parse_keyword(Keyword::COMMENT) {
-        true => Some(parser.parse_literal_string().map_err(sql)?),
-        false => None,
-    };
-    Ok(ColumnChange::Add { parent: path.join("."), name, kind, doc })
+    let parent = path.join(".");
+    let change =
+        ColumnChange::Add { parent, name, kind, doc, required, default: None, position: place };
+    Ok((change, value))
 }
 
 /// A type, with what is inside of it. Ids in it are provisional.
@@ -401,8 +487,23 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
     if create.if_not_exists && lake.tables.warehouse().catalog.load_table(&ident).await.is_ok() {
         return Ok(Answer::Done(Done::new("CREATE TABLE")));
     }
+    let replaced = match create.or_replace {
+        true => match lake.tables_now().load(&ident).await {
+            Ok(table) => Some(table),
+            Err(error) if error.kind() == icefield_table::ErrorKind::TableNotFound => None,
+            Err(error) => return Err(error.into()),
+        },
+        false => None,
+    };
     let Some(query) = create.query.clone() else {
-        let new = new_table(&create, create.columns.clone())?;
+        if let Some(table) = &replaced {
+            let new = new_table(&create, with_defaults(session, &create).await?)?;
+            let replace =
+                |table: &icefield_table::Table| Ok(replace::with(table.metadata(), &new)?.0);
+            icefield_table::commit::evolve(table, replace).await?;
+            return Ok(Answer::Done(Done::new("CREATE TABLE")));
+        }
+        let new = new_table(&create, with_defaults(session, &create).await?)?;
         match lake.tables.create(&ident, new).await {
             Err(error)
                 if create.if_not_exists
@@ -430,14 +531,45 @@ pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> R
             return Err(Error::unsupported("CREATE TABLE … AS takes its columns from the query"));
         }
     };
-    let staged = lake.tables.stage(&ident, new_table(&create, columns)?).await?;
-    let plan = insert_plan(&state, input, &staged, Purpose::create())?;
+    let new = new_table(&create, columns)?;
+    let plan = match replaced {
+        None => {
+            let staged = lake.tables.stage(&ident, new).await?;
+            insert_plan(&state, input, &staged, Purpose::create())?
+        }
+        Some(table) => {
+            let (evolution, next) = replace::with(table.metadata(), &new)?;
+            let schema = Arc::clone(next.current_schema());
+            let purpose = Purpose { evolution: Some((evolution, schema)), ..Purpose::append() };
+            insert_plan(&state, input, &table.after(Arc::new(next)), purpose)?
+        }
+    };
     let mut done = session.write_plan(optimize(&state, plan)?, &state, &said).await?;
     "CREATE TABLE AS".clone_into(&mut done.tag);
     Ok(Answer::Done(done))
 }
 
-fn from_query(schema: &arrow::datatypes::Schema) -> Result<Vec<NestedFieldRef>> {
+/// The columns, with their defaults.
+async fn with_defaults(session: &Session, create: &CreateTable) -> Result<Vec<NestedFieldRef>> {
+    let version = create.properties.get("format-version").map(String::as_str);
+    if let Some(name) = create.defaults.keys().next().filter(|_| version != Some("3")) {
+        return Err(Error::invalid(format!("column `{name}`: defaults need format version 3"))
+            .with_hint("add TBLPROPERTIES ('format-version' = '3')"));
+    }
+    let mut columns = Vec::with_capacity(create.columns.len());
+    for column in &create.columns {
+        let mut field = NestedField::clone(column);
+        if let Some(value) = create.defaults.get(&field.name) {
+            let value = default_of(session, &field.name, &field.field_type, value).await?;
+            field.initial_default = Some(Literal::Primitive(value));
+            field.write_default.clone_from(&field.initial_default);
+        }
+        columns.push(field.into());
+    }
+    Ok(columns)
+}
+
+pub(super) fn from_query(schema: &arrow::datatypes::Schema) -> Result<Vec<NestedFieldRef>> {
     let columns = schema.fields().iter().map(|field| {
         let kind = types::from_arrow(field)?;
         Ok(NestedFieldRef::new(NestedField::optional(0, field.name(), kind)))

@@ -7,19 +7,23 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform, Type};
+use icefield_catalog::spec::{
+    NamespaceIdent, NullOrder, PrimitiveType, SortDirection, Transform, Type,
+};
 use icefield_table::Table;
 
 use super::{rights, sql, word};
 use crate::names::{dotted, parts};
 use crate::plan::rows_of;
 use crate::session::{Answer, Session};
+use crate::view::{View, of_metadata};
 use crate::{Error, Result};
 
 /// What is to be shown.
 #[derive(Debug)]
 pub(crate) enum Show {
     Tables(Option<ObjectName>),
+    Views(Option<ObjectName>),
     Namespaces,
     Catalogs,
     Create(ObjectName),
@@ -49,13 +53,23 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
         };
         return Ok(Some(Show::Tables(name)));
     }
+    if word(parser, "VIEWS") {
+        let within = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_some();
+        let name = match within {
+            true => Some(parser.parse_object_name(false).map_err(sql)?),
+            false => None,
+        };
+        return Ok(Some(Show::Views(name)));
+    }
     if word(parser, "CATALOGS") {
         return Ok(Some(Show::Catalogs));
     }
     if word(parser, "NAMESPACES") || word(parser, "SCHEMAS") || word(parser, "DATABASES") {
         return Ok(Some(Show::Namespaces));
     }
-    if parser.parse_keywords(&[Keyword::CREATE, Keyword::TABLE]) {
+    if parser.parse_keywords(&[Keyword::CREATE, Keyword::TABLE])
+        || parser.parse_keywords(&[Keyword::CREATE, Keyword::VIEW])
+    {
         return Ok(Some(Show::Create(parser.parse_object_name(false).map_err(sql)?)));
     }
     if word(parser, "TBLPROPERTIES") {
@@ -78,6 +92,7 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
 
 /// Shows it.
 pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
+    let is_create = matches!(show, Show::Create(_));
     let batch = match show {
         Show::Rights(statement) => return rights::run(session, statement).await,
         Show::Catalogs => {
@@ -116,6 +131,16 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             let (namespaces, tables): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             rows(vec![("namespace", texts(namespaces)), ("table", texts(tables))])?
         }
+        Show::Views(within) => views(session, within).await?,
+        Show::Create(name) | Show::Columns(name) if view_of(session, &name).await?.is_some() => {
+            let view = view_of(session, &name).await?.unwrap_or_default();
+            match is_create {
+                true => {
+                    rows(vec![("create_statement", texts(vec![view_statement(&name, &view)]))])?
+                }
+                false => view_columns(session, &view).await?,
+            }
+        }
         Show::Create(name) => {
             let table = session.table(&dotted(&name)?).await?;
             rows(vec![("create_statement", texts(vec![create_statement(&table)]))])?
@@ -134,6 +159,71 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
         Show::Columns(name) => columns(&session.table(&dotted(&name)?).await?)?,
     };
     Ok(Answer::Rows(rows_of(batch)))
+}
+
+async fn views(session: &Session, within: Option<ObjectName>) -> Result<RecordBatch> {
+    let (lake, within) = session.space(within.map(|it| parts(&it)).unwrap_or_default());
+    let within = Some(within.join(".")).filter(|it| !it.is_empty());
+    let (mut spaces, mut names, mut temporary) = (Vec::new(), Vec::new(), Vec::new());
+    let all = lake.namespaces().await?;
+    if let Some(name) = within.as_ref().filter(|it| !all.contains(it)) {
+        return Err(Error::not_found(format!("no namespace `{name}`")));
+    }
+    for space in all.into_iter().filter(|it| within.as_ref().is_none_or(|name| name == it)) {
+        let namespace = NamespaceIdent::from_strs(space.split('.'))?;
+        for view in lake.tables.warehouse().catalog.list_views(&namespace).await? {
+            spaces.push(space.clone());
+            names.push(view.name().to_owned());
+            temporary.push(Some(false));
+        }
+    }
+    for name in session.lake.temporaries().into_keys() {
+        spaces.push(String::new());
+        names.push(name);
+        temporary.push(Some(true));
+    }
+    rows(vec![
+        ("namespace", texts(spaces)),
+        ("view", texts(names)),
+        ("is_temporary", Arc::new(BooleanArray::from(temporary))),
+    ])
+}
+
+/// The view of a name, if there is no table of that name.
+async fn view_of(session: &Session, name: &ObjectName) -> Result<Option<View>> {
+    if let [only] = parts(name).as_slice()
+        && let Some(view) = session.lake.temporaries().remove(only)
+    {
+        return Ok(Some(view));
+    }
+    let Ok((lake, ident)) = session.target(name) else { return Ok(None) };
+    match lake.view(&ident).await? {
+        Some(metadata) => Ok(Some(of_metadata(&name.to_string(), &metadata)?)),
+        None => Ok(None),
+    }
+}
+
+fn view_statement(of: &ObjectName, view: &View) -> String {
+    let columns: Vec<String> = view.columns.iter().map(|it| name(it)).collect();
+    let columns = match columns.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", columns.join(", ")),
+    };
+    format!("CREATE VIEW {of}{columns} AS\n{}", view.query)
+}
+
+async fn view_columns(session: &Session, view: &View) -> Result<RecordBatch> {
+    let found = super::view::columns_of(session, view).await?;
+    let fields = super::create::from_query(&found)?;
+    let own = |place: usize| view.columns.get(place).cloned();
+    let names = fields.iter().enumerate();
+    rows(vec![
+        (
+            "column",
+            texts(names.map(|(at, it)| own(at).unwrap_or_else(|| it.name.clone())).collect()),
+        ),
+        ("type", texts(fields.iter().map(|it| sql_type(&it.field_type)).collect())),
+    ])
 }
 
 fn columns(table: &Table) -> Result<RecordBatch> {

@@ -242,7 +242,8 @@ async fn admit(
     }
     if wanted.access == Access::Write && tier::only_grows(table) {
         let storage = &service.session.tables().warehouse().storage;
-        for location in &wanted.locations[..1] {
+        // What a copy comes from is only read.
+        for location in wanted.locations.iter().take(1) {
             if storage.size(location).await?.is_some() {
                 return Err(forbidden(format!(
                     "`{location}` is there already, and `{table}` {}",

@@ -72,9 +72,13 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
         }
         if is_staged {
             let lent = lent(&service, &call, &table, &metadata).await?;
-            let mut body = serde_json::to_value(lent).map_err(unwritable)?;
-            body["metadata"] = serde_json::to_value(&metadata).map_err(unwritable)?;
-            return Ok(Json(body).into_response());
+            #[derive(Serialize)]
+            struct Staged<'a> {
+                metadata: &'a TableMetadata,
+                #[serde(flatten)]
+                lent: Lent,
+            }
+            return Ok(Json(Staged { metadata: &metadata, lent }).into_response());
         }
         let made = catalog.create_table(&table, metadata, &[]).await?;
         loaded(&service, &call, &table, &made, Snapshots::All).await

@@ -180,8 +180,16 @@ fn source_column(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef> {
     Ok(array)
 }
 
-/// One value of an array, as the partition field's type has it.
-fn literal(array: &ArrayRef, row: usize, kind: &PrimitiveType) -> Result<Option<PrimitiveLiteral>> {
+/// One value of an array, as a column of this type has it.
+///
+/// # Errors
+///
+/// A type that holds other types.
+pub fn literal(
+    array: &ArrayRef,
+    row: usize,
+    kind: &PrimitiveType,
+) -> Result<Option<PrimitiveLiteral>> {
     if array.is_null(row) {
         return Ok(None);
     }
