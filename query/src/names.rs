@@ -25,7 +25,7 @@ pub(crate) const BY_PATH: &str = "$path";
 const INFORMATION: &str = "information_schema";
 
 /// The metadata tables.
-pub(crate) const METADATA_TABLES: [&str; 9] = [
+pub(crate) const METADATA_TABLES: [&str; 15] = [
     "snapshots",
     "history",
     "files",
@@ -35,6 +35,12 @@ pub(crate) const METADATA_TABLES: [&str; 9] = [
     "refs",
     "partitions",
     "metadata_log_entries",
+    "entries",
+    "all_files",
+    "all_data_files",
+    "all_delete_files",
+    "all_manifests",
+    "all_entries",
 ];
 
 /// A table's last part taken apart.

@@ -9,6 +9,7 @@
 //! which there are besides.
 
 mod history;
+mod naming;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,7 +22,9 @@ use crate::{Error, Result, Session};
 
 /// The procedures that every session has.
 pub(crate) fn own() -> Vec<Arc<dyn Procedure>> {
-    history::all()
+    let mut all = history::all();
+    all.extend(naming::all());
+    all
 }
 
 /// Something that can be called.

@@ -65,6 +65,8 @@ pub(crate) struct Lake {
     pub(crate) wap: Mutex<Wap>,
     /// Views that the statement at work reads.
     pub(crate) views: Mutex<HashMap<(String, String), Arc<dyn TableProvider>>>,
+    /// The view that is being made, which no view that it reads may be.
+    pub(crate) making: Mutex<Option<(String, String)>>,
     /// Views of the session alone.
     pub(crate) temporary: Mutex<BTreeMap<String, View>>,
     /// The open transaction.
@@ -89,6 +91,7 @@ impl Lake {
             lifted: Mutex::default(),
             wap: Mutex::default(),
             views: Mutex::default(),
+            making: Mutex::default(),
             temporary: Mutex::default(),
             transaction: Mutex::default(),
             seen: Mutex::default(),

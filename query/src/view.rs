@@ -163,7 +163,11 @@ impl Session {
             let Some((lake, key, view)) = self.view_of(&name, &temporaries, all).await? else {
                 continue;
             };
-            let shown = name.join(".");
+            let shown = key.1.clone();
+            let made = lake.making.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if made.is_some_and(|it| it == key) {
+                return Err(Error::invalid(format!("view `{shown}` cannot read itself")));
+            }
             if depth >= DEPTH_MAX {
                 return Err(Error::invalid(format!(
                     "view `{shown}` reads itself, by way of others"

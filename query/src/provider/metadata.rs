@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryBuilder, BooleanArray, Int32Array, Int32Builder, Int64Array, Int64Builder,
-    ListBuilder, MapBuilder, RecordBatch, StringArray, StringBuilder, TimestampMillisecondArray,
+    ListBuilder, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
+    TimestampMillisecondArray,
 };
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -14,7 +15,10 @@ use datafusion::common::Result;
 use datafusion::datasource::TableType;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
-use icefield_catalog::spec::{DataContentType, ManifestContentType, SnapshotRetention};
+use icefield_catalog::spec::{
+    DataContentType, ManifestContentType, ManifestStatus, SnapshotRetention,
+};
+use icefield_table::manifest::list::ManifestFile;
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::snapshot::{self, Version};
 use icefield_table::{At, Table, arrow as shapes, partition};
@@ -42,7 +46,43 @@ enum Kind {
     Refs,
     Partitions,
     MetadataLog,
+    Entries,
+    AllFiles,
+    AllDataFiles,
+    AllDeleteFiles,
+    AllManifests,
+    AllEntries,
 }
+
+impl Kind {
+    /// Whether it shows what any snapshot has, and not only one.
+    fn is_of_all(self) -> bool {
+        matches!(
+            self,
+            Self::AllFiles
+                | Self::AllDataFiles
+                | Self::AllDeleteFiles
+                | Self::AllManifests
+                | Self::AllEntries
+        )
+    }
+
+    /// Whether it shows entries that are deleted, too.
+    fn has_deleted(self) -> bool {
+        matches!(self, Self::Entries | Self::AllEntries)
+    }
+
+    /// Whether it leaves out manifests of this content.
+    fn leaves_out(self, content: ManifestContentType) -> bool {
+        match content {
+            ManifestContentType::Data => matches!(self, Self::DeleteFiles | Self::AllDeleteFiles),
+            ManifestContentType::Deletes => matches!(self, Self::DataFiles | Self::AllDataFiles),
+        }
+    }
+}
+
+/// A line of a manifest list, with the snapshot whose list that is.
+type Listed = (ManifestFile, i64);
 
 type Columns = Vec<(&'static str, ArrayRef)>;
 
@@ -58,6 +98,12 @@ impl MetadataTable {
             "refs" => Kind::Refs,
             "partitions" => Kind::Partitions,
             "metadata_log_entries" => Kind::MetadataLog,
+            "entries" => Kind::Entries,
+            "all_files" => Kind::AllFiles,
+            "all_data_files" => Kind::AllDataFiles,
+            "all_delete_files" => Kind::AllDeleteFiles,
+            "all_manifests" => Kind::AllManifests,
+            "all_entries" => Kind::AllEntries,
             other => return Err(Error::not_found(format!("no metadata table `{other}`")).into()),
         };
         let version = snapshot::resolve(table.metadata(), &at).map_err(external)?;
@@ -74,48 +120,56 @@ impl MetadataTable {
             Kind::Refs => self.refs()?,
             Kind::MetadataLog => self.metadata_log(),
             Kind::Partitions => partitions(entries),
-            Kind::Files | Kind::DataFiles | Kind::DeleteFiles => files(entries),
+            Kind::Entries | Kind::AllEntries => self::entries(entries)?,
             Kind::Manifests => self.manifests(&[]),
+            Kind::AllManifests => self.all_manifests(&[]),
+            _ => files(entries),
         };
         batch(columns)
     }
 
     async fn rows(&self) -> Result<RecordBatch> {
         match self.kind {
-            Kind::Files | Kind::DataFiles | Kind::DeleteFiles | Kind::Partitions => {
-                self.batch(&self.entries().await?)
-            }
+            Kind::Snapshots | Kind::History | Kind::Refs | Kind::MetadataLog => self.batch(&[]),
             Kind::Manifests => {
-                let lines = match &self.version.snapshot {
-                    None => Vec::new(),
-                    Some(it) => {
-                        let list = self.table.manifest_list(it.manifest_list()).await;
-                        list.map_err(external)?.to_vec()
-                    }
-                };
+                let lines: Vec<_> = self.lists().await?.into_iter().map(|it| it.0).collect();
                 batch(self.manifests(&lines))
             }
-            _ => self.batch(&[]),
+            Kind::AllManifests => batch(self.all_manifests(&self.lists().await?)),
+            _ => self.batch(&self.entries().await?),
         }
     }
 
-    /// The live files of the version, each with its partition as people read it.
-    async fn entries(&self) -> Result<Vec<(ManifestEntry, String)>> {
-        let Some(snapshot) = &self.version.snapshot else { return Ok(Vec::new()) };
-        let list = self.table.manifest_list(snapshot.manifest_list()).await.map_err(external)?;
+    /// The manifests of the version, or of all snapshots.
+    async fn lists(&self) -> Result<Vec<Listed>> {
+        let mut snapshots: Vec<_> = match self.kind.is_of_all() {
+            true => self.table.metadata().snapshots().cloned().collect(),
+            false => self.version.snapshot.iter().cloned().collect(),
+        };
+        snapshots.sort_by_key(|it| (it.sequence_number(), it.timestamp_ms()));
         let mut all = Vec::new();
-        for line in list.iter() {
-            let deletes = line.content == ManifestContentType::Deletes;
-            if (self.kind == Kind::DataFiles && deletes)
-                || (self.kind == Kind::DeleteFiles && !deletes)
-            {
+        for snapshot in snapshots {
+            let list = self.table.manifest_list_once(snapshot.manifest_list()).await;
+            let list = list.map_err(external)?;
+            all.extend(list.iter().map(|line| (line.clone(), snapshot.snapshot_id())));
+        }
+        Ok(all)
+    }
+
+    /// The files of the version, or of all snapshots (each manifest once), each with its partition as people read it.
+    async fn entries(&self) -> Result<Vec<(ManifestEntry, String)>> {
+        let mut all = Vec::new();
+        let mut seen = HashSet::new();
+        for (line, _) in &self.lists().await? {
+            if self.kind.leaves_out(line.content) || !seen.insert(line.path.clone()) {
                 continue;
             }
             let manifest = self.table.manifest(line).await.map_err(external)?;
             let metadata = self.table.metadata();
             let spec = partition::spec(metadata, line.spec_id).map_err(external)?;
             let types = partition::field_types(metadata, spec).map_err(external)?;
-            for index in (0..manifest.len()).filter(|it| manifest.is_live(*it)) {
+            let shown = |it: &usize| self.kind.has_deleted() || manifest.is_live(*it);
+            for index in (0..manifest.len()).filter(shown) {
                 let entry = manifest.entry(index, &types).map_err(external)?;
                 let folder = partition::path(spec, &types, &entry.file.partition);
                 all.push((entry, folder));
@@ -224,17 +278,41 @@ impl MetadataTable {
         ]
     }
 
-    fn manifests(&self, lines: &[icefield_table::manifest::list::ManifestFile]) -> Columns {
-        let count =
-            |of: fn(&icefield_table::manifest::list::ManifestFile) -> Option<i64>| -> ArrayRef {
-                Arc::new(lines.iter().map(of).collect::<Int64Array>())
-            };
+    /// Those of all snapshots, each with the snapshot that has it.
+    fn all_manifests(&self, lines: &[Listed]) -> Columns {
+        let files: Vec<_> = lines.iter().map(|it| it.0.clone()).collect();
+        let mut columns = self.manifests(&files);
+        columns.push(("reference_snapshot_id", longs(lines.iter().map(|it| it.1))));
+        columns
+    }
+
+    fn manifests(&self, lines: &[ManifestFile]) -> Columns {
+        let count = |of: fn(&ManifestFile) -> Option<i64>| -> ArrayRef {
+            Arc::new(lines.iter().map(of).collect::<Int64Array>())
+        };
+        // Spark counts files of data and of deletes apart.
+        let of_kind = |wanted: ManifestContentType, place: usize| -> ArrayRef {
+            let count = lines.iter().map(|it| match it.content == wanted {
+                true => it.files.get(place).copied().flatten(),
+                false => Some(0),
+            });
+            Arc::new(
+                count.map(|it| it.and_then(|it| i32::try_from(it).ok())).collect::<Int32Array>(),
+            )
+        };
+        let (data, deletes) = (ManifestContentType::Data, ManifestContentType::Deletes);
         vec![
             ("content", ints(lines.iter().map(|it| it.content as i32))),
             ("path", texts(lines.iter().map(|it| it.path.as_str()))),
             ("length", longs(lines.iter().map(|it| it.length))),
             ("partition_spec_id", ints(lines.iter().map(|it| it.spec_id))),
             ("added_snapshot_id", longs(lines.iter().map(|it| it.added_snapshot_id))),
+            ("added_data_files_count", of_kind(data, 0)),
+            ("existing_data_files_count", of_kind(data, 1)),
+            ("deleted_data_files_count", of_kind(data, 2)),
+            ("added_delete_files_count", of_kind(deletes, 0)),
+            ("existing_delete_files_count", of_kind(deletes, 1)),
+            ("deleted_delete_files_count", of_kind(deletes, 2)),
             ("sequence_number", longs(lines.iter().map(|it| it.sequence_number))),
             ("added_files_count", count(|it| it.files[0])),
             ("existing_files_count", count(|it| it.files[1])),
@@ -275,12 +353,42 @@ fn files(entries: &[(ManifestEntry, String)]) -> Columns {
         ("upper_bounds", bounds(of().map(|it| &it.metrics.upper_bounds))),
         ("split_offsets", Arc::new(offsets.finish())),
         ("equality_ids", Arc::new(ids.finish())),
+        ("first_row_id", Arc::new(of().map(|it| it.first_row_id).collect::<Int64Array>())),
+        (
+            "referenced_data_file",
+            Arc::new(of().map(|it| it.referenced_data_file.as_deref()).collect::<StringArray>()),
+        ),
+        ("content_offset", Arc::new(of().map(|it| it.content_offset).collect::<Int64Array>())),
+        (
+            "content_size_in_bytes",
+            Arc::new(of().map(|it| it.content_size_bytes).collect::<Int64Array>()),
+        ),
         ("sort_order_id", Arc::new(of().map(|it| it.sort_order_id).collect::<Int32Array>())),
         ("sequence_number", {
             let numbers = entries.iter().map(|(entry, _)| entry.sequence_number);
             Arc::new(numbers.collect::<Int64Array>())
         }),
     ]
+}
+
+/// Entries as manifests have them: what became of a file, when, and the file.
+fn entries(entries: &[(ManifestEntry, String)]) -> Result<Columns> {
+    let status = |it: &ManifestEntry| match it.status {
+        ManifestStatus::Existing => 0,
+        ManifestStatus::Added => 1,
+        ManifestStatus::Deleted => 2,
+    };
+    let long = |of: fn(&ManifestEntry) -> Option<i64>| -> ArrayRef {
+        Arc::new(entries.iter().map(|it| of(&it.0)).collect::<Int64Array>())
+    };
+    let files = batch(files(entries))?;
+    Ok(vec![
+        ("status", ints(entries.iter().map(|it| status(&it.0)))),
+        ("snapshot_id", long(|it| it.snapshot_id)),
+        ("sequence_number", long(|it| it.sequence_number)),
+        ("file_sequence_number", long(|it| it.file_sequence_number)),
+        ("data_file", Arc::new(StructArray::from(files))),
+    ])
 }
 
 fn partitions(entries: &[(ManifestEntry, String)]) -> Columns {

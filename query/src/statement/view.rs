@@ -229,7 +229,11 @@ async fn make(session: &Session, create: Create, text: &str) -> Result<()> {
         false => current,
     };
     let view = View { query, columns, namespace };
-    let found = columns_of(session, &view).await?;
+    let making = |it| *lake.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = it;
+    making(Some((ident.namespace().as_ref().join("."), ident.name().to_owned())));
+    let found = columns_of(session, &view).await;
+    making(None);
+    let found = found?;
     let there = lake.view(&ident).await?;
     if there.is_some() && !create.or_replace {
         return match create.if_not_exists {
