@@ -163,7 +163,13 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
         match change {
             ColumnChange::Identify { paths } => keys = identifiers(&fields, paths)?,
             ColumnChange::Unidentify { paths } => {
-                let gone = identifiers(&fields, paths)?;
+                let mut gone = BTreeSet::new();
+                for path in paths {
+                    at(&mut fields.clone(), path, &mut |fields, place| {
+                        gone.extend(fields.get(place).map(|it| it.id));
+                        Ok(())
+                    })?;
+                }
                 if let Some(other) = gone.iter().find(|it| !keys.contains(it)) {
                     let name = current.name_by_field_id(*other).unwrap_or_default();
                     return Err(invalid(format!("column `{name}` does not identify rows")));

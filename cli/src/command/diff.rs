@@ -43,7 +43,11 @@ pub(crate) async fn run(options: &Options, diff: Diff) -> Result<(), Failure> {
         ..Wanted::default()
     };
     let columns = columns(&schema_of(table.metadata(), &from), &schema_of(table.metadata(), &to));
-    let properties = properties(&table, &from, &to).await;
+    let is = match &diff.to {
+        Some(_) => metadata_of(&table, &to).await,
+        None => Some(std::sync::Arc::clone(&table.loaded().metadata)),
+    };
+    let properties = properties(metadata_of(&table, &from).await, is);
     let counts = changes::counted(&session, &table, &wanted).await?;
     let mut out = std::io::stdout().lock();
     if matches!(diff.format, Some(Format::Json | Format::Ndjson)) {
@@ -177,15 +181,18 @@ fn columns(was: &Schema, is: &Schema) -> Vec<String> {
 type Changed = BTreeMap<String, (Option<String>, Option<String>)>;
 
 /// The properties that differ, as the metadata files of then say; `None` if those are gone.
-async fn properties(table: &Table, from: &SnapshotRef, to: &SnapshotRef) -> Option<Changed> {
-    let (was, is) = (metadata_of(table, from).await?, metadata_of(table, to).await?);
+fn properties(
+    was: Option<std::sync::Arc<TableMetadata>>,
+    is: Option<std::sync::Arc<TableMetadata>>,
+) -> Option<Changed> {
+    let (was, is) = (was?, is?);
     let (was, is) = (was.properties(), is.properties());
     let keys = was.keys().chain(is.keys().filter(|it| !was.contains_key(*it)));
     let pairs = keys.map(|key| (key.clone(), (was.get(key).cloned(), is.get(key).cloned())));
     Some(pairs.filter(|(_, (was, is))| was != is).collect())
 }
 
-/// The table's metadata as it was when a snapshot was the newest.
+/// The table's metadata as it was when a snapshot was made; `None` if that file is gone.
 pub(super) async fn metadata_of(
     table: &Table,
     of: &SnapshotRef,
@@ -202,11 +209,8 @@ pub(super) async fn metadata_of(
             true => now.clone(),
             false => metadata::read(table.storage(), file).await.ok()?,
         };
+        // The first file that has it is the one that it came with.
         match loaded.metadata.snapshot_by_id(of.snapshot_id()) {
-            // The newest file in which it is the current one, if there is one; else the first that has it.
-            Some(_) if loaded.metadata.current_snapshot_id() == Some(of.snapshot_id()) => {
-                return Some(loaded.metadata);
-            }
             Some(_) => found = Some(loaded.metadata),
             None => break,
         }

@@ -28,3 +28,4 @@ mod sql;
 mod tiers;
 mod upkeep;
 mod upkeep_beside;
+mod versions;
