@@ -180,7 +180,7 @@ impl Session {
         select.extend(tokens.iter().cloned());
         let row = self.value_of(select).await?;
         let column = row.column(0);
-        if column.is_null(0) {
+        if column.logical_nulls().is_some_and(|it| it.is_null(0)) {
             return Ok(None);
         }
         let metadata = table.metadata();

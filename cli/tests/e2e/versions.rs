@@ -117,13 +117,13 @@ fn t127_changes_made_again_on_a_version_give_the_next() {
         }
         let shown = "id, v, n, more";
         let versions = lake.rows("CALL system.ancestors_of('cleaned.t')");
-        let versions: Vec<String> = versions.iter().rev().map(|it| it[0].to_string()).collect();
+        let versions: Vec<Value> = versions.iter().rev().map(|it| it[0].clone()).collect();
         let log = lake.rows(&format!(
             "SELECT _commit_snapshot_id, _change_type, {shown} FROM table_changes('cleaned.t') ORDER BY _change_ordinal"
         ));
         let mut now: BTreeMap<String, i64> = BTreeMap::new();
         for version in &versions {
-            for row in log.iter().filter(|it| it[0].to_string() == *version) {
+            for row in log.iter().filter(|it| it[0] == *version) {
                 let row = row.clone();
                 let kind = row[1].as_str().unwrap().to_owned();
                 let entry = now.entry(serde_json::to_string(&row[2..]).unwrap()).or_default();

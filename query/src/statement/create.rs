@@ -305,7 +305,7 @@ pub(super) async fn default_of(
     };
     let row = session.value(&text).await.map_err(|it| wrong(&it.message))?;
     let found = row.column(0);
-    if found.is_null(0) {
+    if found.logical_nulls().is_some_and(|it| it.is_null(0)) {
         return Err(wrong("columns without a default are null; leave it out"));
     }
     let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
