@@ -51,7 +51,7 @@ fn statements_that_are_wrong_say_what_is_wrong_and_where() {
         ("DROP TABLE cleaned.nothing", "no table `cleaned.nothing`"),
         ("DELETE FROM cleaned.flights RETURNING *", "RETURNING"),
         ("COPY cleaned.flights TO 'x.csv'", "not supported"),
-        ("CREATE VIEW v AS SELECT 1", "only tables, namespaces and principals"),
+        ("CREATE VIEW v AS SELECT 1", "needs a namespace"),
         ("SELECT * FROM iceberg_scan('/nowhere')", "no Iceberg table at `/nowhere`"),
         ("SELECT * FROM iceberg_scan('/x', snapshot => 1)", "no argument `snapshot`"),
     ] {

@@ -102,7 +102,7 @@ fn t71_t73_columns_that_others_rely_on_stay_as_they_are() {
         ("ALTER TABLE cleaned.t DROP COLUMN k", "partition"),
         ("ALTER TABLE cleaned.t ADD COLUMN m.key.b INT", "key"),
         ("ALTER TABLE cleaned.t RENAME COLUMN m.key.a TO b", "key"),
-        ("ALTER TABLE cleaned.t ALTER COLUMN id SET NOT NULL", ""),
+        ("ALTER TABLE cleaned.t ALTER COLUMN zz SET NOT NULL", "no column"),
         ("ALTER TABLE cleaned.t ALTER COLUMN id TYPE DATE", ""),
         ("ALTER TABLE cleaned.t ALTER COLUMN s TYPE INT", ""),
         ("ALTER TABLE cleaned.t RENAME COLUMN id TO S", ""),
