@@ -336,6 +336,10 @@ impl Catalog for RestCatalog {
 
     async fn load_table(&self, table: &TableIdent) -> Result<LoadedTable> {
         let seen = self.remembered(table);
+        // Where keys are vended, a table without any is asked for as a whole.
+        let lacks_keys =
+            |it: &LoadedTable| self.storage.is_some() && self.keys.lack(it.metadata.location());
+        let seen = seen.filter(|it| !lacks_keys(&it.1));
         let mut headers: Vec<(&'static str, String)> =
             seen.iter().map(|(tag, _)| ("if-none-match", tag.clone())).collect();
         if self.storage.is_some() {

@@ -19,13 +19,14 @@ use arrow::datatypes::{DataType, Int64Type};
 use datafusion::catalog::TableProvider;
 use datafusion::datasource::ViewTable;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan, Word};
 use icefield_catalog::spec::{FormatVersion, SchemaRef, SnapshotRef};
 use icefield_table::scan::changes::{self, ChangedFiles};
 use icefield_table::snapshot::{self, Version};
 use icefield_table::{At, Table};
 use roaring::RoaringTreemap;
 
+use crate::names::SEARCH;
 use crate::parser::{Tokens, is_word, place_of};
 use crate::provider::PREPARED;
 use crate::provider::table::IcebergTable;
@@ -58,13 +59,18 @@ pub(crate) const COLUMNS: [&str; 4] =
 
 impl Session {
     /// Puts the tables that `table_changes(…)` stands for in its place. Their names are given back, to be forgotten.
-    pub(crate) async fn expand_changes(&self, tokens: &mut Tokens) -> Result<Vec<String>> {
+    /// Tables without a namespace are in `namespace`.
+    pub(crate) async fn expand_changes(
+        &self,
+        tokens: &mut Tokens,
+        namespace: &str,
+    ) -> Result<Vec<String>> {
         let mut made = Vec::new();
         let mut place = 0;
         while place < tokens.len() {
             let is_call = is_word(tokens.get(place), NAME)
                 && tokens.get(place + 1).is_some_and(|it| it.token == Token::LParen)
-                && place > 0;
+                && place.checked_sub(1).and_then(|it| tokens.get(it)).is_some_and(is_before_table);
             if !is_call {
                 place += 1;
                 continue;
@@ -73,9 +79,11 @@ impl Session {
                 .ok_or_else(|| Error::invalid(USAGE).with_place(place_of(tokens, place)))?;
             let arguments: Tokens = tokens.get(place + 2..end).unwrap_or_default().to_vec();
             let provider =
-                self.changes_of(&arguments).await.map_err(|error| match error.place {
-                    Some(_) => error,
-                    None => error.with_place(place_of(tokens, place)),
+                self.changes_of(&arguments, namespace).await.map_err(|error| {
+                    match error.place {
+                        Some(_) => error,
+                        None => error.with_place(place_of(tokens, place)),
+                    }
                 })?;
             let name = self.lake.prepared_name();
             self.lake.prepare(&name, provider);
@@ -106,7 +114,11 @@ impl Session {
     }
 
     /// The changes that arguments ask for.
-    async fn changes_of(&self, arguments: &Tokens) -> Result<Arc<dyn TableProvider>> {
+    async fn changes_of(
+        &self,
+        arguments: &Tokens,
+        namespace: &str,
+    ) -> Result<Arc<dyn TableProvider>> {
         let shape = || Error::invalid("table_changes is written otherwise").with_hint(USAGE);
         let mut named: BTreeMap<String, Tokens> = BTreeMap::new();
         let names = ["table", "from", "to", "net", "identifier_columns"];
@@ -132,6 +144,10 @@ impl Session {
                 _ => return Err(shape()),
             },
             _ => return Err(shape()),
+        };
+        let name = match name.contains('.') || namespace == SEARCH {
+            true => name,
+            false => format!("{namespace}.{name}"),
         };
         let table = self.table(&name).await?;
         let mut wanted = Wanted::default();
@@ -300,10 +316,14 @@ impl<'a> Log<'a> {
         }
         let keys = match &wanted.keys {
             Some(keys) => keys.clone(),
-            None => schema
-                .identifier_field_ids()
-                .filter_map(|id| schema.name_by_field_id(id).map(str::to_owned))
-                .collect(),
+            None => {
+                let names = schema.identifier_field_ids().map(|id| schema.name_by_field_id(id));
+                let own = |it: &&str| columns.iter().any(|(name, _)| name == it);
+                // Rows that are identified by what is within columns are not told apart here.
+                let names: Option<Vec<String>> =
+                    names.map(|it| it.filter(own).map(str::to_owned)).collect();
+                names.unwrap_or_default()
+            }
         };
         if let Some(missing) = keys.iter().find(|key| !columns.iter().any(|it| it.0 == **key)) {
             let names: Vec<&str> = columns.iter().map(|it| it.0.as_str()).collect();
@@ -398,14 +418,26 @@ impl<'a> Log<'a> {
                 let kind = Self::kind("delete");
                 format!("SELECT {own}, {kind}, {end} FROM {old}")
             }
-            (Some(old), Some(new)) => self.both(&old, &new, &end, files)?,
+            (Some(old), Some(new)) => {
+                // Rows of before an upgrade have no ids.
+                let has_ids = |it: &SnapshotRef| it.first_row_id().is_some();
+                let ids = self.has_row_ids && before.is_some_and(has_ids) && has_ids(after);
+                self.both(&old, &new, &end, files, ids)?
+            }
         };
         self.parts.push(part);
         Ok(())
     }
 
     /// Rows of two states, without those that both have.
-    fn both(&self, old: &str, new: &str, end: &str, files: &ChangedFiles) -> Result<String> {
+    fn both(
+        &self,
+        old: &str,
+        new: &str,
+        end: &str,
+        files: &ChangedFiles,
+        has_ids: bool,
+    ) -> Result<String> {
         let (mut gone, mut come) = (format!("SELECT * FROM {old}"), format!("SELECT * FROM {new}"));
         if !files.touched.is_empty() {
             // Of a file that both have, a row is the same if it stands at the same place.
@@ -416,10 +448,10 @@ impl<'a> Log<'a> {
         let is_copied = !files.removed.is_empty() && !files.added.is_empty()
             || !files.touched.is_empty() && !files.added.is_empty();
         if !is_copied {
-            return self.told(&format!("b AS ({gone}), a AS ({come})"), end);
+            return self.told(&format!("b AS ({gone}), a AS ({come})"), end, has_ids);
         }
         if let Some((name, _)) = self.columns.iter().find(|it| has_map(&it.1)) {
-            if !self.has_row_ids {
+            if !has_ids {
                 return Err(Error::unsupported(format!(
                     "rows were copied, and maps such as `{name}` cannot be compared to tell which of them changed"
                 )));
@@ -432,34 +464,69 @@ impl<'a> Log<'a> {
                      a AS (SELECT x.* FROM c x LEFT ANTI JOIN g y ON {same})"
                 ),
                 end,
+                has_ids,
             );
         }
-        // Rows that are alike are counted off against each other.
         let all = self.own("");
+        let mut alike = String::new();
+        for (name, _) in &self.columns {
+            let name = quoted(name);
+            write!(alike, " AND (x.{name} IS NOT DISTINCT FROM y.{name})").map_err(unwritable)?;
+        }
+        // Rows that are alike are counted off against each other.
         let numbered = |of: &str| {
             format!("SELECT *, row_number() OVER (PARTITION BY {all}) AS \"$n\" FROM ({of})")
         };
-        let mut same = "(x.\"$n\" IS NOT DISTINCT FROM y.\"$n\")".to_owned();
-        for (name, _) in &self.columns {
-            let name = quoted(name);
-            write!(same, " AND (x.{name} IS NOT DISTINCT FROM y.{name})").map_err(unwritable)?;
+        let same = format!("(x.\"$n\" IS NOT DISTINCT FROM y.\"$n\"){alike}");
+        if !has_ids {
+            return self.told(
+                &format!(
+                    "g AS ({}), c AS ({}), b AS (SELECT x.* FROM g x LEFT ANTI JOIN c y ON {same}), \
+                     a AS (SELECT x.* FROM c x LEFT ANTI JOIN g y ON {same})",
+                    numbered(&gone),
+                    numbered(&come)
+                ),
+                end,
+                false,
+            );
         }
+        // A row with an id is compared with the row of that id. Only where writers lost ids, rows that are alike are the same.
+        let by_id = "x._row_id = y._row_id";
+        let rest = |of: &str, other: &str| {
+            format!(
+                "SELECT x.* FROM (SELECT {all}, _row_id FROM ({of})) x \
+                 LEFT ANTI JOIN (SELECT {all}, _row_id FROM ({other})) y ON {by_id}{alike}"
+            )
+        };
+        let lost = |of: &str, other: &str| {
+            numbered(&format!("SELECT x.* FROM {of} x LEFT ANTI JOIN {other} y ON {by_id}"))
+        };
+        let both = |of: &str, other: &str, lost: &str, found: &str| {
+            format!(
+                "SELECT {all}, _row_id FROM (SELECT x.* FROM {of} x LEFT SEMI JOIN {other} y ON {by_id}) \
+                 UNION ALL SELECT {all}, _row_id FROM (SELECT x.* FROM {lost} x LEFT ANTI JOIN {found} y ON {same})"
+            )
+        };
         self.told(
             &format!(
-                "g AS ({}), c AS ({}), b AS (SELECT x.* FROM g x LEFT ANTI JOIN c y ON {same}), \
-                 a AS (SELECT x.* FROM c x LEFT ANTI JOIN g y ON {same})",
-                numbered(&gone),
-                numbered(&come)
+                "g AS ({}), c AS ({}), gl AS ({}), cl AS ({}), b AS ({}), a AS ({})",
+                rest(&gone, &come),
+                rest(&come, &gone),
+                lost("g", "c"),
+                lost("c", "g"),
+                both("g", "c", "gl", "cl"),
+                both("c", "g", "cl", "gl")
             ),
             end,
+            true,
         )
     }
 
     /// What went (`b`) and what came (`a`), as deletes, inserts and updates.
-    fn told(&self, with: &str, end: &str) -> Result<String> {
+    fn told(&self, with: &str, end: &str, has_ids: bool) -> Result<String> {
         let keys: Vec<String> = match self.keys.is_empty() {
             false => self.keys.iter().map(|it| quoted(it)).collect(),
-            true if self.has_row_ids => vec!["_row_id".to_owned()],
+            true if has_ids => vec!["_row_id".to_owned()],
             true => Vec::new(),
         };
         let own = self.own("x.");
@@ -474,7 +541,9 @@ impl<'a> Log<'a> {
         let mut same = String::new();
         for key in &keys {
             let and = if same.is_empty() { "" } else { " AND " };
-            write!(same, "{and}(x.{key} IS NOT DISTINCT FROM y.{key})").map_err(unwritable)?;
+            // A row without an id is nobody's.
+            let equals = if self.keys.is_empty() { "=" } else { "IS NOT DISTINCT FROM" };
+            write!(same, "{and}(x.{key} {equals} y.{key})").map_err(unwritable)?;
         }
         let side = |of: &str, other: &str, alone: &str, both: &str| {
             format!(
@@ -561,6 +630,16 @@ fn closing(tokens: &Tokens, open: usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Whether a table may follow.
+fn is_before_table(token: &TokenWithSpan) -> bool {
+    use datafusion::sql::sqlparser::keywords::Keyword;
+    match &token.token {
+        Token::Comma => true,
+        Token::Word(word) => matches!(word.keyword, Keyword::FROM | Keyword::JOIN | Keyword::USING),
+        _ => false,
+    }
 }
 
 fn has_alias(tokens: &Tokens, place: usize) -> bool {

@@ -44,3 +44,4 @@ pub use error::{Error, ErrorKind, Place, Result};
 pub use insert::{Purpose, write_rows};
 pub use parser::{is_complete, keywords, split};
 pub use session::{Answer, Done, Rows, Session, Settings};
+pub use tier::only_reads;

@@ -367,6 +367,39 @@ fn scan_arguments(arguments: &[FunctionArg]) -> Result<String> {
     Ok(serde_json::Value::Object(out).to_string())
 }
 
+/// Puts the tables of a statement that are named without a namespace into one. Queries in WITH are no tables, nor are `others`.
+pub(crate) fn qualify(statement: &mut impl VisitMut, namespace: &str, others: &[String]) {
+    let mut visitor = Qualified { namespace, named: others.to_vec() };
+    let _ = statement.visit(&mut visitor);
+}
+
+struct Qualified<'a> {
+    namespace: &'a str,
+    named: Vec<String>,
+}
+
+impl VisitorMut for Qualified<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        let with = query.with.iter().flat_map(|it| &it.cte_tables);
+        self.named.extend(with.map(|it| folded(&it.alias.name)));
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+        if let TableFactor::Table { name, alias, args: None, .. } = factor
+            && let [only] = parts(name).as_slice()
+            && !self.named.contains(only)
+        {
+            let bare = only.split(['@', '$']).next().unwrap_or(only);
+            alias.get_or_insert_with(|| alias_of(bare));
+            *name = quoted(&[CATALOG_NAME, self.namespace, only]);
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// Gives the tables of a statement their metadata columns, and keeps those out of its stars.
 pub(crate) fn ask_for_positions(statement: &mut impl VisitMut) {
     let mut visitor = Positions { named: Vec::new() };

@@ -215,10 +215,14 @@ impl Session {
     /// A table whose rows are to be changed, which may be named with a branch, on the line that changes go to.
     pub(crate) async fn table_to_change(&self, name: &str) -> Result<Table> {
         match name.split_once(names::ON_BRANCH) {
-            Some((name, branch)) => {
-                let table = self.table(name).await?;
-                self.lake.on_branch(&table, branch, true)
-            }
+            Some((name, branch)) => match self.table(name).await {
+                Ok(table) => self.lake.on_branch(&table, branch, true),
+                // A table may be called like a branch, in a namespace within another.
+                Err(error) => match self.table(&format!("{name}.branch_{branch}")).await {
+                    Ok(table) => self.lake.written(&table),
+                    Err(_) => Err(error),
+                },
+            },
             None => self.lake.written(&self.table(name).await?),
         }
     }
@@ -250,7 +254,7 @@ impl Session {
     }
 
     async fn run_tokens(&self, text: &str, mut tokens: Tokens) -> Result<Answer> {
-        let made = self.expand_changes(&mut tokens).await?;
+        let made = self.expand_changes(&mut tokens, &self.lake.current()).await?;
         let answer = self.run_expanded(text, tokens).await;
         for name in &made {
             self.lake.forget(name);

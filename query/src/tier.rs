@@ -65,6 +65,15 @@ pub(crate) fn may_change(tokens: &Tokens) -> bool {
     !begins(&READING) || begins(&["WITH", "EXPLAIN"]) && says()
 }
 
+/// Whether statements certainly change nothing.
+///
+/// # Errors
+///
+/// A text that is no SQL.
+pub fn only_reads(text: &str) -> Result<bool> {
+    Ok(!crate::parser::tokens(text)?.iter().any(may_change))
+}
+
 impl Lake {
     /// Lifts the rule of raw, or not any more.
     pub(crate) fn lift(&self, why: Option<String>) {

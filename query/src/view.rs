@@ -20,7 +20,7 @@ use datafusion::sql::sqlparser::ast;
 use icefield_catalog::spec::{TableIdent, ViewMetadata};
 use icefield_catalog::{ErrorKind, views};
 
-use crate::names::SEARCH;
+use crate::names::{self, SEARCH};
 use crate::provider::catalog::NAME;
 use crate::provider::{Lake, ident};
 use crate::{Error, Result, Session, parser};
@@ -77,14 +77,17 @@ pub(crate) fn of_metadata(name: &str, metadata: &ViewMetadata) -> Result<View> {
 /// Views that a statement reads, known to the planner as long as this is there.
 pub(crate) struct Put {
     lake: Arc<Lake>,
-    names: Vec<(String, String)>,
+    name: (String, String),
+    /// What was known by that name: the same view may be read by another that the statement reads.
+    before: Option<Arc<dyn TableProvider>>,
 }
 
 impl Drop for Put {
     fn drop(&mut self) {
         let mut known = self.lake.views.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in &self.names {
-            known.remove(name);
+        match self.before.take() {
+            Some(before) => drop(known.insert(self.name.clone(), before)),
+            None => drop(known.remove(&self.name)),
         }
     }
 }
@@ -176,9 +179,9 @@ impl Session {
             let plan = Box::pin(self.view_plan(state, &shown, &view, depth + 1)).await?;
             let provider: Arc<dyn TableProvider> = Arc::new(ViewTable::new(plan, Some(view.query)));
             let mut known = lake.views.lock().unwrap_or_else(PoisonError::into_inner);
-            known.insert(key.clone(), provider);
+            let before = known.insert(key.clone(), provider);
             drop(known);
-            puts.push(Put { lake, names: vec![key] });
+            puts.push(Put { lake, name: key, before });
         }
         Ok(puts)
     }
@@ -215,12 +218,16 @@ impl Session {
         if !all || name.contains(['@', '$']) || space.starts_with('$') {
             return Ok(None);
         }
-        let lake = match self.attached.lake(catalog) {
-            Some(lake) => lake,
-            None => Arc::clone(&self.lake),
-        };
+        let attached = self.attached.lake(catalog);
+        let lake = attached.clone().unwrap_or_else(|| Arc::clone(&self.lake));
         let Ok(named) = ident(space, name) else { return Ok(None) };
         let Some(metadata) = lake.view(&named).await? else { return Ok(None) };
+        if attached.is_some() {
+            return Err(Error::unsupported(format!(
+                "`{catalog}.{space}.{name}` is a view of another catalog"
+            ))
+            .with_hint("its names would be looked for in this one; open its catalog itself"));
+        }
         let view = of_metadata(&format!("{space}.{name}"), &metadata)?;
         Ok(Some((lake, (space.clone(), name.clone()), view)))
     }
@@ -269,11 +276,17 @@ impl Session {
             1 => statements.remove(0),
             _ => return Err(Error::invalid("it is not one query")),
         };
-        let made = Box::pin(self.expand_changes(&mut tokens)).await?;
+        let made = Box::pin(self.expand_changes(&mut tokens, &view.namespace)).await?;
         let planned = async {
             let (mut tokens, found) = parser::time_travel(tokens)?;
             self.resolve_versions(&mut tokens, found).await?;
-            let statement = self.parse_in(tokens, &view.namespace)?;
+            let mut statement = self.parse_in(tokens, &view.namespace)?;
+            if view.namespace != SEARCH
+                && let Statement::Statement(inner) = &mut statement
+            {
+                let others: Vec<String> = self.lake.temporaries().into_keys().collect();
+                names::qualify(inner.as_mut(), &view.namespace, &others);
+            }
             let is_query = matches!(&statement, Statement::Statement(inner)
                 if matches!(**inner, ast::Statement::Query(_)));
             match is_query {

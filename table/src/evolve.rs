@@ -210,6 +210,33 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
     })
 }
 
+/// Refuses rows that were written, or are read, for other columns than the table has: the columns may all be others, or some
+/// may not be null any more.
+///
+/// # Errors
+///
+/// Why the rows do not fit.
+pub fn refuse_misfit(was: &Schema, now: &Schema) -> Result<()> {
+    let fields = now.as_struct().fields();
+    let had = |id: i32| was.field_by_id(id);
+    if !fields.is_empty() && !fields.iter().any(|it| had(it.id).is_some()) {
+        return Err(invalid("the table has other columns by now: it was made anew".to_owned()));
+    }
+    for field in fields.iter().filter(|it| it.required) {
+        let may_be_null = match had(field.id) {
+            Some(known) => !known.required,
+            None => field.initial_default.is_none(),
+        };
+        if may_be_null {
+            return Err(invalid(format!(
+                "rows may be null in `{}`, which is NOT NULL by now",
+                field.name
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Properties that name a column, such as its metrics mode, follow it to another name and go with
 /// it (trap T-90).
 fn moved_properties(metadata: &TableMetadata, changes: &[ColumnChange]) -> Vec<TableUpdate> {
@@ -413,7 +440,7 @@ fn apply(
                 ))
                 .with_context(
                     "hint",
-                    "leave out NOT NULL, or give it a DEFAULT (format version 3)",
+                    "leave out NOT NULL or give it a DEFAULT (format version 3)",
                 ));
             }
             let id = next(last_id);
@@ -485,12 +512,29 @@ fn apply(
                      double, and a decimal one of more digits and the same scale"
                 )));
             }
-            edit(fields, place, |field| *field.field_type = Type::Primitive(to.clone()))
+            edit(fields, place, |field| {
+                *field.field_type = Type::Primitive(to.clone());
+                for default in [&mut field.initial_default, &mut field.write_default] {
+                    *default = default.take().map(|it| widened(it, to));
+                }
+            })
         }),
     }
 }
 
-fn is_wider(from: &PrimitiveType, to: &PrimitiveType) -> bool {
+/// A value as a column of a wider type has it.
+fn widened(value: Literal, to: &PrimitiveType) -> Literal {
+    let Literal::Primitive(value) = value else { return value };
+    Literal::Primitive(match (value, to) {
+        (PrimitiveLiteral::Int(it), PrimitiveType::Long) => PrimitiveLiteral::Long(it.into()),
+        (PrimitiveLiteral::Float(it), PrimitiveType::Double) => {
+            PrimitiveLiteral::Double(f64::from(it.0).into())
+        }
+        (other, _) => other,
+    })
+}
+
+pub(super) fn is_wider(from: &PrimitiveType, to: &PrimitiveType) -> bool {
     match (from, to) {
         (PrimitiveType::Int, PrimitiveType::Long)
         | (PrimitiveType::Float, PrimitiveType::Double) => true,

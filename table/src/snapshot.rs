@@ -114,7 +114,8 @@ pub fn ancestors(metadata: &TableMetadata, snapshot: Option<i64>) -> Vec<Snapsho
     line
 }
 
-fn schema_of(metadata: &TableMetadata, snapshot: Option<&SnapshotRef>) -> SchemaRef {
+/// The schema that a snapshot was made with.
+pub(crate) fn schema_of(metadata: &TableMetadata, snapshot: Option<&SnapshotRef>) -> SchemaRef {
     let id = snapshot.and_then(|it| it.schema_id());
     let schema = id.and_then(|id| metadata.schema_by_id(id));
     schema.unwrap_or_else(|| metadata.current_schema()).clone()

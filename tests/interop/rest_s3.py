@@ -125,7 +125,9 @@ def vending(binary, folder, endpoint, keys, role):
             config = given[0]["config"]
             assert config["s3.endpoint"].rstrip("/") == endpoint and config["client.region"] == "us-east-1", config
             policy = policy_of(config["s3.access-key-id"])
-            reads, lists = policy["Statement"][0], policy["Statement"][1:]
+            reads, lists = policy["Statement"][0], [it for it in policy["Statement"] if it["Action"] == "s3:ListBucket"]
+            denied = [it for it in policy["Statement"] if it["Effect"] == "Deny"]
+            assert len(denied) == (access != "read") and all(it["Resource"][0].endswith("/*.metadata.json") for it in denied), policy
             assert len(given) == len(lists) == 1, given
             assert all(it.startswith(f"arn:aws:s3:::lake/vended/{tier}/t") and it.endswith("/*") for it in reads["Resource"]), policy
             assert all(it["Condition"]["StringLike"]["s3:prefix"][0].startswith(f"vended/{tier}/t") for it in lists), policy
@@ -222,6 +224,7 @@ def signing(binary, folder, endpoint, keys):
         writer.delete_object(Bucket="lake", Key="signed/cleaned/t/data/big")
 
         # More than one may do, or elsewhere.
+        refused(lambda: writer.put_object(Bucket="lake", Key="signed/cleaned/t/metadata/00001-x.metadata.json", Body=b"x"))
         refused(lambda: reader.put_object(Bucket="lake", Key=key, Body=b"x"))
         refused(lambda: reader.delete_object(Bucket="lake", Key=key))
         for other in ("others", "signed/raw/t/metadata/x", "signed/cleaned/t2/x", "signed/cleaned/t/../../raw/t/x"):
@@ -235,6 +238,7 @@ def signing(binary, folder, endpoint, keys):
         raw = client(lake, "ada", "raw", {**config, "s3.signer.endpoint": TABLE.format("raw")[1:] + "/sign"})
         raw.put_object(Bucket="lake", Key="signed/raw/t/data/x", Body=b"1")
         refused(lambda: raw.put_object(Bucket="lake", Key="signed/raw/t/data/x", Body=b"2"))
+        again(lake, endpoint)
         refused(lambda: raw.delete_object(Bucket="lake", Key="signed/raw/t/data/x"))
         assert raw.get_object(Bucket="lake", Key="signed/raw/t/data/x")["Body"].read() == b"1"
 
@@ -252,6 +256,22 @@ def client(lake, name, tier, config):
     signer = S3V4RestSigner({"uri": lake.server.url, "token": lake.token(name), **config})
     s3.meta.events.register("before-sign.s3", signer)
     return s3
+
+
+def again(lake, endpoint):
+    """A signature for a new file of raw is good for one, whatever is sent."""
+    uri = f"{endpoint}/lake/signed/raw/t/data/once"
+    body = {"region": "us-east-1", "uri": uri, "method": "PUT", "headers": {}}
+    status, answer, _ = lake.ask("ada", "POST", TABLE.format("raw") + "/sign", body)
+    assert status == 200, answer
+    send = {name: values[0] for name, values in answer["headers"].items()}
+    assert send["if-none-match"] == "*" and "if-none-match" in send["authorization"], send
+    for wanted, text in ((200, b"1"), (412, b"2")):
+        try:
+            found = urllib.request.urlopen(urllib.request.Request(uri, data=text, headers=send, method="PUT")).status
+        except urllib.error.HTTPError as error:
+            found = error.code
+        assert found == wanted, (found, wanted)
 
 
 def refused(work):
@@ -296,6 +316,8 @@ def signs(lake, endpoint, key):
         (400, {"uri": "http://169.254.169.254/latest/meta-data"}),
         (400, {"uri": "no url"}),
         (400, {"uri": f"{uri}?acl"}),
+        (400, {"region": "us\n"}),
+        (400, {"uri": f"{endpoint}/lake/signed/cleaned/t/a+b"}),
         (400, {"method": "BREW"}),
         (400, {"provider": "gcs"}),
         (400, {"headers": {"x-amz-date\n": ["1"]}}),

@@ -38,6 +38,13 @@ impl std::fmt::Debug for Vended {
 }
 
 impl Keys {
+    /// Whether there are keys for tables, and none for the one at this location.
+    pub(super) fn lack(&self, location: &str) -> bool {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_in = |folder: &String| location.trim_end_matches('/').starts_with(folder.as_str());
+        !all.is_empty() && !all.keys().any(is_in)
+    }
+
     /// Takes the keys that came with a table, whose route is `path` and which lies at `location`.
     pub(super) fn take(
         &self,

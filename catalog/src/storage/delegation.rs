@@ -134,7 +134,7 @@ impl Delegation {
     ///
     /// AWS refuses, or cannot be reached.
     pub async fn vend(&self, session: &str, folders: &[String], access: Access) -> Result<Vended> {
-        let policy = policy(folders, access)?.to_string();
+        let policy = ascii(&policy(folders, access)?.to_string());
         let of = (session.to_owned(), policy.clone());
         if let Some((_, vended)) = self.kept().get(&of).filter(|it| it.0.elapsed() < KEPT) {
             return Ok(vended.clone());
@@ -238,12 +238,13 @@ impl Delegation {
         asked::of(request, self.endpoint.as_ref())
     }
 
-    /// The headers that a request is to get, so that S3 takes it as ours: our signature, and what that is of.
+    /// The headers that a request is to get, so that S3 takes it as ours: our signature, and what that is of. With `only_new` S3
+    /// does it only if there is no such object, however often it is sent.
     ///
     /// # Errors
     ///
     /// Headers that cannot be signed; no keys of our own.
-    pub async fn sign(&self, request: &Unsigned) -> Result<Vec<(String, String)>> {
+    pub async fn sign(&self, request: &Unsigned, only_new: bool) -> Result<Vec<(String, String)>> {
         let mut signed =
             HttpRequest::new(HttpRequestBody::from(request.body.clone().unwrap_or_default()));
         *signed.method_mut() = request.method.clone();
@@ -263,6 +264,9 @@ impl Delegation {
             let name = HeaderName::from_bytes(name.as_bytes()).map_err(|e| bad(e.to_string()))?;
             let value = HeaderValue::from_str(value).map_err(|e| invalid(e.to_string()))?;
             signed.headers_mut().append(name, value);
+        }
+        if only_new {
+            signed.headers_mut().insert("if-none-match", HeaderValue::from_static("*"));
         }
         let digest = digest_of(digest, request)?;
         let credential = self.credential().await?;
@@ -322,7 +326,7 @@ fn digest_of(said: Option<&str>, request: &Unsigned) -> Result<Digest> {
             Ok(Digest::Made(bytes.map_err(|e| invalid(e.to_string()))?))
         }
         Some(other) => Err(invalid(format!("a body of kind `{other}` is not signed"))
-            .with_context("hint", "send it whole, with UNSIGNED-PAYLOAD or its SHA-256")),
+            .with_context("hint", "send it whole with UNSIGNED-PAYLOAD or its SHA-256")),
     }
 }
 
@@ -356,9 +360,35 @@ fn policy(folders: &[String], access: Access) -> Result<Value> {
             "Condition": { "StringLike": { "s3:prefix": [format!("{key}/*")] } },
         }));
     }
+    if objects.is_empty() {
+        return Err(invalid("the table has no folder in the warehouse".to_owned()));
+    }
+    let metadata: Vec<String> = objects.iter().map(|it| format!("{it}.metadata.json")).collect();
     let mut statements = vec![json!({ "Effect": "Allow", "Action": actions, "Resource": objects })];
+    if access >= Access::Write {
+        // What a table is, its catalog writes.
+        statements.push(json!({
+            "Effect": "Deny",
+            "Action": ["s3:PutObject", "s3:DeleteObject"],
+            "Resource": metadata,
+        }));
+    }
     statements.append(&mut lists);
     Ok(json!({ "Version": "2012-10-17", "Statement": statements }))
+}
+
+/// JSON in which no character is beyond ASCII, which is all that AWS takes.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for it in json.chars() {
+        match it.is_ascii() {
+            true => text.push(it),
+            false => {
+                text.extend(it.encode_utf16(&mut [0; 2]).iter().map(|it| format!("\\u{it:04x}")))
+            }
+        }
+    }
+    text
 }
 
 /// A key in which nothing stands for anything else in a policy.
@@ -403,6 +433,8 @@ mod tests {
         let writes = policy(&folders, Access::Write).unwrap()["Statement"][0]["Action"].to_string();
         assert!(writes.contains("PutObject") && !writes.contains("DeleteObject"), "{writes}");
         assert_eq!(session_name("jörg x"), "icefield-j_rg_x");
+        assert!(policy(&[], Access::Read).is_err());
+        assert_eq!(ascii("\"ä😀\""), "\"\\u00e4\\ud83d\\ude00\"");
     }
 
     #[test]

@@ -30,7 +30,16 @@ pub(super) fn with_keys(
     access: S3Access,
 ) -> Result<Arc<dyn ObjectStore>> {
     let mut builder = builder(bucket)?.with_credentials(access.keys).with_skip_signature(false);
-    if let Some(endpoint) = access.endpoint {
+    if let Some(mut endpoint) = access.endpoint {
+        // Unlike other clients, this one wants the bucket in it.
+        if !access.is_path_style
+            && let Ok(mut url) = Url::parse(&endpoint)
+            && let Some(host) = url.host_str().map(str::to_owned)
+            && !host.starts_with(&format!("{bucket}."))
+            && url.set_host(Some(&format!("{bucket}.{host}"))).is_ok()
+        {
+            endpoint = url.as_str().trim_end_matches('/').to_owned();
+        }
         builder = builder
             .with_allow_http(endpoint.starts_with("http://"))
             .with_endpoint(endpoint)

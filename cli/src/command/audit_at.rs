@@ -34,6 +34,11 @@ pub(crate) async fn run(options: &Options, audit: AuditAt) -> Result<(), Failure
             format!("SELECT * FROM {} FOR VERSION AS OF {id} LIMIT {}", table.name(), audit.limit)
         }
     };
+    if !icefield_query::only_reads(&query)? {
+        return Err(Error::invalid("an audit asks, and changes nothing")
+            .with_hint("--query takes a SELECT")
+            .into());
+    }
     let rows = match session.run(&query).await? {
         Answer::Rows(rows) => rows,
         Answer::Done(_) => {

@@ -288,3 +288,141 @@ fn metadata_tables_show_what_any_snapshot_has() {
         Value::Null
     );
 }
+
+#[test]
+fn what_waits_is_published_once_whoever_publishes_it() {
+    let lake = Lake::new();
+    table(&lake);
+    lake.exec("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.wap.enabled' = 'true')");
+    lake.exec("SET write.wap.id = 'j'; INSERT INTO cleaned.t VALUES (4, 'd')");
+    let twice = "SET write.wap.id = 'j'; INSERT INTO cleaned.t VALUES (5, 'e')";
+    assert!(lake.fails(&["sql", "-c", twice], 1).contains("called `j` already"));
+    lake.exec("INSERT INTO cleaned.t VALUES (6, 'f')");
+    let publish = || lake.run(&["sql", "-c", "CALL system.publish_changes('cleaned.t', 'j')"]);
+    let done = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(publish)).collect();
+        all.into_iter().map(|it| it.join().unwrap()).filter(|it| it.status.success()).count()
+    });
+    assert_eq!((done, ids(&lake, "cleaned.t")), (1, json!([1, 2, 3, 4, 6])));
+}
+
+#[test]
+fn rows_for_other_columns_do_not_come_into_a_table() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE cleaned.t (id BIGINT, v STRING)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1, 'a'), (NULL, 'b')");
+    let nulls = lake.value("SELECT snapshot_id FROM cleaned.t.snapshots");
+    lake.exec("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.wap.enabled' = 'true')");
+    lake.exec("SET write.wap.id = 'j'; INSERT INTO cleaned.t VALUES (NULL, 'c')");
+    lake.exec("DELETE FROM cleaned.t WHERE id IS NULL");
+    lake.exec("ALTER TABLE cleaned.t ALTER COLUMN id SET NOT NULL");
+    for call in [
+        format!("rollback_to_snapshot('cleaned.t', {nulls})"),
+        "publish_changes('cleaned.t', 'j')".to_owned(),
+    ] {
+        let said = lake.fails(&["sql", "-c", &format!("CALL system.{call}")], 1);
+        assert!(said.contains("NOT NULL by now"), "{call}: {said}");
+    }
+    // Columns that go on keep what branches have; others are nobody's.
+    lake.exec("INSERT INTO cleaned.t VALUES (2, 'x')");
+    lake.exec("ALTER TABLE cleaned.t CREATE BRANCH keep");
+    lake.exec("CREATE OR REPLACE TABLE cleaned.t (v STRING, id BIGINT NOT NULL, n INT)");
+    assert_eq!(ids(&lake, "cleaned.t.branch_keep"), json!([1, 2]));
+    lake.exec("CALL system.fast_forward('cleaned.t', 'main', 'keep')");
+    assert_eq!(ids(&lake, "cleaned.t"), json!([1, 2]));
+    let lost = lake.fails(&["sql", "-c", "CREATE OR REPLACE TABLE cleaned.t (w STRING)"], 1);
+    assert!(lost.contains("branch `keep` could not be read"), "{lost}");
+    // Another catalog's table is looked at where it is.
+    let other = lake.folder().join("other").display().to_string();
+    lake.ok(&[
+        "--warehouse",
+        &other,
+        "sql",
+        "-c",
+        "CREATE TABLE cleaned.t AS SELECT CAST(NULL AS BIGINT) AS id",
+    ]);
+    let attached = format!(
+        "ATTACH '{other}/catalog.db' AS other (TYPE sqlite); ALTER TABLE other.cleaned.t ALTER COLUMN id SET NOT NULL"
+    );
+    assert!(lake.fails(&["sql", "-c", &attached], 1).contains("null in 1 rows"));
+    let deletes = ["audit", "cleaned.t", "--at", "now", "--query", "DELETE FROM cleaned.t"];
+    lake.fails(&deletes, 1);
+    let at = lake.value("SELECT snapshot_id FROM cleaned.t.refs WHERE name = 'main'").to_string();
+    let said =
+        lake.fails(&["audit", "cleaned.t", "--at", &at, "--query", "DELETE FROM cleaned.t"], 1);
+    assert!(said.contains("changes nothing"), "{said}");
+    assert_eq!(ids(&lake, "cleaned.t"), json!([1, 2]));
+}
+
+#[test]
+fn defaults_stand_before_not_null_and_are_widened() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE cleaned.t (id INT, c INT DEFAULT 7 NOT NULL) TBLPROPERTIES ('format-version' = '3')");
+    lake.exec("INSERT INTO cleaned.t (id) VALUES (1)");
+    lake.exec("ALTER TABLE cleaned.t ADD COLUMN d INT DEFAULT 5 NOT NULL");
+    lake.exec("ALTER TABLE cleaned.t ALTER COLUMN d TYPE BIGINT");
+    lake.exec("INSERT INTO cleaned.t (id) VALUES (2)");
+    assert_eq!(
+        lake.rows("SELECT c, d FROM cleaned.t ORDER BY id"),
+        [[7, 5], [7, 5]].map(|it| it.map(|it| json!(it)))
+    );
+    assert!(
+        lake.fails(&["sql", "-c", "ALTER TABLE cleaned.t ADD COLUMN e INT DEFAULT true"], 1)
+            .contains("no numbers")
+    );
+}
+
+#[test]
+fn rows_with_ids_are_told_apart_by_them() {
+    for mode in ["copy-on-write", "merge-on-read"] {
+        let lake = Lake::new();
+        lake.exec(&format!("CREATE TABLE cleaned.t (x INT) TBLPROPERTIES ('format-version' = '3', 'write.update.mode' = '{mode}')"));
+        lake.exec("INSERT INTO cleaned.t VALUES (1), (2), (3)");
+        lake.exec("UPDATE cleaned.t SET x = x + 1");
+        let kinds = lake.rows("SELECT _change_type, count(*) FROM table_changes('cleaned.t') WHERE _change_ordinal = 1 GROUP BY 1 ORDER BY 1");
+        assert_eq!(
+            kinds,
+            [[json!("update_after"), json!(3)], [json!("update_before"), json!(3)]],
+            "{mode}"
+        );
+    }
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE cleaned.t (x INT)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1), (2), (3)");
+    lake.exec("INSERT OVERWRITE cleaned.t WHERE x <> 2 VALUES (10), (11)");
+    lake.exec("ALTER TABLE cleaned.t SET TBLPROPERTIES ('format-version' = '3')");
+    let kinds =
+        lake.rows("SELECT DISTINCT _change_type FROM table_changes('cleaned.t') ORDER BY 1");
+    assert_eq!(kinds, [[json!("delete")], [json!("insert")]]);
+}
+
+#[test]
+fn names_in_views_and_names_that_look_like_others_mean_what_they_say() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE raw.t (a INT); INSERT INTO raw.t VALUES (1)");
+    lake.exec("CREATE TABLE cleaned.t (a INT); INSERT INTO cleaned.t VALUES (2)");
+    lake.exec("USE raw; CREATE VIEW raw.v AS WITH q AS (SELECT a FROM t) SELECT t.a FROM t JOIN q ON t.a = q.a");
+    lake.exec("USE raw; CREATE VIEW raw.c AS SELECT a FROM table_changes('t')");
+    for view in ["v", "c"] {
+        assert_eq!(lake.value(&format!("SELECT a FROM raw.{view}")), 1);
+        let text = lake.ok(&[
+            "sql",
+            "--format",
+            "csv",
+            "-c",
+            &format!("USE cleaned; SELECT a FROM raw.{view}"),
+        ]);
+        assert!(text.trim().ends_with('1'), "{text}");
+    }
+    lake.exec("CREATE VIEW raw.w AS SELECT a FROM raw.v");
+    assert_eq!(lake.value("SELECT count(*) FROM raw.w, raw.v, raw.w AS again"), 1);
+    lake.exec("CREATE NAMESPACE raw.eu");
+    lake.exec(
+        "CREATE TABLE raw.eu.tag_list AS SELECT 7 AS a; CREATE TABLE raw.eu.branch_list (a INT)",
+    );
+    assert_eq!(lake.value("SELECT a FROM raw.eu.tag_list"), 7);
+    lake.exec("INSERT INTO raw.eu.branch_list VALUES (8)");
+    assert_eq!(lake.value("SELECT a FROM raw.eu.branch_list"), 8);
+    lake.exec("CREATE TABLE raw.table_changes (id INT)");
+    assert_eq!(lake.value("WITH table_changes(a) AS (SELECT 3) SELECT a FROM table_changes"), 3);
+}

@@ -55,8 +55,18 @@ pub(super) fn all() -> Vec<Arc<dyn Procedure>> {
                 Ok((to, refs::set_main(table.metadata(), to)?))
             },
         }),
-        Arc::new(Cherrypick),
-        Arc::new(PublishChanges),
+        Arc::new(Picking {
+            name: "cherrypick_snapshot",
+            parameters: &BY_ID,
+            of: |_, arguments| of(arguments),
+        }),
+        Arc::new(Picking {
+            name: "publish_changes",
+            parameters: &BY_WAP_ID,
+            of: |table, arguments| {
+                Ok(cherrypick::waiting(table, arguments.required_text("wap_id")?)?)
+            },
+        }),
         Arc::new(FastForward),
         Arc::new(AncestorsOf),
     ]
@@ -64,6 +74,7 @@ pub(super) fn all() -> Vec<Arc<dyn Procedure>> {
 
 const TABLE: Parameter = Parameter::required("table", Kind::Text);
 static BY_ID: [Parameter; 2] = [TABLE, Parameter::required("snapshot_id", Kind::Long)];
+static BY_WAP_ID: [Parameter; 2] = [TABLE, Parameter::required("wap_id", Kind::Text)];
 static BY_TIME: [Parameter; 2] = [TABLE, Parameter::required("timestamp", Kind::Timestamp)];
 static BY_ID_OR_REF: [Parameter; 3] =
     [TABLE, Parameter::optional("snapshot_id", Kind::Long), Parameter::optional("ref", Kind::Text)];
@@ -132,45 +143,28 @@ fn wrong(error: Error) -> icefield_table::Error {
     }
 }
 
+/// One that takes the change of a snapshot over.
 #[derive(Debug)]
-struct Cherrypick;
-
-#[async_trait]
-impl Procedure for Cherrypick {
-    fn name(&self) -> &'static str {
-        "cherrypick_snapshot"
-    }
-
-    fn parameters(&self) -> &'static [Parameter] {
-        const ALL: [Parameter; 2] = [TABLE, Parameter::required("snapshot_id", Kind::Long)];
-        &ALL
-    }
-
-    async fn call(&self, session: &Session, arguments: &Arguments) -> Result<RecordBatch> {
-        let table = table_of(session, arguments).await?;
-        let source = of(arguments)?;
-        let now = cherrypick::cherrypick(&table, source).await?;
-        longs(&[("source_snapshot_id", Some(source)), ("current_snapshot_id", Some(now))])
-    }
+struct Picking {
+    name: &'static str,
+    parameters: &'static [Parameter],
+    /// Which snapshot.
+    of: fn(&Table, &Arguments) -> Result<i64>,
 }
 
-#[derive(Debug)]
-struct PublishChanges;
-
 #[async_trait]
-impl Procedure for PublishChanges {
+impl Procedure for Picking {
     fn name(&self) -> &'static str {
-        "publish_changes"
+        self.name
     }
 
     fn parameters(&self) -> &'static [Parameter] {
-        const ALL: [Parameter; 2] = [TABLE, Parameter::required("wap_id", Kind::Text)];
-        &ALL
+        self.parameters
     }
 
     async fn call(&self, session: &Session, arguments: &Arguments) -> Result<RecordBatch> {
         let table = table_of(session, arguments).await?;
-        let source = cherrypick::waiting(&table, arguments.required_text("wap_id")?)?;
+        let source = (self.of)(&table, arguments)?;
         let now = cherrypick::cherrypick(&table, source).await?;
         longs(&[("source_snapshot_id", Some(source)), ("current_snapshot_id", Some(now))])
     }

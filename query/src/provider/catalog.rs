@@ -85,8 +85,18 @@ impl SchemaProvider for LakeNamespace {
             return Ok(Some(table));
         }
         let parsed = TableName::parse(name);
-        let Some(table) = lake.find(&self.name, &parsed.table).await? else { return Ok(None) };
-        let version = parsed.version.as_deref();
+        let mut version = parsed.version.as_deref();
+        let mut found = lake.find(&self.name, &parsed.table).await?;
+        if found.is_none()
+            && let Some((kind, of)) = version.and_then(|it| it.split_once(':'))
+        {
+            // A table may be called like a branch or a tag, in a namespace within another.
+            let kind = if kind == "b" { "branch" } else { "tag" };
+            let within = format!("{}.{}", self.name, parsed.table);
+            found = lake.find(&within, &format!("{kind}_{of}")).await?;
+            version = None;
+        }
+        let Some(table) = found else { return Ok(None) };
         let (table, at) = match version.and_then(|it| it.strip_prefix("b:")) {
             Some(branch) => (lake.on_branch(&table, branch, parsed.metadata.is_none())?, At::Now),
             None if version.is_none() && parsed.metadata.is_none() => {

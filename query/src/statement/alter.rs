@@ -12,11 +12,12 @@ use icefield_table::commit;
 use icefield_table::evolve::layout::{self, PartitionChange, PartitionField};
 use icefield_table::evolve::refs::{self, Existing, NewRef};
 use icefield_table::evolve::{self, ColumnChange};
-use icefield_table::{Table, snapshot};
+use icefield_table::{At, Table, snapshot};
 
 use super::{create, sql, word};
 use crate::names::{dotted, folded, refuse_unusable, table_parts};
-use crate::provider::ident;
+use crate::provider::table::IcebergTable;
+use crate::provider::{PREPARED, ident};
 use crate::session::{Done, Session};
 use crate::{Error, ErrorKind, Result};
 
@@ -403,16 +404,18 @@ async fn refuse_nulls(session: &Session, table: &Table, path: &str) -> Result<()
         )));
     }
     let quoted = |it: &str| format!("\"{}\"", it.replace('"', "\"\""));
-    let Some(ident) = table.ident() else { return Ok(()) };
-    let (space, name) = (ident.namespace().as_ref().join("."), ident.name());
-    let count = session
+    // As it was loaded, from whichever catalog.
+    let name = session.lake.prepared_name();
+    let provider = IcebergTable::new(&session.lake, table.clone(), At::Now)?;
+    session.lake.prepare(&name, std::sync::Arc::new(provider));
+    let counted = session
         .value(&format!(
-            "SELECT count(*) FROM lake.{}.{} WHERE {} IS NULL",
-            quoted(&space),
-            quoted(name),
+            "SELECT count(*) FROM lake.\"{PREPARED}\".\"{name}\" WHERE {} IS NULL",
             quoted(&exact)
         ))
-        .await?;
+        .await;
+    session.lake.forget(&name);
+    let count = counted?;
     let count = arrow::array::AsArray::as_primitive::<arrow::datatypes::Int64Type>(count.column(0));
     match count.value(0) {
         0 => Ok(()),

@@ -262,7 +262,7 @@ fn column(parser: &mut Parser<'_>) -> Result<(NestedFieldRef, Option<Expr>)> {
         } else if parser.parse_keyword(Keyword::COMMENT) {
             field.doc = Some(parser.parse_literal_string().map_err(sql)?);
         } else if parser.parse_keyword(Keyword::DEFAULT) {
-            default = Some(default_value(parser)?);
+            default = Some(default_value(parser, &mut field.required)?);
         } else if parser.parse_keywords(&[Keyword::PRIMARY, Keyword::KEY])
             || parser.parse_keyword(Keyword::UNIQUE)
         {
@@ -273,9 +273,16 @@ fn column(parser: &mut Parser<'_>) -> Result<(NestedFieldRef, Option<Expr>)> {
     }
 }
 
-/// What stands behind DEFAULT: a constant.
-fn default_value(parser: &mut Parser<'_>) -> Result<Expr> {
-    parser.parse_expr().map_err(sql)
+/// What stands behind DEFAULT: a constant. The parser takes `7 NOT NULL` for `7 IS NOT NULL`; then NOT NULL is the column's.
+fn default_value(parser: &mut Parser<'_>, required: &mut bool) -> Result<Expr> {
+    match parser.parse_expr().map_err(sql)? {
+        Expr::IsNotNull(value) => {
+            *required = true;
+            Ok(*value)
+        }
+        Expr::IsNull(value) => Ok(*value),
+        value => Ok(value),
+    }
 }
 
 /// The value of a DEFAULT, as a column of this type has it.
@@ -307,6 +314,12 @@ pub(super) async fn default_of(
     let found = row.column(0);
     if found.logical_nulls().is_some_and(|it| it.is_null(0)) {
         return Err(wrong("columns without a default are null; leave it out"));
+    }
+    let is_boolean = |it: &DataType| matches!(it, DataType::Boolean);
+    if is_boolean(found.data_type()) != matches!(primitive, PrimitiveType::Boolean)
+        && !found.data_type().is_string()
+    {
+        return Err(wrong("true and false are no numbers"));
     }
     let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
     let wanted = match icefield_table::arrow::data_type(kind, false) {
@@ -350,7 +363,7 @@ pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<(ColumnChange, Opt
         } else if parser.parse_keyword(Keyword::COMMENT) {
             doc = Some(parser.parse_literal_string().map_err(sql)?);
         } else if parser.parse_keyword(Keyword::DEFAULT) {
-            value = Some(default_value(parser)?);
+            value = Some(default_value(parser, &mut required)?);
         } else if let Some(found) = position(parser)? {
             place = Some(found);
         } else if !parser.parse_keyword(Keyword::NULL) {

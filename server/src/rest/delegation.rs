@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::IntoResponse;
 use icefield_catalog::audit::Event;
 use icefield_catalog::rights::{Object, Role};
@@ -56,7 +56,10 @@ pub(crate) async fn lent(
     let takes = |way: &str| ways.split(',').any(|it| it.trim().eq_ignore_ascii_case(way));
     let path = path(table);
     if takes("vended-credentials") && delegation.vends() {
-        let storage_credentials = vended(service, call, table, metadata).await?;
+        // Who has keys of its own goes on without ours; who has none asks for them, and is told why there are none.
+        let Ok(storage_credentials) = vended(service, call, table, metadata).await else {
+            return Ok(Lent::default());
+        };
         // Clients that know no `storage-credentials` look here; the folders of a table have the same keys.
         let mut config =
             storage_credentials.first().map_or_else(HashMap::new, |it| it.config.clone());
@@ -105,8 +108,9 @@ async fn vended(
     let Some(delegation) = service.delegation.as_ref().filter(|it| it.vends()) else {
         return Ok(Vec::new());
     };
+    let warehouse = service.session.tables().warehouse();
+    places::check(warehouse, table, metadata).await?;
     let mut folders = places::folders(metadata);
-    folders.retain(|it| places::check_inside(service.session.tables().warehouse(), it).is_ok());
     // What lies in another of them needs no keys of its own.
     let all = folders.clone();
     let is_below = |it: &String| all.iter().any(|other| it.starts_with(&format!("{other}/")));
@@ -172,12 +176,19 @@ pub(crate) async fn sign(State(service): State<Arc<Service>>, call: Call) -> Ans
         return Err(refusal);
     }
     if wanted.access == Access::Delete {
-        let event = Event::done("sign request", Object::Table(table).name())
+        let event = Event::done("sign request", Object::Table(table.clone()).name())
             .with("method", request.method.as_str())
             .with("files", wanted.locations.join(" ").chars().take(1000).collect::<String>());
         service.notes.note(call.actor.clone(), event).await?;
     }
-    let signed = delegation.sign(&request).await?;
+    // A signature is good for minutes, for whatever bytes: in raw, for those of a new file alone.
+    let is_part =
+        request.url.query_pairs().any(|(name, _)| name == "partNumber" || name == "uploads");
+    let only_new = tier::only_grows(&table)
+        && wanted.access == Access::Write
+        && request.method != Method::DELETE
+        && !is_part;
+    let signed = delegation.sign(&request, only_new).await?;
     let headers: HashMap<String, Vec<String>> =
         signed.into_iter().map(|(name, value)| (name, vec![value])).collect();
     // What reads may be sent again as it is; nothing else.
@@ -233,6 +244,15 @@ async fn admit(
             )));
         }
     }
+    let is_metadata = |it: &&String| it.ends_with(".metadata.json");
+    if let Some(file) =
+        wanted.locations.iter().find(is_metadata).filter(|_| wanted.access > Access::Read)
+    {
+        return Err(forbidden(format!(
+            "`{file}` says what `{table}` is, and only its catalog writes it"
+        )));
+    }
+    places::check(service.session.tables().warehouse(), table, &found.metadata).await?;
     if wanted.access > access(call, table) {
         let why = match tier::only_grows(table) {
             true => format!("`{table}` {}: its files are not deleted", tier::ONLY_GROW),

@@ -47,7 +47,21 @@ pub(crate) async fn check_free(
 
 /// Refuses folders that overlap with those of another table.
 async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result<(), Refusal> {
-    for (other, pointer) in warehouse.catalog.pointers().await? {
+    let mut all = warehouse.catalog.pointers().await?;
+    // What was dropped can come back.
+    let dropped = warehouse.catalog.dropped_tables().await?.into_iter();
+    let own_place = all.iter().find(|it| it.0 == *of).map(|it| folder_of(&it.1));
+    all.extend(
+        dropped
+            .map(|it| (it.table, it.metadata_location))
+            .filter(|it| own_place.as_ref() != Some(&folder_of(&it.1)))
+            .map(|(table, pointer)| {
+                // It is another table, though it may be called alike.
+                let name = format!("{} (dropped)", table.name());
+                (TableIdent::new(table.namespace().clone(), name), pointer)
+            }),
+    );
+    for (other, pointer) in all {
         let theirs = folder_of(&pointer);
         let overlaps = |it: &&String| is_in(&normal(it), &theirs) || is_in(&theirs, &normal(it));
         if let Some(folder) = own.iter().find(overlaps).filter(|_| other != *of) {

@@ -55,6 +55,8 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
     let asked: Create = call.json()?;
     check_name("table", &asked.name)?;
     let table = TableIdent::new(namespace, asked.name.clone());
+    // Keys for a place that nobody has yet are given only if it is ours to choose.
+    let is_ours = asked.location.as_ref().is_none_or(String::is_empty);
     let is_staged = asked.stage_create.unwrap_or(false);
     let warehouse = service.session.tables().warehouse();
     let done = async |catalog: Arc<dyn Catalog>| {
@@ -71,7 +73,10 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
             warehouse.storage.make_folder(&folder)?;
         }
         if is_staged {
-            let lent = lent(&service, &call, &table, &metadata).await?;
+            let lent = match is_ours {
+                true => lent(&service, &call, &table, &metadata).await?,
+                false => Lent::default(),
+            };
             #[derive(Serialize)]
             struct Staged<'a> {
                 metadata: &'a TableMetadata,

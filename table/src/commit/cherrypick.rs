@@ -11,7 +11,7 @@ use icefield_catalog::spec::{ManifestContentType, ManifestStatus, Operation, Sna
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use super::{Change, change, evolve};
-use crate::evolve::refs;
+use crate::evolve::{refs, refuse_misfit};
 use crate::line::WAP_ID;
 use crate::manifest::DataFile;
 use crate::table::Table;
@@ -54,13 +54,23 @@ pub async fn cherrypick(table: &Table, snapshot_id: i64) -> Result<i64> {
         ))
         .with_context("hint", "fast_forward or set_current_snapshot takes all of a branch"));
     }
+    let was = snapshot::schema_of(metadata, Some(&picked));
+    refuse_misfit(&was, metadata.current_schema()).map_err(|error| {
+        invalid(format!("snapshot {snapshot_id} does not fit any more: {}", error.message()))
+    })?;
+    // Two that take the same at once take it once.
+    let mut keys = vec![format!("cherrypick.{snapshot_id}")];
     let files = added_files(&table, &picked).await?;
     let mut summary = BTreeMap::from([(SOURCE.to_owned(), snapshot_id.to_string())]);
     if let Some(id) = picked.summary().additional_properties.get(WAP_ID) {
         summary.insert(PUBLISHED.to_owned(), id.clone());
+        keys.push(format!("wap.{id}"));
     }
-    let done = change(&table, Change { files, summary, ..Change::default() }).await?;
-    Ok(done.snapshot_id)
+    let done = change(&table, Change { files, summary, keys, ..Change::default() }).await?;
+    match done.was_there {
+        false => Ok(done.snapshot_id),
+        true => Err(already(&table, snapshot_id, done.snapshot_id)),
+    }
 }
 
 /// The snapshot that waits under a `wap.id`.
@@ -102,14 +112,14 @@ fn refuse_twice(table: &Table, picked: &SnapshotRef) -> Result<()> {
         let is_published = waits_under.is_some()
             && (said.get(PUBLISHED) == waits_under || said.get(WAP_ID) == waits_under);
         if is_same || is_again || is_published {
-            return Err(invalid(format!(
-                "snapshot {own} is in `{}` already, by snapshot {}",
-                table.name(),
-                one.snapshot_id()
-            )));
+            return Err(already(table, own, one.snapshot_id()));
         }
     }
     Ok(())
+}
+
+fn already(table: &Table, picked: i64, by: i64) -> Error {
+    invalid(format!("snapshot {picked} is in `{}` already, by snapshot {by}", table.name()))
 }
 
 /// The files that a snapshot added.

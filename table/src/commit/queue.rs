@@ -56,7 +56,8 @@ impl Queues {
         };
         let (answer, mut settled) = oneshot::channel();
         let snapshot_id = table.tables().warehouse().env.snapshot_id();
-        let pending = Pending::new(snapshot_id, change);
+        let mut pending = Pending::new(snapshot_id, change);
+        pending.written_for = Some(table.metadata().current_schema().clone());
         let waiting = Waiting { table: table.clone(), pending, answer };
         queue.waiting.lock().unwrap_or_else(PoisonError::into_inner).push_back(waiting);
 

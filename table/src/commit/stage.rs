@@ -7,8 +7,8 @@
 //! ```
 
 use icefield_catalog::spec::{
-    FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestStatus, Snapshot, SnapshotReference,
-    SnapshotRetention, TableMetadata, TableUpdate,
+    FormatVersion, MAIN_BRANCH, ManifestContentType, ManifestStatus, SchemaRef, Snapshot,
+    SnapshotRef, SnapshotReference, SnapshotRetention, TableMetadata, TableUpdate,
 };
 use icefield_catalog::{Error, ErrorKind, LedgerEntry, Result};
 
@@ -16,6 +16,7 @@ use super::filter::{self, Gone};
 use super::manifests::{self, Written};
 use super::summary::summary;
 use super::{Change, conflict, merge, regroup};
+use crate::evolve::refuse_misfit;
 use crate::line::{Line, WAP_ID};
 use crate::manifest::list::{self, ListHeader, ManifestFile};
 use crate::manifest::write::UNASSIGNED;
@@ -27,6 +28,8 @@ pub(super) struct Pending {
     /// The same in every attempt, and so the mark to find it by.
     pub(super) snapshot_id: i64,
     pub(super) change: Change,
+    /// The columns that the new files were written for, where others may have changed them since.
+    pub(super) written_for: Option<SchemaRef>,
     /// Manifests of the new files: written in the first attempt and used in all.
     manifests: Option<Vec<ManifestFile>>,
     /// Delete files, used again as long as the rows deleted before ours are the same.
@@ -35,7 +38,8 @@ pub(super) struct Pending {
 
 impl Pending {
     pub(super) fn new(snapshot_id: i64, change: Change) -> Self {
-        Self { snapshot_id, change, manifests: None, written: Written::default() }
+        let (written_for, manifests) = (None, None);
+        Self { snapshot_id, change, written_for, manifests, written: Written::default() }
     }
 
     /// The ledger's entries, given what it holds for these keys already.
@@ -71,6 +75,16 @@ pub(super) async fn stage(
     }
     conflict::check(table, &pending.change).await?;
     let metadata = evolved.as_ref().unwrap_or(table.metadata());
+    if let Some(was) = pending.written_for.as_ref().filter(|_| !pending.change.files.is_empty()) {
+        refuse_misfit(was, metadata.current_schema()).map_err(|error| {
+            let message =
+                format!("the columns of `{}` changed meanwhile: {}", table.name(), error.message());
+            Error::new(ErrorKind::CatalogCommitConflicts, message).with_retryable(true)
+        })?;
+    }
+    if let Line::Staged(wap_id) = table.line() {
+        refuse_second(table, wap_id)?;
+    }
     let id = pending.snapshot_id;
     let added = match &pending.manifests {
         Some(added) => added.clone(),
@@ -157,6 +171,24 @@ pub(super) async fn stage(
         updates.push(TableUpdate::SetSnapshotRef { ref_name: name.to_owned(), reference });
     }
     Ok(updates)
+}
+
+/// Refuses to let something wait under a name under which something waits already: only one could be published.
+fn refuse_second(table: &Table, wap_id: &str) -> Result<()> {
+    let waits = |it: &SnapshotRef| {
+        it.summary().additional_properties.get(WAP_ID).is_some_and(|it| it == wap_id)
+    };
+    match table.metadata().snapshots().any(waits) {
+        false => Ok(()),
+        true => Err(Error::new(
+            ErrorKind::DataInvalid,
+            format!("something of `{}` is called `{wap_id}` already", table.name()),
+        )
+        .with_context(
+            "hint",
+            "one statement waits under one write.wap.id; several go to a branch",
+        )),
+    }
 }
 
 /// A line with what old writers left out: without counts, a manifest would look empty in a list of

@@ -113,7 +113,8 @@ pub async fn commit(tables: &Tables, drafts: Vec<Draft>) -> Result<Vec<Changed>>
     let mut open: Vec<(Draft, Pending)> = drafts
         .into_iter()
         .map(|draft| {
-            let pending = Pending::new(draft.snapshot_id, draft.change.clone());
+            let mut pending = Pending::new(draft.snapshot_id, draft.change.clone());
+            pending.written_for = Some(draft.base.metadata().current_schema().clone());
             (draft, pending)
         })
         .collect();

@@ -5,6 +5,7 @@ use icefield_catalog::spec::{
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
+use super::refuse_misfit;
 use crate::commit::Evolution;
 use crate::snapshot;
 
@@ -191,6 +192,14 @@ fn moved(metadata: &TableMetadata, branch: &str, snapshot_id: i64) -> Result<Evo
     if known.as_ref().is_some_and(|it| it.snapshot_id == snapshot_id) {
         return Ok(Evolution::default());
     }
+    refuse_misfit(
+        &snapshot::schema_of(metadata, metadata.snapshot_by_id(snapshot_id)),
+        metadata.current_schema(),
+    )
+    .map_err(|error| {
+        invalid(format!("snapshot {snapshot_id} cannot be current: {}", error.message()))
+            .with_context("hint", "FOR VERSION AS OF reads it; CREATE TABLE … AS keeps what it has")
+    })?;
     let was = known.as_ref().map(|it| it.snapshot_id);
     let retention = known.map_or(SnapshotRetention::branch(None, None, None), |it| it.retention);
     Ok(Evolution {

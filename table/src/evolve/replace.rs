@@ -1,28 +1,29 @@
 //! A table made anew in its place: other columns, another layout, no rows; its name, UUID, past and properties stay.
 
 use icefield_catalog::spec::{
-    MAIN_BRANCH, Schema, TableMetadata, TableRequirement, TableUpdate, Type, UnboundPartitionField,
-    UnboundPartitionSpec,
+    MAIN_BRANCH, NestedField, NestedFieldRef, Schema, StructType, TableMetadata, TableRequirement,
+    TableUpdate, Type, UnboundPartitionField, UnboundPartitionSpec,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use super::fresh_ids;
 use crate::commit::Evolution;
+use crate::snapshot;
 use crate::table::{NewTable, refuse_depth, refuse_newer_types, refuse_reserved};
 
-/// The updates that make a table what `new` says, and what it then is. Its columns get ids that none had before, so that nothing
-/// is taken for what it is not.
+/// The updates that make a table what `new` says, and what it then is. A column that there was, of this name and of a type that
+/// its values have still, keeps its id, so that branches go on with it; others get ids that none had before.
 ///
 /// # Errors
 ///
-/// Parts that do not fit each other; another place: a table stays where it is.
+/// Parts that do not fit each other; another place: a table stays where it is; a branch that could not be read any more.
 pub fn with(metadata: &TableMetadata, new: &NewTable) -> Result<(Evolution, TableMetadata)> {
     if let Some(place) = &new.location
         && place.trim_end_matches('/') != metadata.location().trim_end_matches('/')
     {
         let message = format!("the table lies at `{}`, and stays there", metadata.location());
         return Err(Error::new(ErrorKind::DataInvalid, message)
-            .with_context("hint", "leave LOCATION out, or DROP TABLE first"));
+            .with_context("hint", "leave LOCATION out or DROP TABLE first"));
     }
     let mut properties = new.properties.clone();
     let mut updates = Vec::new();
@@ -38,6 +39,7 @@ pub fn with(metadata: &TableMetadata, new: &NewTable) -> Result<(Evolution, Tabl
         refuse_reserved(&field.name)?;
     }
     refuse_depth(&schema)?;
+    refuse_lost_branches(metadata, &schema)?;
     let order = reordered(new, &schema)?;
     updates.extend([
         TableUpdate::AddSchema { schema: schema.clone() },
@@ -65,11 +67,7 @@ pub fn with(metadata: &TableMetadata, new: &NewTable) -> Result<(Evolution, Tabl
 /// The new columns with ids after those that there were, and the partition spec over them.
 fn renumbered(metadata: &TableMetadata, new: &NewTable) -> Result<(Schema, UnboundPartitionSpec)> {
     let mut last_id = metadata.last_column_id();
-    let Type::Struct(columns) =
-        fresh_ids(&Type::Struct(new.schema.as_struct().clone()), &mut last_id)
-    else {
-        return Err(misfit("a table is a struct of columns"));
-    };
+    let columns = kept(new.schema.as_struct(), "", metadata.current_schema(), &mut last_id);
     let schema = Schema::builder().with_fields(columns.fields().to_vec()).build()?;
     let mut spec = UnboundPartitionSpec::builder();
     for field in new.spec.fields() {
@@ -80,6 +78,73 @@ fn renumbered(metadata: &TableMetadata, new: &NewTable) -> Result<(Schema, Unbou
         }])?;
     }
     Ok((schema, spec.build()))
+}
+
+/// Columns with the ids of those that there were, where they go on, and new ones.
+fn kept(of: &StructType, above: &str, was: &Schema, last_id: &mut i32) -> StructType {
+    let fields = of.fields().iter().map(|field| {
+        let mut field = NestedField::clone(field);
+        let path = match above {
+            "" => field.name.clone(),
+            above => format!("{above}.{}", field.name),
+        };
+        let known = was.field_by_name(&path).filter(|it| goes_on(it, &field));
+        let (id, kind) = match (known, field.field_type.as_ref()) {
+            (Some(known), Type::Struct(of)) => {
+                (known.id, Type::Struct(kept(of, &path, was, last_id)))
+            }
+            (Some(known), _) => (known.id, known_ids(&known.field_type, &field.field_type)),
+            (None, kind) => {
+                *last_id += 1;
+                (*last_id, fresh_ids(kind, last_id))
+            }
+        };
+        (field.id, field.field_type) = (id, Box::new(kind));
+        NestedFieldRef::new(field)
+    });
+    StructType::new(fields.collect())
+}
+
+/// Whether values of a column are values of another.
+fn goes_on(was: &NestedField, is: &NestedField) -> bool {
+    if is.required && !was.required {
+        return false;
+    }
+    match (was.field_type.as_ref(), is.field_type.as_ref()) {
+        (Type::Primitive(was), Type::Primitive(is)) => was == is || super::is_wider(was, is),
+        (Type::Struct(_), Type::Struct(_)) => true,
+        // What is in lists and maps goes on only as it is.
+        (was @ (Type::List(_) | Type::Map(_)), is) => shape(was) == shape(is),
+        _ => false,
+    }
+}
+
+/// A type without its ids.
+fn shape(kind: &Type) -> Type {
+    fresh_ids(kind, &mut 0)
+}
+
+/// The new type, with the ids of the old one where that has the same shape.
+fn known_ids(was: &Type, is: &Type) -> Type {
+    match is {
+        Type::List(_) | Type::Map(_) => was.clone(),
+        other => other.clone(),
+    }
+}
+
+/// Refuses columns with which a branch could not be read.
+fn refuse_lost_branches(metadata: &TableMetadata, schema: &Schema) -> Result<()> {
+    for (name, reference) in snapshot::refs(metadata)? {
+        if name == MAIN_BRANCH || !reference.is_branch() {
+            continue;
+        }
+        let was = snapshot::schema_of(metadata, metadata.snapshot_by_id(reference.snapshot_id));
+        super::refuse_misfit(&was, schema).map_err(|error| {
+            misfit(&format!("branch `{name}` could not be read any more: {}", error.message()))
+                .with_context("hint", "drop the branch or make a tag of it first")
+        })?;
+    }
+    Ok(())
 }
 
 fn reordered(new: &NewTable, schema: &Schema) -> Result<icefield_catalog::spec::SortOrder> {

@@ -184,7 +184,7 @@ fn expired(table: &Table, oldest: &SnapshotRef) -> Error {
     .with_context(
         "hint",
         format!(
-            "begin after {}, of {}",
+            "begin after {} of {}",
             oldest.snapshot_id(),
             snapshot::time(oldest.timestamp_ms())
         ),

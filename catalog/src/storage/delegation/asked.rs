@@ -48,6 +48,7 @@ const OF_LISTINGS: [&str; 9] = [
 pub(super) fn of(request: &Unsigned, endpoint: Option<&Url>) -> Result<Asked> {
     let (bucket, key) = bucket_and_key(&request.url, request.region.as_deref(), endpoint)?;
     check_headers(request)?;
+    check_once(request)?;
     let query: Vec<(String, String)> = request
         .url
         .query_pairs()
@@ -118,7 +119,16 @@ fn bucket_and_key(
         return Err(invalid("`uri` has more in it than where to and what".to_owned()));
     }
     let host = url.host_str().unwrap_or_default();
-    let path = decoded(url.path().trim_start_matches('/'))?;
+    let path = url.path();
+    if path.contains('+') {
+        // AWS reads it as a space, and others as what it is.
+        return Err(invalid("write + in the path of `uri` as %2B".to_owned()));
+    }
+    let path = decoded(path.strip_prefix('/').unwrap_or(path))?;
+    let region = region.unwrap_or("us-east-1");
+    if !region.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-') {
+        return Err(invalid("there is no such `region`".to_owned()));
+    }
     let homes: Vec<String> = match endpoint {
         Some(endpoint) => {
             let same = url.scheme() == endpoint.scheme()
@@ -131,11 +141,6 @@ fn bucket_and_key(
         None => {
             if url.scheme() != "https" || url.port().is_some() {
                 return Err(elsewhere());
-            }
-            let region = region.unwrap_or("us-east-1");
-            let is_name = |it: &str| it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
-            if !is_name(region) {
-                return Err(invalid(format!("there is no region `{region}`")));
             }
             vec![
                 "s3.amazonaws.com".to_owned(),
@@ -187,6 +192,21 @@ fn check_headers(request: &Unsigned) -> Result<()> {
     Ok(())
 }
 
+/// Refuses what is said twice: who looks at one of them may not be who acts on the other.
+fn check_once(request: &Unsigned) -> Result<()> {
+    let mut seen = std::collections::HashSet::new();
+    for (name, _) in request.url.query_pairs() {
+        if !seen.insert(name.to_string()) {
+            return Err(invalid(format!("`{name}` is in the query twice")));
+        }
+    }
+    let mut seen = std::collections::HashSet::new();
+    match request.headers.iter().find(|it| !seen.insert(&it.0)) {
+        Some((name, _)) => Err(invalid(format!("header `{name}` is there twice"))),
+        None => Ok(()),
+    }
+}
+
 /// Where a copy comes from.
 fn copied(request: &Unsigned) -> Result<Option<String>> {
     let Some((_, from)) = request.headers.iter().find(|(name, _)| name == "x-amz-copy-source")
@@ -194,8 +214,10 @@ fn copied(request: &Unsigned) -> Result<Option<String>> {
         return Ok(None);
     };
     let from = from.trim_start_matches('/');
-    if from.contains('?') {
-        return Err(invalid("copies of old versions are not signed".to_owned()));
+    if from.contains(['?', ',', '+']) {
+        return Err(invalid(
+            "copies of versions, or from names with ? , or +, are not signed".to_owned(),
+        ));
     }
     Ok(Some(format!("s3://{}", decoded(from)?)))
 }
@@ -325,6 +347,8 @@ mod tests {
             ("GET", "?versions"),
             ("GET", "/k?versionId=1"),
             ("GET", "/a/%2e%2e/k?x-id=GetObject"),
+            ("GET", "/a+b"),
+            ("GET", "?list-type=2&prefix=w%2Ft%2F&prefix="),
             ("GET", "/a%2f..%2fk"),
             ("PUT", ""),
             ("DELETE", ""),
