@@ -96,11 +96,16 @@ async fn t70_the_id_of_a_dropped_column_is_not_given_again() {
 }
 
 #[tokio::test]
-async fn t71_columns_do_not_become_required() {
+async fn t71_columns_become_required_only_if_no_row_is_null() {
     let lake = Lake::with(&["CREATE TABLE cleaned.t (a INT NOT NULL, b INT)"]).await;
     let error = lake.error("ALTER TABLE cleaned.t ADD COLUMN c INT NOT NULL").await;
     assert!(error.contains("null"), "{error}");
-    lake.error("ALTER TABLE cleaned.t ALTER COLUMN b SET NOT NULL").await;
+    lake.run("INSERT INTO cleaned.t VALUES (1, NULL)").await;
+    let error = lake.error("ALTER TABLE cleaned.t ALTER COLUMN b SET NOT NULL").await;
+    assert!(error.contains("null in 1 rows"), "{error}");
+    lake.run("DELETE FROM cleaned.t WHERE b IS NULL").await;
+    lake.run("ALTER TABLE cleaned.t ALTER COLUMN b SET NOT NULL").await;
+    lake.error("INSERT INTO cleaned.t VALUES (1, NULL)").await;
     lake.run("ALTER TABLE cleaned.t ALTER COLUMN a DROP NOT NULL").await;
     lake.run("INSERT INTO cleaned.t VALUES (NULL, 1)").await;
 }
