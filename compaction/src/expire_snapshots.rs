@@ -279,14 +279,21 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
     let list = |it: &str| reachable::normal(it);
     let mut stay = manifests.of(table, &kept, |path| sets.keep(&list(path))).await?;
     let mut old = Vec::new();
+    // Only what lies where the table's files may lie is deleted, whatever its manifests say.
+    let mut territory = None;
     if !expired.is_empty() {
+        let (sharing, ours) = neighbours::around(session, table).await?;
+        let ours = territory.insert(ours);
         let unread = |path: &str| {
-            let kind = Kind::ManifestList;
-            sets.candidate(Candidate { path: list(path), kind, bytes: 0 })
+            let (path, kind) = (list(path), Kind::ManifestList);
+            match ours.has(&path) {
+                true => sets.candidate(Candidate { path, kind, bytes: 0 }),
+                false => Ok(()),
+            }
         };
         old = manifests.of(table, &expired, unread).await?;
         // What they lead to is read before the commit, too.
-        for other in neighbours::sharing(session, table).await? {
+        for other in sharing {
             neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
         }
     }
@@ -307,27 +314,28 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
         }
     }
     let mut done = Done { snapshots: gone.snapshots, refs: gone.refs, ..Done::default() };
-    if expired.is_empty() {
-        return Ok(done);
-    }
+    let Some(territory) = territory else { return Ok(done) };
+    let candidate = |sets: &mut SortedOut, path: &str, kind: Kind, bytes: u64| {
+        let path = reachable::normal(path);
+        match territory.has(&path) {
+            true => sets.candidate(Candidate { path, kind, bytes }),
+            false => Ok(()),
+        }
+    };
     // From here on the snapshots are gone. What fails now leaves orphans, and no harm.
     for line in &old {
         let bytes = u64::try_from(line.length).unwrap_or(0);
-        let path = reachable::normal(&line.path);
-        sets.candidate(Candidate { path, kind: Kind::Manifest, bytes })?;
+        candidate(&mut sets, &line.path, Kind::Manifest, bytes)?;
     }
     for (path, kind) in reachable::named(metadata) {
         if kind == Kind::Statistics && is_of(metadata, &path, &ids) {
-            let path = reachable::normal(&path);
-            sets.candidate(Candidate { path, kind, bytes: 0 })?;
+            candidate(&mut sets, &path, kind, 0)?;
         } else {
             sets.keep(&reachable::normal(&path))?;
         }
     }
-    let candidate = |path: &str, kind: Kind, bytes: u64| {
-        sets.candidate(Candidate { path: reachable::normal(path), kind, bytes })
-    };
-    reachable::files(table, &old, candidate).await?;
+    reachable::files(table, &old, |path, kind, bytes| candidate(&mut sets, path, kind, bytes))
+        .await?;
     if !old.is_empty() {
         for line in &stay {
             sets.keep(&reachable::normal(&line.path))?;

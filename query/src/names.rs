@@ -25,7 +25,7 @@ pub(crate) const BY_PATH: &str = "$path";
 const INFORMATION: &str = "information_schema";
 
 /// The metadata tables.
-pub(crate) const METADATA_TABLES: [&str; 15] = [
+pub(crate) const METADATA_TABLES: [&str; 16] = [
     "snapshots",
     "history",
     "files",
@@ -35,6 +35,7 @@ pub(crate) const METADATA_TABLES: [&str; 15] = [
     "refs",
     "partitions",
     "metadata_log_entries",
+    "position_deletes",
     "entries",
     "all_files",
     "all_data_files",

@@ -100,8 +100,8 @@ impl Tour {
         )
         .await?;
         self.sql(
-            "SELECT partition, record_count FROM cleaned.departures.partitions \
-             ORDER BY partition LIMIT 3",
+            "SELECT partition.day, record_count FROM cleaned.departures.partitions \
+             ORDER BY 1 LIMIT 3",
         )
         .await?;
 

@@ -1,22 +1,33 @@
-//! `icefield history`: a table's life as a timeline, newest first.
+//! `icefield history`: a table's life as a timeline, newest first, with its branches and tags.
 //!
 //! ```text
-//! raw.flights   13,162 rows in 3 files, 2 snapshots
+//! raw.flights   13,162 rows in 3 files, 3 snapshots
 //!
-//! ● 2026-11-22 16:00:02  append   +4,578 ▇▇▇▇▇▇▇▇▇▇▇▇▇▇   13,162  ada  ingest
-//! │                      3051729675574597004
-//! ● 2026-11-22 16:00:01  append   +8,584 ▇▇▇▇▇▇▇▇▇         8,584  ada  INSERT INTO …
+//! ●   2026-11-22 16:00:02  append   +4,578 ▇▇▇▇▇▇▇▇▇▇▇▇▇▇   13,162  ada  ingest
+//! │   3051729675574597004  main
+//! │ ● 2026-11-22 16:00:02  append       +1 ▇▇▇▇▇▇▇▇▇         8,585  ada  INSERT INTO …
+//! │ │ 6641021379216632031  branch audit
+//! ├─╯
+//! ●   2026-11-22 16:00:01  append   +8,584 ▇▇▇▇▇▇▇▇▇         8,584  ada  INSERT INTO …
+//!     1182770216548340011  tag q3
 //! ```
 
+mod rails;
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{IsTerminal, Write};
 
-use icefield_catalog::spec::{SnapshotRef, TableMetadata};
+use icefield_catalog::spec::{MAIN_BRANCH, SnapshotRef, SnapshotReference, TableMetadata};
 use icefield_table::snapshot;
 
 use super::sql::grouped;
 use crate::args::{Format, History, Options};
 use crate::config;
 use crate::report::Failure;
+
+/// Branches and tags by name.
+type Refs = BTreeMap<String, SnapshotReference>;
 
 /// Letters of the longest bar.
 const BAR: u64 = 24;
@@ -36,9 +47,10 @@ pub(super) fn show(
     metadata: &TableMetadata,
     format: Format,
 ) -> Result<(), Failure> {
-    let line = snapshot::ancestors(metadata, metadata.current_snapshot_id());
+    let refs = snapshot::refs(metadata).map_err(icefield_query::Error::from)?;
+    let life = life(metadata, &refs);
     if matches!(format, Format::Json | Format::Ndjson) {
-        let all: Vec<_> = line.iter().map(as_json).collect();
+        let all: Vec<_> = life.iter().map(|it| as_json(it, &refs)).collect();
         match format {
             Format::Json => writeln!(out, "{}", serde_json::Value::from(all))?,
             _ => {
@@ -49,62 +61,112 @@ pub(super) fn show(
         }
         return Ok(());
     }
-    let Some(head) = line.first() else {
+    if life.is_empty() {
         writeln!(out, "{name} has no snapshots; nothing was ever written to it")?;
         return Ok(());
+    }
+    let count = |key: &str| match metadata.current_snapshot() {
+        Some(head) => number(head, key).map_or("?".to_owned(), grouped),
+        None => "0".to_owned(),
     };
-    let number = |snapshot: &SnapshotRef, key: &str| {
-        snapshot.summary().additional_properties.get(key).and_then(|it| it.parse::<u64>().ok())
-    };
-    let count = |key: &str| number(head, key).map_or("?".to_owned(), grouped);
-    writeln!(
-        out,
-        "{name}   {} rows in {} files, {} snapshot{}\n",
-        count("total-records"),
-        count("total-data-files"),
-        line.len(),
-        if line.len() == 1 { "" } else { "s" }
-    )?;
-    let most = line.iter().filter_map(|it| number(it, "total-records")).max().unwrap_or(0).max(1);
+    let s = if life.len() == 1 { "" } else { "s" };
+    let (rows, files) = (count("total-records"), count("total-data-files"));
+    writeln!(out, "{name}   {rows} rows in {files} files, {} snapshot{s}\n", life.len())?;
+    let most = life.iter().filter_map(|it| number(it, "total-records")).max().unwrap_or(0).max(1);
     let colour = std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let dim = |text: &str| if colour { format!("\x1b[2m{text}\x1b[0m") } else { text.to_owned() };
-    for (place, snapshot) in line.iter().enumerate() {
-        let added = number(snapshot, "added-records").unwrap_or(0);
-        let deleted = number(snapshot, "deleted-records").unwrap_or(0);
-        let change = match (added, deleted) {
-            (added, 0) => format!("+{}", grouped(added)),
-            (0, deleted) => format!("-{}", grouped(deleted)),
-            (added, deleted) => format!("+{} -{}", grouped(added), grouped(deleted)),
-        };
-        let total = number(snapshot, "total-records");
-        let length = total.map_or(0, |it| (it * BAR).div_ceil(most));
-        let bar: String = (0..BAR).map(|it| if it < length { '▇' } else { ' ' }).collect();
-        let property = |key: &str| snapshot.summary().additional_properties.get(key).cloned();
-        let who = property("icefield.principal").or_else(|| property("engine-name"));
-        let what = property("icefield.job").or_else(|| property("icefield.statement"));
-        let what =
-            what.or_else(|| property("icefield.ingest.files").map(|it| format!("ingest {it}")));
-        writeln!(
-            out,
-            "● {}  {:9} {change:>12} {bar} {:>12}  {}  {}",
-            snapshot::time(snapshot.timestamp_ms()).chars().take(19).collect::<String>(),
-            snapshot.summary().operation.as_str(),
-            total.map_or("?".to_owned(), grouped),
-            who.unwrap_or_default(),
-            what.unwrap_or_default().chars().take(60).collect::<String>(),
-        )?;
-        let rail = if place + 1 < line.len() { "│" } else { " " };
-        writeln!(out, "{rail} {}", dim(&snapshot.snapshot_id().to_string()))?;
+    let drawn = rails::draw(&life);
+    let width = drawn.iter().map(|it| it.width()).max().unwrap_or(0);
+    for (snapshot, rail) in life.iter().zip(&drawn) {
+        for line in &rail.before {
+            writeln!(out, "{line}")?;
+        }
+        writeln!(out, "{:width$} {}", rail.at, described(snapshot, most).trim_end())?;
+        let names = names(snapshot, &refs);
+        let id = dim(&snapshot.snapshot_id().to_string());
+        writeln!(out, "{:width$} {}", rail.below, format!("{id}  {names}").trim_end())?;
     }
     Ok(())
 }
 
-fn as_json(snapshot: &SnapshotRef) -> serde_json::Value {
+/// The snapshots that a branch, a tag or nothing but the metadata leads to, the newest first.
+fn life(metadata: &TableMetadata, refs: &Refs) -> Vec<SnapshotRef> {
+    let mut seen = HashSet::new();
+    let mut all = Vec::new();
+    // Main has the leftmost place.
+    let heads = metadata.current_snapshot_id().into_iter();
+    for head in heads.chain(refs.values().map(|it| it.snapshot_id)) {
+        let line = snapshot::ancestors(metadata, Some(head));
+        all.extend(line.into_iter().filter(|it| seen.insert(it.snapshot_id())));
+    }
+    // What was staged and not published is told of too.
+    let is_staged = |it: &&SnapshotRef| it.summary().additional_properties.contains_key("wap.id");
+    let staged = metadata.snapshots().filter(is_staged);
+    all.extend(staged.filter(|it| seen.insert(it.snapshot_id())).cloned());
+    // A child comes before its parent, whatever their clocks said.
+    all.sort_by_key(|it| Reverse((it.sequence_number(), it.timestamp_ms())));
+    all
+}
+
+fn number(of: &SnapshotRef, key: &str) -> Option<u64> {
+    of.summary().additional_properties.get(key).and_then(|it| it.parse().ok())
+}
+
+/// What became of the table, in a line.
+fn described(snapshot: &SnapshotRef, most: u64) -> String {
+    let added = number(snapshot, "added-records").unwrap_or(0);
+    let deleted = number(snapshot, "deleted-records").unwrap_or(0);
+    let change = match (added, deleted) {
+        (added, 0) => format!("+{}", grouped(added)),
+        (0, deleted) => format!("-{}", grouped(deleted)),
+        (added, deleted) => format!("+{} -{}", grouped(added), grouped(deleted)),
+    };
+    let total = number(snapshot, "total-records");
+    let length = total.map_or(0, |it| it.saturating_mul(BAR).div_ceil(most));
+    let bar: String = (0..BAR).map(|it| if it < length { '▇' } else { ' ' }).collect();
+    let property = |key: &str| snapshot.summary().additional_properties.get(key).cloned();
+    let who = property("icefield.principal").or_else(|| property("engine-name"));
+    let what = property("icefield.job").or_else(|| property("icefield.statement"));
+    let what = what.or_else(|| property("icefield.ingest.files").map(|it| format!("ingest {it}")));
+    let what: String = what.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    format!(
+        "{}  {:9} {change:>12} {bar} {:>12}  {}  {}",
+        snapshot::time(snapshot.timestamp_ms()).chars().take(19).collect::<String>(),
+        snapshot.summary().operation.as_str(),
+        total.map_or("?".to_owned(), grouped),
+        who.unwrap_or_default(),
+        what.chars().take(60).collect::<String>(),
+    )
+}
+
+/// The branches and tags that stand on a snapshot.
+fn names(snapshot: &SnapshotRef, refs: &Refs) -> String {
+    let here = refs.iter().filter(|(_, it)| it.snapshot_id == snapshot.snapshot_id());
+    let mut names: Vec<String> = here
+        .map(|(name, it)| match (name.as_str(), it.is_branch()) {
+            (MAIN_BRANCH, _) => name.clone(),
+            (name, true) => format!("branch {name}"),
+            (name, false) => format!("tag {name}"),
+        })
+        .collect();
+    if let Some(id) = snapshot.summary().additional_properties.get("wap.id") {
+        names.push(format!("staged as {id}"));
+    }
+    names.join(", ")
+}
+
+fn as_json(snapshot: &SnapshotRef, refs: &Refs) -> serde_json::Value {
+    let here = refs.iter().filter(|(_, it)| it.snapshot_id == snapshot.snapshot_id());
+    let kind = |is_branch| if is_branch { "branch" } else { "tag" };
+    let here: Vec<_> = here
+        .map(|(name, it)| serde_json::json!({ "name": name, "type": kind(it.is_branch()) }))
+        .collect();
     serde_json::json!({
         "snapshot_id": snapshot.snapshot_id(),
         "parent_id": snapshot.parent_snapshot_id(),
         "committed_at": snapshot::time(snapshot.timestamp_ms()).replace(' ', "T") + "Z",
         "operation": snapshot.summary().operation.as_str(),
+        "refs": here,
         "summary": snapshot.summary().additional_properties,
     })
 }

@@ -14,6 +14,7 @@ mod crash_changes;
 mod drops;
 mod evolution;
 mod ingest;
+mod inspect;
 mod interop;
 mod lake;
 mod lineage;

@@ -158,8 +158,8 @@ fn partitions_change_where_rows_lie_and_never_what_is_found() {
             assert_eq!(query(&format!("cleaned.p{number}")), wanted, "{spec}: {filter}");
         }
     }
-    let parts = lake.rows("SELECT partition FROM cleaned.p5.partitions ORDER BY 1");
-    assert!(parts.contains(&vec![json!("ts_day=1969-12-31")]), "{parts:?}");
+    let parts = lake.rows("SELECT partition.ts_day FROM cleaned.p5.partitions ORDER BY 1");
+    assert!(parts.contains(&vec![json!("1969-12-31")]), "{parts:?}");
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! SHOW and DESCRIBE: what there is, and what a table is made of.
 
+mod create;
+mod describe;
+
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, StringArray};
@@ -7,11 +10,9 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
-use icefield_catalog::spec::{
-    NamespaceIdent, NullOrder, PrimitiveType, SortDirection, Transform, Type,
-};
-use icefield_table::Table;
+use icefield_catalog::spec::NamespaceIdent;
 
+use self::create::{name, sql_type};
 use super::{rights, sql, word};
 use crate::names::{dotted, parts};
 use crate::plan::rows_of;
@@ -29,15 +30,35 @@ pub(crate) enum Show {
     Create(ObjectName),
     Properties(ObjectName),
     Columns(ObjectName),
+    Partitions(ObjectName),
+    Extended(ObjectName),
+    History(ObjectName),
+    Namespace(ObjectName),
     Rights(rights::Statement),
 }
 
 /// Parses SHOW and DESCRIBE; `None` for what DataFusion shows.
 pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
     if parser.parse_one_of_keywords(&[Keyword::DESCRIBE, Keyword::DESC]).is_some() {
-        let _ = parser.parse_keyword(Keyword::TABLE);
-        word(parser, "EXTENDED");
-        return Ok(Some(Show::Columns(parser.parse_object_name(false).map_err(sql)?)));
+        // A table may be called like one of these words; then it is the last.
+        let is_last = |parser: &Parser<'_>| {
+            matches!(parser.peek_nth_token(1).token, Token::EOF | Token::Period)
+        };
+        let says = |parser: &mut Parser<'_>, text: &str| !is_last(parser) && word(parser, text);
+        if says(parser, "NAMESPACE") || says(parser, "SCHEMA") || says(parser, "DATABASE") {
+            says(parser, "EXTENDED");
+            return Ok(Some(Show::Namespace(parser.parse_object_name(false).map_err(sql)?)));
+        }
+        if says(parser, "HISTORY") {
+            return Ok(Some(Show::History(parser.parse_object_name(false).map_err(sql)?)));
+        }
+        says(parser, "TABLE");
+        let is_extended = says(parser, "EXTENDED") || says(parser, "FORMATTED");
+        let name = parser.parse_object_name(false).map_err(sql)?;
+        return Ok(Some(match is_extended {
+            true => Show::Extended(name),
+            false => Show::Columns(name),
+        }));
     }
     if !parser.parse_keyword(Keyword::SHOW) {
         return Ok(None);
@@ -72,6 +93,10 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
     {
         return Ok(Some(Show::Create(parser.parse_object_name(false).map_err(sql)?)));
     }
+    if word(parser, "PARTITIONS") {
+        let _ = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]);
+        return Ok(Some(Show::Partitions(parser.parse_object_name(false).map_err(sql)?)));
+    }
     if word(parser, "TBLPROPERTIES") {
         return Ok(Some(Show::Properties(parser.parse_object_name(false).map_err(sql)?)));
     }
@@ -83,9 +108,9 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
     }
     // SHOW of a setting is DataFusion's; what has more words is nobody's.
     match parser.peek_token().token {
-        Token::EOF => {
-            Err(Error::invalid("expected TABLES, NAMESPACES, COLUMNS FROM or CREATE TABLE"))
-        }
+        Token::EOF => Err(Error::invalid(
+            "expected TABLES, VIEWS, NAMESPACES, COLUMNS FROM, PARTITIONS or CREATE TABLE",
+        )),
         _ => Ok(None),
     }
 }
@@ -132,7 +157,9 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             rows(vec![("namespace", texts(namespaces)), ("table", texts(tables))])?
         }
         Show::Views(within) => views(session, within).await?,
-        Show::Create(name) | Show::Columns(name) if view_of(session, &name).await?.is_some() => {
+        Show::Create(name) | Show::Columns(name) | Show::Extended(name)
+            if view_of(session, &name).await?.is_some() =>
+        {
             let view = view_of(session, &name).await?.unwrap_or_default();
             match is_create {
                 true => {
@@ -143,7 +170,7 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
         }
         Show::Create(name) => {
             let table = session.table(&dotted(&name)?).await?;
-            rows(vec![("create_statement", texts(vec![create_statement(&table)]))])?
+            rows(vec![("create_statement", texts(vec![create::statement(&table)?]))])?
         }
         Show::Properties(name) => {
             let table = session.table(&dotted(&name)?).await?;
@@ -156,7 +183,17 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             let (keys, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             rows(vec![("key", texts(keys)), ("value", texts(values))])?
         }
-        Show::Columns(name) => columns(&session.table(&dotted(&name)?).await?)?,
+        Show::Columns(name) => describe::columns(&session.table(&dotted(&name)?).await?)?,
+        Show::Extended(name) => describe::extended(&session.table(&dotted(&name)?).await?)?,
+        Show::History(name) => describe::history(&session.table(&dotted(&name)?).await?)?,
+        Show::Partitions(name) => {
+            let table = session.table(&dotted(&name)?).await?;
+            if table.metadata().partition_specs_iter().all(|it| it.is_unpartitioned()) {
+                return Err(Error::invalid(format!("`{}` is not partitioned", table.name())));
+            }
+            crate::provider::metadata::partitions_of(table).await?
+        }
+        Show::Namespace(name) => describe::namespace(session, &parts(&name)).await?,
     };
     Ok(Answer::Rows(rows_of(batch)))
 }
@@ -224,119 +261,6 @@ async fn view_columns(session: &Session, view: &View) -> Result<RecordBatch> {
         ),
         ("type", texts(fields.iter().map(|it| sql_type(&it.field_type)).collect())),
     ])
-}
-
-fn columns(table: &Table) -> Result<RecordBatch> {
-    let schema = table.metadata().current_schema();
-    let spec = table.metadata().default_partition_spec();
-    let fields = schema.as_struct().fields();
-    let partition = |id: i32| {
-        let own = spec.fields().iter().filter(|it| it.source_id == id);
-        own.map(|it| it.transform.to_string()).collect::<Vec<_>>().join(", ")
-    };
-    let nullable: BooleanArray = fields.iter().map(|it| Some(!it.required)).collect();
-    rows(vec![
-        ("column", texts(fields.iter().map(|it| it.name.clone()).collect())),
-        ("type", texts(fields.iter().map(|it| sql_type(&it.field_type)).collect())),
-        ("nullable", Arc::new(nullable)),
-        ("partition", texts(fields.iter().map(|it| partition(it.id)).collect())),
-        ("comment", texts(fields.iter().map(|it| it.doc.clone().unwrap_or_default()).collect())),
-    ])
-}
-
-/// A type as CREATE TABLE reads it.
-fn sql_type(kind: &Type) -> String {
-    match kind {
-        Type::Primitive(PrimitiveType::Long) => "bigint".to_owned(),
-        Type::Primitive(kind) => kind.to_string(),
-        Type::List(of) => format!("array<{}>", sql_type(&of.element_field.field_type)),
-        Type::Map(of) => format!(
-            "map<{}, {}>",
-            sql_type(&of.key_field.field_type),
-            sql_type(&of.value_field.field_type)
-        ),
-        Type::Struct(of) => {
-            let fields = of.fields().iter().map(|it| {
-                let required = if it.required { " NOT NULL" } else { "" };
-                format!("{}: {}{required}", name(&it.name), sql_type(&it.field_type))
-            });
-            format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
-        }
-    }
-}
-
-/// An identifier, quoted where it has to be.
-fn name(text: &str) -> String {
-    let plain = |it: char| it.is_ascii_lowercase() || it == '_' || it.is_ascii_digit();
-    let starts = text.chars().next().is_some_and(|it| it.is_ascii_lowercase() || it == '_');
-    if starts && text.chars().all(plain) {
-        text.to_owned()
-    } else {
-        format!("\"{}\"", text.replace('"', "\"\""))
-    }
-}
-
-fn transformed(column: &str, transform: &Transform) -> String {
-    match transform {
-        Transform::Identity => name(column),
-        Transform::Bucket(width) => format!("bucket({width}, {})", name(column)),
-        Transform::Truncate(width) => format!("truncate({width}, {})", name(column)),
-        other => format!("{other}({})", name(column)),
-    }
-}
-
-/// The statement that would make the table as it is.
-fn create_statement(table: &Table) -> String {
-    let metadata = table.metadata();
-    let schema = metadata.current_schema();
-    let text = |it: &str| format!("'{}'", it.replace('\'', "''"));
-    let columns = schema.as_struct().fields().iter().map(|field| {
-        let mut line = format!("  {} {}", name(&field.name), sql_type(&field.field_type));
-        if field.required {
-            line.push_str(" NOT NULL");
-        }
-        if let Some(doc) = &field.doc {
-            line.push_str(&format!(" COMMENT {}", text(doc)));
-        }
-        line
-    });
-    let columns: Vec<_> = columns.collect();
-    let mut out = format!("CREATE TABLE {} (\n{}\n)", table.name(), columns.join(",\n"));
-    let column = |id: i32| schema.name_by_field_id(id).unwrap_or("?").to_owned();
-    let spec = metadata.default_partition_spec();
-    if !spec.is_unpartitioned() {
-        let fields = spec.fields().iter();
-        let fields: Vec<_> =
-            fields.map(|it| transformed(&column(it.source_id), &it.transform)).collect();
-        out.push_str(&format!("\nPARTITIONED BY ({})", fields.join(", ")));
-    }
-    let order = metadata.default_sort_order();
-    if !order.is_unsorted() {
-        let fields = order.fields.iter().map(|it| {
-            let direction = match it.direction {
-                SortDirection::Ascending => "ASC",
-                SortDirection::Descending => "DESC",
-            };
-            let nulls = match it.null_order {
-                NullOrder::First => "FIRST",
-                NullOrder::Last => "LAST",
-            };
-            let column = transformed(&column(it.source_id), &it.transform);
-            format!("{column} {direction} NULLS {nulls}")
-        });
-        out.push_str(&format!("\nORDERED BY ({})", fields.collect::<Vec<_>>().join(", ")));
-    }
-    out.push_str(&format!("\nLOCATION {}", text(metadata.location())));
-    let mut properties: Vec<_> = metadata.properties().iter().collect();
-    let version = (metadata.format_version() as u8).to_string();
-    let key = "format-version".to_owned();
-    properties.push((&key, &version));
-    properties.sort();
-    let properties =
-        properties.iter().map(|(key, value)| format!("  {} = {}", text(key), text(value)));
-    let properties: Vec<_> = properties.collect();
-    out.push_str(&format!("\nTBLPROPERTIES (\n{}\n)", properties.join(",\n")));
-    out
 }
 
 pub(super) fn texts(values: Vec<String>) -> ArrayRef {

@@ -19,6 +19,7 @@ use icefield_catalog::{Result, TableChange};
 
 use super::manifests;
 use super::stage::{assign, assign_rows, counted, timestamp};
+use crate::evolve::refuse_misfit;
 use crate::manifest::list::{self, ListHeader, ManifestFile};
 use crate::manifest::write::UNASSIGNED;
 use crate::table::Table;
@@ -70,9 +71,14 @@ pub async fn append(
         None => true,
     };
     let is_known = metadata.snapshot_by_id(mine.snapshot_id()).is_some();
-    let knows_schema = mine.schema_id().is_none_or(|it| metadata.schema_by_id(it).is_some());
-    if !saw_this_line || is_known || !knows_schema || metadata.format_version() == FormatVersion::V1
-    {
+    // Rows written for columns that are others by now are not the same append (trap T-12).
+    let written_for = mine.schema_id().map(|it| metadata.schema_by_id(it));
+    let fits = match written_for {
+        None => true,
+        Some(None) => false,
+        Some(Some(was)) => refuse_misfit(was, metadata.current_schema()).is_ok(),
+    };
+    if !saw_this_line || is_known || !fits || metadata.format_version() == FormatVersion::V1 {
         return Ok(None);
     }
     let Some(new) = new_manifests(table, mine, may_be_read).await? else { return Ok(None) };

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use bytes::Bytes;
 use icefield_catalog::Result;
@@ -24,38 +24,80 @@ use crate::manifest::DataFile;
 pub const FILE_PATH: i32 = 2_147_483_546;
 /// Field id of `pos`.
 pub const POS: i32 = 2_147_483_545;
+/// Field id of `row`, the deleted row itself.
+const ROW: i32 = 2_147_483_544;
 /// Positions in one batch of a file being written.
 const BATCH_ROWS: usize = 8192;
 
-/// Parses a position delete file, its columns found by field id or name: positions by data file.
-pub fn parse(bytes: Bytes, location: &str) -> Result<HashMap<String, RoaringTreemap>> {
-    let unreadable = |error: parquet::errors::ParquetError| corrupt(location, &error.to_string());
+/// Some rows of a position delete file.
+#[derive(Debug, Clone)]
+pub struct Rows {
+    /// The data file of each, never null.
+    pub paths: StringArray,
+    /// The position in it, from 0, never null.
+    pub positions: Int64Array,
+    /// The rows that were deleted, as a struct, if they are asked for and the file has them.
+    pub row: Option<ArrayRef>,
+}
+
+/// Reads a position delete file, its columns found by field id or name.
+///
+/// # Errors
+///
+/// Bytes that are no such file; of the rows, also what cannot be decoded, and a path or position that is null or negative.
+pub fn rows(
+    bytes: Bytes,
+    location: &str,
+    with_row: bool,
+) -> Result<impl Iterator<Item = Result<Rows>> + use<>> {
+    let location = location.to_owned();
+    let unreadable = |error: parquet::errors::ParquetError| corrupt(&location, &error.to_string());
     let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(unreadable)?;
-    let place = |id: i32, name: &str| {
+    let find = |id: i32, name: &str| {
         let fields = builder.schema().fields();
         fields
             .iter()
             .position(|it| crate::arrow::field_id(it) == Some(id))
             .or_else(|| fields.iter().position(|it| it.name() == name))
-            .ok_or_else(|| corrupt(location, &format!("it has no column `{name}`")))
+    };
+    let place = |id: i32, name: &str| {
+        find(id, name).ok_or_else(|| corrupt(&location, &format!("it has no column `{name}`")))
     };
     let (path, pos) = (place(FILE_PATH, "file_path")?, place(POS, "pos")?);
-    let mask = ProjectionMask::roots(builder.parquet_schema(), [path, pos]);
-    let (path, pos) = if path < pos { (0, 1) } else { (1, 0) };
-    let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
-    for batch in builder.with_projection(mask).build().map_err(unreadable)? {
-        let batch = batch.map_err(|error| corrupt(location, &error.to_string()))?;
-        let wrong = || corrupt(location, "its columns are of the wrong types");
+    let row = find(ROW, "row").filter(|_| with_row);
+    let read: Vec<usize> = [Some(path), Some(pos), row].into_iter().flatten().collect();
+    let mask = ProjectionMask::roots(builder.parquet_schema(), read.iter().copied());
+    // Columns come in the order of the file.
+    let now = move |place: usize| read.iter().filter(|it| **it < place).count();
+    let (path, pos, row) = (now(path), now(pos), row.map(&now));
+    let batches = builder.with_projection(mask).build().map_err(unreadable)?;
+    Ok(batches.map(move |batch| {
+        let batch = batch.map_err(|error| corrupt(&location, &error.to_string()))?;
+        let wrong = || corrupt(&location, "its columns are of the wrong types");
         let paths = arrow::compute::cast(batch.column(path), &DataType::Utf8)?;
-        let paths = paths.as_string_opt::<i32>().ok_or_else(wrong)?;
+        let paths = paths.as_string_opt::<i32>().ok_or_else(wrong)?.clone();
         let positions = batch.column(pos).as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
         if paths.null_count() + positions.null_count() > 0 {
-            return Err(corrupt(location, "a path or position in it is null"));
+            return Err(corrupt(&location, "a path or position in it is null"));
         }
+        if positions.values().iter().any(|it| *it < 0) {
+            return Err(corrupt(&location, "a position in it is negative"));
+        }
+        let row = row.map(|it| Arc::clone(batch.column(it)));
+        Ok(Rows { paths, positions: positions.clone(), row })
+    }))
+}
+
+/// Parses a position delete file: positions by data file.
+pub fn parse(bytes: Bytes, location: &str) -> Result<HashMap<String, RoaringTreemap>> {
+    let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
+    for rows in rows(bytes, location, false)? {
+        let Rows { paths, positions, .. } = rows?;
         let mut last: Option<(&str, &mut RoaringTreemap)> = None;
-        for row in 0..batch.num_rows() {
-            let name = paths.value(row);
-            let position = u64::try_from(positions.value(row)).map_err(|_| wrong())?;
+        for (index, position) in positions.values().iter().enumerate() {
+            let name = paths.value(index);
+            // None is negative.
+            let position = position.cast_unsigned();
             match &mut last {
                 Some((before, bitmap)) if *before == name => {
                     bitmap.insert(position);

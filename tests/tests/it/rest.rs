@@ -169,6 +169,24 @@ async fn what_may_not_have_changed_at_all_is_not_committed_over() {
     assert_eq!(now.metadata().properties()["k"], "1");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_for_other_columns_is_not_made_again_for_those_of_now() {
+    let folder = tempfile::tempdir().unwrap();
+    let served = serve(folder.path(), false).await;
+    make_raw_t(&served.tables).await;
+    let own = Session::new(served.tables.clone(), settings()).unwrap();
+    let client = served.tables().await.load(&raw_t()).await.unwrap();
+    let append = |name: &str| {
+        let path = format!("{}/data/{name}.parquet", client.metadata().location());
+        Change { files: vec![DataFile::parquet(path, 0, 1, 400)], ..Change::default() }
+    };
+    own.run("ALTER TABLE cleaned.t ADD COLUMN more BIGINT").await.unwrap();
+    change(&client, append("fits")).await.unwrap();
+    own.run("CREATE OR REPLACE TABLE cleaned.t (other TEXT)").await.unwrap();
+    let error = change(&client, append("misfit")).await.unwrap_err();
+    assert!(error.message().contains("has other columns by now"), "{error}");
+}
+
 /// Appends, deletes and changes of columns by many clients: what each snapshot has is what its statements, one after the
 /// other, make.
 #[tokio::test(flavor = "multi_thread")]

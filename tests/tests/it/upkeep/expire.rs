@@ -9,7 +9,9 @@ use icefield_catalog::spec::{SnapshotReference, SnapshotRetention, TableIdent, T
 use icefield_catalog::{Commit, CommitOutcome, Env, TableChange, Warehouse};
 use icefield_compaction::expire_snapshots::{Request, ToExpire, to_expire};
 use icefield_query::Session;
-use icefield_table::{Table, Tables};
+use icefield_table::commit::Change;
+use icefield_table::manifest::DataFile;
+use icefield_table::{Table, Tables, scan, snapshot};
 use icefield_tests::{raw_t, reachable};
 
 use super::{LATER_MS, Lake, MERGE_ON_READ, five_files, query, run, session, shown};
@@ -518,4 +520,36 @@ async fn t61_a_branch_keeps_its_snapshots_for_as_long_as_it_says() {
     lake.run("ALTER TABLE cleaned.t DROP BRANCH b").await;
     lake.call(&expire("")).await;
     assert_eq!(snapshots(&lake).await, BTreeSet::from([made[4]]));
+}
+
+#[tokio::test]
+async fn what_a_manifest_names_in_another_table_is_not_deleted() {
+    let (lake, _) = five_snapshots().await;
+    lake.run("CREATE TABLE cleaned.other (id BIGINT)").await;
+    lake.run("INSERT INTO cleaned.other VALUES (7)").await;
+    let other = TableIdent::from_strs(["cleaned", "other"]).unwrap();
+    let files = files_of(&lake.tables.load(&other).await.unwrap()).await;
+    let mut outside = files.clone();
+    outside[0].path = "memory:///elsewhere/x.parquet".to_owned();
+    lake.tables.warehouse().storage.write(&outside[0].path, vec![1].into()).await.unwrap();
+    for forged in [files.clone(), outside.clone()] {
+        let forged = Change { files: forged, ..Change::default() };
+        icefield_table::commit::change(&lake.table().await, forged).await.unwrap();
+    }
+    lake.run("TRUNCATE cleaned.t").await;
+    lake.call(&expire("")).await;
+    assert_eq!(lake.ids("cleaned.other").await, [7]);
+    for file in [&files[0], &outside[0]] {
+        let size = lake.tables.warehouse().storage.size(&file.path).await.unwrap();
+        assert!(size.is_some(), "{} is not of this table", file.path);
+    }
+    assert_eq!(snapshots(&lake).await.len(), 1);
+}
+
+async fn files_of(table: &Table) -> Vec<DataFile> {
+    let version = snapshot::resolve(table.metadata(), &snapshot::At::Now).unwrap();
+    let tasks = scan::plan(table, &version, None).await.unwrap().tasks;
+    let path = |it: &scan::ScanTask| it.file_path().unwrap().to_owned();
+    let (paths, rows) = (tasks.iter().map(path), 1);
+    paths.map(|it| DataFile::parquet(it, 0, rows, 400)).collect()
 }

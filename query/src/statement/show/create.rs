@@ -1,0 +1,122 @@
+//! SHOW CREATE TABLE: the statement that would make a table as it is.
+
+use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform, Type};
+use icefield_table::Table;
+
+use crate::Result;
+use crate::defaults::in_sql;
+
+/// A type as CREATE TABLE reads it.
+pub(super) fn sql_type(kind: &Type) -> String {
+    match kind {
+        Type::Primitive(PrimitiveType::Long) => "bigint".to_owned(),
+        Type::Primitive(kind) => kind.to_string(),
+        Type::List(of) => format!("array<{}>", sql_type(&of.element_field.field_type)),
+        Type::Map(of) => format!(
+            "map<{}, {}>",
+            sql_type(&of.key_field.field_type),
+            sql_type(&of.value_field.field_type)
+        ),
+        Type::Struct(of) => {
+            let fields = of.fields().iter().map(|it| {
+                let required = if it.required { " NOT NULL" } else { "" };
+                format!("{}: {}{required}", name(&it.name), sql_type(&it.field_type))
+            });
+            format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// An identifier, quoted where it has to be.
+pub(super) fn name(text: &str) -> String {
+    let plain = |it: char| it.is_ascii_lowercase() || it == '_' || it.is_ascii_digit();
+    let starts = text.chars().next().is_some_and(|it| it.is_ascii_lowercase() || it == '_');
+    if starts && text.chars().all(plain) {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('"', "\"\""))
+    }
+}
+
+/// A column, perhaps within another, quoted where it has to be.
+fn path(column: &str) -> String {
+    column.split('.').map(name).collect::<Vec<_>>().join(".")
+}
+
+fn transformed(column: &str, transform: &Transform) -> String {
+    match transform {
+        Transform::Identity => name(column),
+        Transform::Bucket(width) => format!("bucket({width}, {})", name(column)),
+        Transform::Truncate(width) => format!("truncate({width}, {})", name(column)),
+        other => format!("{other}({})", name(column)),
+    }
+}
+
+/// The statement that would make the table as it is; a second one says what identifies rows, if the table does.
+///
+/// # Errors
+///
+/// A default that is no value of its column.
+pub(super) fn statement(table: &Table) -> Result<String> {
+    let metadata = table.metadata();
+    let schema = metadata.current_schema();
+    let text = |it: &str| format!("'{}'", it.replace('\'', "''"));
+    let defaults = in_sql(schema)?;
+    let columns = schema.as_struct().fields().iter().map(|field| {
+        let mut line = format!("  {} {}", name(&field.name), sql_type(&field.field_type));
+        if field.required {
+            line.push_str(" NOT NULL");
+        }
+        if let Some(default) = defaults.get(&field.name) {
+            line.push_str(&format!(" DEFAULT {default}"));
+        }
+        if let Some(doc) = &field.doc {
+            line.push_str(&format!(" COMMENT {}", text(doc)));
+        }
+        line
+    });
+    let columns: Vec<_> = columns.collect();
+    let mut out = format!("CREATE TABLE {} (\n{}\n)", table.name(), columns.join(",\n"));
+    let column = |id: i32| schema.name_by_field_id(id).unwrap_or("?").to_owned();
+    let spec = metadata.default_partition_spec();
+    if !spec.is_unpartitioned() {
+        let fields = spec.fields().iter();
+        let fields: Vec<_> =
+            fields.map(|it| transformed(&column(it.source_id), &it.transform)).collect();
+        out.push_str(&format!("\nPARTITIONED BY ({})", fields.join(", ")));
+    }
+    let order = metadata.default_sort_order();
+    if !order.is_unsorted() {
+        let fields = order.fields.iter().map(|it| {
+            let direction = match it.direction {
+                SortDirection::Ascending => "ASC",
+                SortDirection::Descending => "DESC",
+            };
+            let nulls = match it.null_order {
+                NullOrder::First => "FIRST",
+                NullOrder::Last => "LAST",
+            };
+            let column = transformed(&column(it.source_id), &it.transform);
+            format!("{column} {direction} NULLS {nulls}")
+        });
+        out.push_str(&format!("\nORDERED BY ({})", fields.collect::<Vec<_>>().join(", ")));
+    }
+    out.push_str(&format!("\nLOCATION {}", text(metadata.location())));
+    let mut properties: Vec<_> = metadata.properties().iter().collect();
+    let version = (metadata.format_version() as u8).to_string();
+    let key = "format-version".to_owned();
+    properties.push((&key, &version));
+    properties.sort();
+    let properties =
+        properties.iter().map(|(key, value)| format!("  {} = {}", text(key), text(value)));
+    let properties: Vec<_> = properties.collect();
+    out.push_str(&format!("\nTBLPROPERTIES (\n{}\n)", properties.join(",\n")));
+    let mut keys: Vec<String> = schema.identifier_field_ids().map(column).collect();
+    keys.sort();
+    if !keys.is_empty() {
+        let keys: Vec<String> = keys.iter().map(|it| path(it)).collect();
+        let table = table.name();
+        out.push_str(&format!(";\nALTER TABLE {table} SET IDENTIFIER FIELDS {}", keys.join(", ")));
+    }
+    Ok(out)
+}
