@@ -6,14 +6,14 @@
 
 pub use iceberg::io::FileIO;
 pub use iceberg::spec::{
-    DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion, ListType,
-    Literal, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestList, ManifestListWriter,
-    ManifestStatus, ManifestWriter, ManifestWriterBuilder, Map, MapType, NestedField,
-    NestedFieldRef, NullOrder, Operation, PartitionField, PartitionSpec, PartitionSpecRef,
-    PrimitiveLiteral, PrimitiveType, Schema, SchemaRef, Snapshot, SnapshotRef, SnapshotReference,
-    SnapshotRetention, SortDirection, SortField, SortOrder, SortOrderRef, Struct, StructType,
-    Summary, TableMetadata, TableMetadataBuilder, TableMetadataRef, Transform, Type,
-    UnboundPartitionField, UnboundPartitionSpec, ViewFormatVersion, ViewMetadata,
-    ViewMetadataBuilder, ViewVersion,
+    BlobMetadata, DataContentType, DataFile, DataFileBuilder, DataFileFormat, Datum, FormatVersion,
+    ListType, Literal, MAIN_BRANCH, ManifestContentType, ManifestFile, ManifestList,
+    ManifestListWriter, ManifestStatus, ManifestWriter, ManifestWriterBuilder, Map, MapType,
+    NestedField, NestedFieldRef, NullOrder, Operation, PartitionField, PartitionSpec,
+    PartitionSpecRef, PartitionStatisticsFile, PrimitiveLiteral, PrimitiveType, Schema, SchemaRef,
+    Snapshot, SnapshotRef, SnapshotReference, SnapshotRetention, SortDirection, SortField,
+    SortOrder, SortOrderRef, StatisticsFile, Struct, StructType, Summary, TableMetadata,
+    TableMetadataBuilder, TableMetadataRef, Transform, Type, UnboundPartitionField,
+    UnboundPartitionSpec, ViewFormatVersion, ViewMetadata, ViewMetadataBuilder, ViewVersion,
 };
 pub use iceberg::{NamespaceIdent, TableIdent, TableRequirement, TableUpdate, ViewUpdate};

@@ -113,7 +113,9 @@ pub(crate) async fn open(options: &Options) -> Result<Session, Failure> {
         job: options.job.clone(),
     };
     let session = Session::new(Tables::new(warehouse), settings)?;
-    Ok(session.with_procedures(icefield_compaction::procedures()))
+    let mut procedures = icefield_compaction::procedures();
+    procedures.extend(icefield_ingest::adopt::procedures::all());
+    Ok(session.with_procedures(procedures))
 }
 
 /// What shows a catalog's server who we are.

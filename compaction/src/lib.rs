@@ -9,6 +9,7 @@
 //!                                                        what no snapshot leads to
 //! ```
 //!
+//! and beside these [`rewrite_table_path`], which writes a table's metadata as it would be elsewhere.
 //! Each is a [`Procedure`] with the name, arguments and answer that Spark's has; [`mod@maintain`] does
 //! what is due, table by table, as each table's [`policy`] says. A rewrite is a query whose result
 //! replaces its input, so this crate stands on query; that its commits fit what others did is table's
@@ -32,6 +33,7 @@ pub mod remove_orphan_files;
 pub mod rewrite_data_files;
 pub mod rewrite_manifests;
 pub mod rewrite_position_delete_files;
+pub mod rewrite_table_path;
 mod sorted_out;
 mod task;
 
@@ -51,6 +53,7 @@ pub fn procedures() -> Vec<Arc<dyn Procedure>> {
         Arc::new(expire_snapshots::ExpireSnapshots),
         Arc::new(remove_orphan_files::RemoveOrphanFiles),
         Arc::new(remove_orphan_files::RemoveOldMetadataFiles),
+        Arc::new(rewrite_table_path::RewriteTablePath),
     ]
 }
 

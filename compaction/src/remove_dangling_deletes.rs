@@ -10,7 +10,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use icefield_catalog::spec::{DataContentType, ManifestContentType, PrimitiveLiteral};
-use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
+use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure, summary};
 use icefield_query::{Result, Session};
 use icefield_table::Table;
 use icefield_table::commit::{self, Change, Check};
@@ -19,7 +19,6 @@ use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::scan::deletes::PartitionKey;
 use serde_json::json;
 
-use crate::rewrite_data_files::summary;
 use crate::{answer, int, ledger};
 
 /// The procedure.

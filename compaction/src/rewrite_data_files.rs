@@ -23,7 +23,7 @@ use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use futures::StreamExt;
 use icefield_catalog::spec::{FormatVersion, SnapshotRef};
-use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
+use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure, summary};
 use icefield_query::rewrite::{Order, Rewriter};
 use icefield_query::{Error, ErrorKind, Result, Session};
 use icefield_table::Table;
@@ -480,20 +480,6 @@ impl Run<'_> {
         });
         done.removed_delete_files += removed.unwrap_or(0);
     }
-}
-
-/// What a snapshot of upkeep says of itself.
-pub(crate) fn summary(session: &Session, procedure: &str) -> BTreeMap<String, String> {
-    let settings = session.settings();
-    let mut summary = BTreeMap::new();
-    summary.insert("icefield.statement".to_owned(), format!("CALL system.{procedure}"));
-    if let Some(principal) = &settings.principal {
-        summary.insert("icefield.principal".to_owned(), principal.clone());
-    }
-    if let Some(job) = &settings.job {
-        summary.insert("icefield.job".to_owned(), job.clone());
-    }
-    summary
 }
 
 /// Shared so that several groups keep one pace.

@@ -2,14 +2,13 @@
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
-use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
+use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure, summary};
 use icefield_query::{Result, Session};
 use icefield_table::Table;
 use icefield_table::commit::regroup::Regroup;
 use icefield_table::commit::{self, Change};
 use serde_json::json;
 
-use crate::rewrite_data_files::summary;
 use crate::{answer, int, invalid, ledger};
 
 /// Iceberg's default size of manifests.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use icefield_catalog::spec::{DataContentType, DataFileFormat, FormatVersion};
-use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure};
+use icefield_query::procedure::{Arguments, Kind, Parameter, Procedure, summary};
 use icefield_query::rewrite::file_of;
 use icefield_query::{Error, ErrorKind, Result, Session};
 use icefield_table::Table;
@@ -22,7 +22,7 @@ use icefield_table::scan::ScanTask;
 use serde_json::json;
 
 use crate::options::Options;
-use crate::rewrite_data_files::{parse_job_order, summary};
+use crate::rewrite_data_files::parse_job_order;
 use crate::{answer, int, ledger, long};
 
 /// How often it is begun again when others change the same delete files.

@@ -249,7 +249,7 @@ async fn known(session: &Session, name: &str) -> Result<Option<Table>> {
     Ok(None)
 }
 
-fn ident(name: &str) -> Result<icefield_catalog::spec::TableIdent> {
+pub(crate) fn ident(name: &str) -> Result<icefield_catalog::spec::TableIdent> {
     let name = name.strip_prefix("lake.").unwrap_or(name);
     // As SQL takes names that are not quoted.
     let folded = name.to_lowercase();

@@ -6,8 +6,9 @@
 //!   one snapshot, with the files in its ledger ◀── write
 //! ```
 //!
-//! Begin at [`job::run`]. A call is one commit: all of its files become visible together, or none.
+//! Begin at [`job::run`]. Files that become a table's as they lie there are [`adopt`]'s. A call is one commit: all of its files become visible together, or none.
 
+pub mod adopt;
 pub mod decode;
 pub mod job;
 pub mod source;

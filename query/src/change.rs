@@ -526,6 +526,7 @@ impl<'a> Work<'a> {
             unchanged: serializable && (self.rewritten.reads_itself || is_joined),
             partitions,
             version: (!change.files.is_empty()).then(|| self.table.metadata().format_version()),
+            new_files: false,
         })
     }
 

@@ -10,6 +10,7 @@
 
 mod history;
 mod naming;
+pub(crate) mod statistics;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,7 +25,22 @@ use crate::{Error, Result, Session};
 pub(crate) fn own() -> Vec<Arc<dyn Procedure>> {
     let mut all = history::all();
     all.extend(naming::all());
+    all.extend(statistics::all());
     all
+}
+
+/// What a snapshot that a procedure makes says of itself: who called what.
+pub fn summary(session: &Session, procedure: &str) -> BTreeMap<String, String> {
+    let settings = session.settings();
+    let mut summary = BTreeMap::new();
+    summary.insert("icefield.statement".to_owned(), format!("CALL system.{procedure}"));
+    if let Some(principal) = &settings.principal {
+        summary.insert("icefield.principal".to_owned(), principal.clone());
+    }
+    if let Some(job) = &settings.job {
+        summary.insert("icefield.job".to_owned(), job.clone());
+    }
+    summary
 }
 
 /// Something that can be called.
@@ -158,7 +174,15 @@ impl Arguments {
 
     /// True or false; false if it is not given.
     pub fn flag(&self, name: &str) -> bool {
-        matches!(self.0.get(name), Some(Value::Boolean(true)))
+        self.is(name) == Some(true)
+    }
+
+    /// True or false, if it is given.
+    pub fn is(&self, name: &str) -> Option<bool> {
+        match self.0.get(name) {
+            Some(Value::Boolean(value)) => Some(*value),
+            _ => None,
+        }
     }
 
     /// A moment, in milliseconds since 1970.

@@ -147,11 +147,12 @@ impl Scan {
             }
             by_root.entry(root).or_default().push((place, file));
         }
+        let distinct = statistics::distinct(&self.table, &self.version);
         let mut plans = Vec::new();
         for (root, files) in by_root {
             let (places, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
             let tasks: Vec<_> = places.iter().filter_map(|it| tasks.get(*it)).collect();
-            let mut total = widened(bounds.of_table(&places, &tasks)?, more);
+            let mut total = widened(bounds.of_table(&places, &tasks, &distinct)?, more);
             if matches!(self.files, Chosen::Only(_)) {
                 total = total.to_inexact();
             }

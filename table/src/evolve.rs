@@ -5,7 +5,7 @@
 //! is refused.
 
 pub mod layout;
-mod name_mapping;
+pub mod name_mapping;
 pub mod refs;
 pub mod replace;
 

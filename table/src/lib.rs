@@ -21,9 +21,11 @@ pub mod line;
 pub mod location;
 pub mod manifest;
 pub mod partition;
+pub mod puffin;
 pub mod scan;
 pub mod snapshot;
 pub mod table;
+pub mod theta;
 pub mod value;
 pub mod write;
 

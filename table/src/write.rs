@@ -13,6 +13,7 @@ pub mod copy;
 mod encoder;
 mod fanout;
 mod file;
+pub mod foreign;
 pub mod metrics;
 mod settings;
 mod spill;

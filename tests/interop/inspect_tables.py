@@ -9,6 +9,7 @@ the same values; Icefield, like Spark, has more of them.
 Where PyIceberg 0.12 shows something else than Spark, and Icefield goes with Spark:
 - A table that was never partitioned has no column `partition`; PyIceberg shows an empty struct.
 - `partitions` of such a table has no `spec_id`.
+- entries() of PyIceberg fails where a delete file has no sizes of columns; there the same is read from files().
 - The summary of a snapshot in `snapshots` has no `operation`, which is a column.
 """
 import os
@@ -105,6 +106,9 @@ def adapted(kind, row, is_partitioned):
             holder.pop("partition", None)
         if kind == "partitions":
             row.pop("spec_id", None)
+    if kind == "entries":
+        # Where nothing is known, entries() shows nothing, and files() that it is not known.
+        row["data_file"] = {key: None if value == [] else value for key, value in row["data_file"].items()}
     if kind == "snapshots":
         row["summary"] = [pair for pair in row["summary"] if pair[0] != "operation"]
     return row
@@ -118,6 +122,8 @@ def compare(lake, name, kinds=TABLES, snapshot=None):
         if snapshot is not None:
             at, arguments = f" FOR VERSION AS OF {snapshot}", {"snapshot_id": snapshot}
         what = f"{name}.{kind}{at}"
+        if kind == "entries" and table.inspect.delete_files().num_rows and snapshot is None:
+            continue
         theirs = lake.tally.attempt(f"pyiceberg reads {what}", lambda: getattr(table.inspect, kind)(**arguments))
         ours = lake.tally.attempt(f"icefield reads {what}", lambda: lake.run(f"SELECT * FROM {name}.{kind}{at}")[0])
         if theirs is None or ours is None:
@@ -154,7 +160,7 @@ def case_partitions_of_two_specs_and_deletes(lake):
     lake.run("DELETE FROM cleaned.t WHERE id % 4 = 1", "ALTER TABLE cleaned.t CREATE TAG early",
              "ALTER TABLE cleaned.t CREATE BRANCH b RETAIN 7 DAYS WITH SNAPSHOT RETENTION 2 SNAPSHOTS 3 DAYS")
     compare(lake, "cleaned.t")
-    first = lake.table("cleaned.t").snapshots()[1].snapshot_id
+    first = sorted(lake.table("cleaned.t").snapshots(), key=lambda it: it.sequence_number)[1].snapshot_id
     lake.run("ALTER TABLE cleaned.t ADD PARTITION FIELD bucket(4, id)", "ALTER TABLE cleaned.t DROP PARTITION FIELD g",
              "INSERT INTO cleaned.t VALUES (100, 'c', DATE '2026-07-01', NULL)", "UPDATE cleaned.t SET g = 'z' WHERE id = 2",
              "DELETE FROM cleaned.t WHERE id = 100")

@@ -17,7 +17,9 @@ fn partitioned() -> Lake {
          PARTITIONED BY (g, month(day)) ORDERED BY (id DESC) TBLPROPERTIES ('format-version' = '3')",
     );
     lake.exec("ALTER TABLE cleaned.t SET IDENTIFIER FIELDS id");
-    lake.exec("INSERT INTO cleaned.t VALUES (1, 'a', DATE '2026-01-05'), (2, 'b', DATE '2026-02-05')");
+    lake.exec(
+        "INSERT INTO cleaned.t VALUES (1, 'a', DATE '2026-01-05'), (2, 'b', DATE '2026-02-05')",
+    );
     lake.exec("INSERT INTO cleaned.t VALUES (3, 'a', DATE '2026-01-06'), (4, NULL, NULL)");
     lake
 }
@@ -39,7 +41,8 @@ fn partitions_are_values_and_can_be_filtered_and_joined() {
          readable_metrics.g.null_value_count FROM cleaned.t.files WHERE partition.g IS NULL",
     );
     assert_eq!(json!(bounds), json!([[4, 4, 1]]));
-    let then = lake.value("SELECT snapshot_id FROM cleaned.t.snapshots ORDER BY committed_at LIMIT 1");
+    let then =
+        lake.value("SELECT snapshot_id FROM cleaned.t.snapshots ORDER BY committed_at LIMIT 1");
     let count = format!("SELECT count(*) FROM cleaned.t.partitions FOR VERSION AS OF {then}");
     assert_eq!(lake.value(&count), 2);
     let last = "SELECT count(*) FROM cleaned.t.partitions p JOIN cleaned.t.snapshots s \
@@ -72,10 +75,11 @@ fn what_show_create_says_makes_the_same_table() {
     let lake = partitioned();
     let said = lake.value("SHOW CREATE TABLE cleaned.t");
     let said = said.as_str().unwrap();
-    for part in ["DEFAULT 'a'", "COMMENT 'it''s a group'", "SET IDENTIFIER FIELDS id", "month(day)"] {
+    for part in ["DEFAULT 'a'", "COMMENT 'it''s a group'", "SET IDENTIFIER FIELDS id", "month(day)"]
+    {
         assert!(said.contains(part), "{part}: {said}");
     }
-    lake.exec("DROP TABLE cleaned.t PURGE");
+    lake.exec("DROP TABLE cleaned.t");
     lake.exec(said);
     assert_eq!(lake.value("SHOW CREATE TABLE cleaned.t").as_str(), Some(said));
     lake.exec("INSERT INTO cleaned.t (id) VALUES (9)");
@@ -103,7 +107,8 @@ fn describe_tells_the_rest_too() {
     assert_eq!((&history[0][4], &history[0][6]), (&json!(2), &json!(4)), "the newest is first");
     assert_eq!(history[0][9], "main");
     assert!(history[0][8].as_str().unwrap().starts_with("INSERT INTO cleaned.t"));
-    lake.exec("CREATE NAMESPACE extra WITH PROPERTIES ('owner' = 'ada')");
+    lake.exec("CREATE NAMESPACE extra");
+    lake.exec("ALTER NAMESPACE extra SET PROPERTIES ('owner' = 'ada')");
     let properties = lake.rows("DESCRIBE NAMESPACE extra");
     assert!(properties.contains(&vec![json!("owner"), json!("ada")]), "{properties:?}");
     let error = lake.fails(&["sql", "-c", "DESCRIBE NAMESPACE nope"], 1);

@@ -44,6 +44,11 @@ fn pyiceberg_and_duckdb_read_what_upkeep_wrote() {
 }
 
 #[test]
+fn files_of_others_become_tables_as_they_lie_there() {
+    python_runs("adopt.py");
+}
+
+#[test]
 fn the_shell_behaves_on_a_terminal() {
     python_runs("shell.py");
 }

@@ -27,6 +27,9 @@ use icefield_table::manifest::list::ManifestFile;
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::snapshot::{self, Version};
 use icefield_table::{At, Table, partition};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 
 use self::columns::Columns;
 use self::partitions::{PartitionType, Partitions};
@@ -261,6 +264,21 @@ pub(crate) async fn partitions_of(table: Table) -> Result<RecordBatch> {
     all.shown(of.table.metadata())
 }
 
+/// A file of statistics of the partitions that a snapshot has ([partition statistics file]).
+///
+/// [partition statistics file]: https://iceberg.apache.org/spec/#partition-statistics-file
+pub(crate) async fn partition_statistics(table: &Table, snapshot_id: i64) -> Result<Vec<u8>> {
+    let of = MetadataTable::new(table.clone(), At::Id(snapshot_id), "partitions")?;
+    let all = Partitions::of(table.metadata(), &of.entries().await?);
+    let rows = all.statistics(&of.partition, table.metadata().format_version())?;
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), rows.schema(), Some(properties))?;
+    writer.write(&rows)?;
+    Ok(writer.into_inner()?)
+}
+
 async fn entries_of(table: &Table, kind: Kind, line: &ManifestFile) -> Result<Vec<ManifestEntry>> {
     let manifest = table.manifest(line).await.map_err(external)?;
     let metadata = table.metadata();
@@ -268,7 +286,12 @@ async fn entries_of(table: &Table, kind: Kind, line: &ManifestFile) -> Result<Ve
     let types = partition::field_types(metadata, spec).map_err(external)?;
     let shown = |it: &usize| kind.has_deleted() || manifest.is_live(*it);
     let shown = (0..manifest.len()).filter(shown);
-    shown.map(|it| manifest.entry(it, &types).map_err(external)).collect()
+    let entry = |it: usize| {
+        let mut entry = manifest.entry(it, &types)?;
+        entry.file.first_row_id = manifest.first_row_id(it, line.first_row_id);
+        Ok(entry)
+    };
+    shown.map(|it| entry(it).map_err(|error: icefield_table::Error| external(error))).collect()
 }
 
 #[async_trait]

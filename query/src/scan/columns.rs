@@ -19,14 +19,12 @@ use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::{CastExpr, Column, Literal};
 use datafusion_physical_expr_adapter::{PhysicalExprAdapter, PhysicalExprAdapterFactory};
 use icefield_catalog::spec::{self, PrimitiveType, TableMetadata, Transform, Type};
+use icefield_table::evolve::name_mapping::{self, Names};
 use icefield_table::manifest::columns::bounds_array;
 use icefield_table::scan::ScanTask;
 use icefield_table::{Table, arrow as shapes, value};
 
 use crate::error::external;
-
-/// Table property with names for files without ids.
-const NAME_MAPPING: &str = "schema.name-mapping.default";
 
 /// How the columns of a scan are found.
 #[derive(Debug)]
@@ -51,10 +49,6 @@ pub(crate) struct Ids {
     /// For files without ids: names to ids.
     mapping: Option<Names>,
 }
-
-/// A name mapping: names at one level, each with its id and what is below.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Names(HashMap<String, (Option<i32>, Names)>);
 
 /// Values of columns that a file may lack because its partition tells them.
 #[derive(Debug, Clone)]
@@ -81,8 +75,8 @@ impl ColumnMap {
             collect_defaults(field, full, &mut ids.defaults)?;
             scan_fields.push(Field::clone(shown).with_name(name(field)));
         }
-        if let Some(text) = metadata.properties().get(NAME_MAPPING) {
-            ids.mapping = Some(Names::parse(text)?);
+        if let Some(text) = metadata.properties().get(name_mapping::PROPERTY) {
+            ids.mapping = Some(Names::parse(text).map_err(external)?);
         }
         let identity = |it: &spec::PartitionField| it.transform == Transform::Identity;
         let has_constants =
@@ -129,7 +123,7 @@ fn has_reused_names(metadata: &TableMetadata, schema: &spec::Schema) -> bool {
     let differs =
         |it: &spec::NestedFieldRef| now.get(it.name.as_str()).is_some_and(|id| *id != it.id);
     metadata.schemas_iter().any(|old| old.as_struct().fields().iter().any(differs))
-        || metadata.properties().contains_key(NAME_MAPPING)
+        || metadata.properties().contains_key(name_mapping::PROPERTY)
 }
 
 /// A value in binary form as a scalar of the type's Arrow type.
@@ -181,69 +175,12 @@ fn default_value(default: &spec::Literal, kind: &Type, to: &DataType) -> Result<
 /// Columns whose metrics cannot be trusted: those that a name mapping leaves out, since a file
 /// without ids has metrics for them and no column.
 pub(crate) fn unmapped(metadata: &TableMetadata, schema: &spec::Schema) -> Result<HashSet<i32>> {
-    let Some(text) = metadata.properties().get(NAME_MAPPING) else { return Ok(HashSet::new()) };
-    let names = Names::parse(text)?;
-    let mapped: HashSet<i32> = names.0.values().filter_map(|(id, _)| *id).collect();
+    let Some(text) = metadata.properties().get(name_mapping::PROPERTY) else {
+        return Ok(HashSet::new());
+    };
+    let mapped: HashSet<i32> = Names::parse(text).map_err(external)?.ids().collect();
     let ids = schema.as_struct().fields().iter().map(|it| it.id);
     Ok(ids.filter(|id| !mapped.contains(id)).collect())
-}
-
-impl Names {
-    fn parse(text: &str) -> Result<Self> {
-        let value: serde_json::Value = serde_json::from_str(text).map_err(|error| {
-            crate::Error::corrupt(format!("table property `{NAME_MAPPING}` is not JSON: {error}"))
-        })?;
-        Ok(Self::level(&value))
-    }
-
-    fn level(value: &serde_json::Value) -> Self {
-        let mut names = HashMap::new();
-        for field in value.as_array().into_iter().flatten() {
-            let id = field.get("field-id").and_then(serde_json::Value::as_i64);
-            let id = id.and_then(|it| i32::try_from(it).ok());
-            let below = field.get("fields").map(Self::level).unwrap_or_default();
-            let all = field.get("names").and_then(serde_json::Value::as_array);
-            for name in all.into_iter().flatten().filter_map(serde_json::Value::as_str) {
-                names.insert(name.to_owned(), (id, below.clone()));
-            }
-        }
-        Self(names)
-    }
-
-    /// A file's field with ids put in by name, at every level.
-    fn apply(&self, field: &Field) -> Field {
-        let Some((id, below)) = self.0.get(field.name()) else { return field.clone() };
-        let kind = below.apply_type(field.data_type());
-        let mut metadata = field.metadata().clone();
-        if let Some(id) = id {
-            metadata.insert(shapes::FIELD_ID.to_owned(), id.to_string());
-        }
-        field.clone().with_data_type(kind).with_metadata(metadata)
-    }
-
-    fn apply_type(&self, kind: &DataType) -> DataType {
-        let named = |field: &FieldRef, name: &str| {
-            let renamed = field.as_ref().clone().with_name(name);
-            Arc::new(self.apply(&renamed).with_name(field.name()))
-        };
-        match kind {
-            DataType::Struct(fields) => {
-                DataType::Struct(fields.iter().map(|it| Arc::new(self.apply(it))).collect())
-            }
-            DataType::List(element) => DataType::List(named(element, "element")),
-            DataType::Map(entries, sorted) => match entries.data_type() {
-                DataType::Struct(pair) => {
-                    let names = ["key", "value"];
-                    let pair = pair.iter().zip(names).map(|(field, name)| named(field, name));
-                    let kind = DataType::Struct(pair.collect());
-                    let entries = entries.as_ref().clone().with_data_type(kind);
-                    DataType::Map(Arc::new(entries), *sorted)
-                }
-                _ => kind.clone(),
-            },
-            other => other.clone(),
-        }
-    }
 }
 
 /// Makes an adapter for each file.

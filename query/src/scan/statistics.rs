@@ -17,8 +17,10 @@ use icefield_catalog::spec::{DataContentType, DataFileFormat, PrimitiveType, Sch
 use icefield_table::Table;
 use icefield_table::manifest::columns::{Containers, Files, may_be_cut};
 use icefield_table::scan::ScanTask;
+use icefield_table::snapshot::{self, Version};
 
 use crate::error::external;
+use crate::procedure::statistics::{NDV, THETA};
 
 /// Files beyond which bounds are not handed to DataFusion one by one: planning has used them.
 const FILES_WITH_BOUNDS_MAX: usize = 20_000;
@@ -118,7 +120,13 @@ impl FileBounds {
     }
 
     /// The statistics of all files together, for folding aggregates and ordering joins.
-    pub(crate) fn of_table(&self, _places: &[usize], tasks: &[&ScanTask]) -> Result<Statistics> {
+    /// `distinct` says of columns, by id, how many different values they have.
+    pub(crate) fn of_table(
+        &self,
+        _places: &[usize],
+        tasks: &[&ScanTask],
+        distinct: &HashMap<i32, u64>,
+    ) -> Result<Statistics> {
         let mut num_rows = Precision::Exact(0);
         let mut bytes = 0;
         for task in tasks {
@@ -129,7 +137,14 @@ impl FileBounds {
         let mut columns = Vec::with_capacity(self.count);
         for column in &self.columns {
             columns.push(match column {
-                Some(column) => column.of_table(tasks, deleted)?,
+                Some(column) => {
+                    let mut found = column.of_table(tasks, deleted)?;
+                    if let Some(count) = distinct.get(&column.field_id) {
+                        let rows = num_rows.get_value().copied().unwrap_or(usize::MAX);
+                        found.distinct_count = Precision::Inexact(usize_of(*count).min(rows));
+                    }
+                    found
+                }
                 None => ColumnStatistics::new_unknown(),
             });
         }
@@ -213,6 +228,24 @@ impl ColumnBounds {
         }
         Ok(statistics)
     }
+}
+
+/// How many different values columns have, by id, as the newest statistics say that lie at or behind a version.
+pub(crate) fn distinct(table: &Table, version: &Version) -> HashMap<i32, u64> {
+    let metadata = table.metadata();
+    if metadata.statistics_iter().next().is_none() {
+        return HashMap::new();
+    }
+    let line = snapshot::ancestors(metadata, version.snapshot.as_ref().map(|it| it.snapshot_id()));
+    let known = line.iter().find_map(|it| metadata.statistics_for_snapshot(it.snapshot_id()));
+    let blobs = known.into_iter().flat_map(|it| &it.blob_metadata);
+    blobs
+        .filter(|it| it.r#type == THETA)
+        .filter_map(|it| match it.fields.as_slice() {
+            [id] => Some((*id, it.properties.get(NDV)?.parse().ok()?)),
+            _ => None,
+        })
+        .collect()
 }
 
 /// Whether there are more values between bounds than DataFusion 54 can count.

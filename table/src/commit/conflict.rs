@@ -12,6 +12,7 @@
 //! | added files to a partition that we replace | always ([`Check::partitions`]) |
 //! | added rows that we might have read | if rows read have to be all there were ([`Check::no_new_rows`]) |
 //! | anything but `replace` | if we read the table as a whole ([`Check::unchanged`]) |
+//! | added a file that we add | if it may be there once ([`Check::new_files`]) |
 //!
 //! So changes to different rows both land, even of one file. The table is Java's, for serializable
 //! and snapshot isolation, but for deleted rows, which Java compares file by file.
@@ -52,6 +53,8 @@ pub struct Check {
     pub matched: Vec<DeletedRows>,
     /// Whether no row at all may have changed since.
     pub unchanged: bool,
+    /// Whether none of the files that the change adds may have come since.
+    pub new_files: bool,
     /// The format version that new files were written for: rows of version 3 carry their ids along,
     /// which those of version 2 do not have.
     pub version: Option<FormatVersion>,
@@ -64,6 +67,7 @@ impl fmt::Debug for Check {
             .field("no_new_rows", &self.no_new_rows)
             .field("partitions", &self.partitions)
             .field("unchanged", &self.unchanged)
+            .field("new_files", &self.new_files)
             .field("version", &self.version)
             .finish_non_exhaustive()
     }
@@ -108,6 +112,7 @@ pub(super) async fn check(table: &Table, change: &Change) -> Result<()> {
             Entry::Vacant(new) => new.insert(since(table, check.from).await?),
         };
         unchanged(table, check, since)?;
+        new_files(table, check, change, since)?;
         files_stand(table, change, since)?;
         matched_stand(table, check, since).await?;
         rows_stand(table, change, since).await?;
@@ -184,6 +189,28 @@ fn unchanged(table: &Table, check: &Check, since: &Since) -> Result<()> {
             by.summary().operation.as_str()
         ))),
     }
+}
+
+/// No file of the change came with another commit.
+fn new_files(table: &Table, check: &Check, change: &Change, since: &Since) -> Result<()> {
+    if !check.new_files {
+        return Ok(());
+    }
+    let own: HashSet<&str> = change.files.iter().map(|it| it.path.as_str()).collect();
+    for (by, manifest) in &since.added {
+        for index in 0..manifest.len() {
+            let path = manifest.file_path(index)?;
+            if manifest.status(index) == ManifestStatus::Added && own.contains(path) {
+                return Err(conflict(format!(
+                    "snapshot {} ({}) of `{}` added the file `{path}` meanwhile",
+                    by.snapshot_id(),
+                    by.summary().operation.as_str(),
+                    table.name()
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every file that the change removes or deletes rows of is still there.

@@ -10,17 +10,15 @@
 use icefield_catalog::Result;
 use icefield_catalog::spec::{DataContentType, DataFileFormat};
 use roaring::RoaringTreemap;
-use serde_json::json;
 
 use super::corrupt;
 use super::positions::POS;
 use crate::manifest::{DataFile, ManifestEntry};
+use crate::puffin;
 use crate::table::Table;
 
 /// First bytes of a deletion vector's bitmap.
 const VECTOR_MAGIC: [u8; 4] = [0xd1, 0xd3, 0x39, 0x64];
-/// First and last bytes of a Puffin file.
-const PUFFIN_MAGIC: [u8; 4] = *b"PFA1";
 
 /// Reads the deletion vector that an entry names.
 pub async fn load(table: &Table, entry: &ManifestEntry) -> Result<RoaringTreemap> {
@@ -78,63 +76,48 @@ pub fn encode(positions: &RoaringTreemap) -> Result<Vec<u8>> {
 #[derive(Debug)]
 pub struct PuffinWriter {
     location: String,
-    bytes: Vec<u8>,
-    blobs: Vec<serde_json::Value>,
+    writer: puffin::Writer,
     files: Vec<DataFile>,
 }
 
 impl PuffinWriter {
     /// A file that will lie at `location`.
     pub fn new(location: String) -> Self {
-        Self { location, bytes: PUFFIN_MAGIC.to_vec(), blobs: Vec::new(), files: Vec::new() }
+        Self { location, writer: puffin::Writer::default(), files: Vec::new() }
     }
 
     /// Adds the vector of `target`, whose partition spec and values it inherits.
     pub fn add(&mut self, target: &DataFile, positions: &RoaringTreemap) -> Result<()> {
         let blob = encode(positions)?;
-        let (offset, length) = (self.bytes.len(), blob.len());
-        self.bytes.extend_from_slice(&blob);
-        self.blobs.push(json!({
-            "type": "deletion-vector-v1",
-            "fields": [POS],
-            "snapshot-id": -1,
-            "sequence-number": -1,
-            "offset": offset,
-            "length": length,
-            "properties": {
-                "referenced-data-file": target.path,
-                "cardinality": positions.len().to_string(),
-            },
-        }));
+        let about = puffin::Blob {
+            kind: "deletion-vector-v1",
+            fields: &[POS],
+            snapshot_id: -1,
+            sequence_number: -1,
+            properties: &[
+                ("referenced-data-file", target.path.clone()),
+                ("cardinality", positions.len().to_string()),
+            ],
+        };
+        let offset = self.writer.add(&about, &blob);
         let mut file = DataFile::parquet(self.location.clone(), target.spec_id, positions.len(), 0);
         file.content = DataContentType::PositionDeletes;
         file.format = DataFileFormat::Puffin;
         file.partition.clone_from(&target.partition);
         file.referenced_data_file = Some(target.path.clone());
         file.content_offset = i64::try_from(offset).ok();
-        file.content_size_bytes = i64::try_from(length).ok();
+        file.content_size_bytes = i64::try_from(blob.len()).ok();
         self.files.push(file);
         Ok(())
     }
 
     /// The file's bytes, and one delete file for each vector in it.
     pub fn finish(mut self) -> Result<(Vec<u8>, Vec<DataFile>)> {
-        let footer = serde_json::to_vec(&json!({
-            "blobs": self.blobs,
-            "properties": {"created-by": concat!("Icefield ", env!("CARGO_PKG_VERSION"))},
-        }))?;
-        let size = u32::try_from(footer.len())
-            .map_err(|_| corrupt(&self.location, "it has too many vectors"))?;
-        self.bytes.extend_from_slice(&PUFFIN_MAGIC);
-        self.bytes.extend_from_slice(&footer);
-        self.bytes.extend_from_slice(&size.to_le_bytes());
-        // Flags: the footer is not compressed.
-        self.bytes.extend_from_slice(&[0; 4]);
-        self.bytes.extend_from_slice(&PUFFIN_MAGIC);
+        let (bytes, _) = self.writer.finish()?;
         for file in &mut self.files {
-            file.file_size_bytes = self.bytes.len() as u64;
+            file.file_size_bytes = bytes.len() as u64;
         }
-        Ok((self.bytes, self.files))
+        Ok((bytes, self.files))
     }
 }
 

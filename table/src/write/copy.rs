@@ -19,7 +19,7 @@ use arrow::array::{ArrayRef, Int64Array};
 use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use icefield_catalog::spec::{DataFileFormat, FormatVersion};
-use icefield_catalog::{Error, ErrorKind, Result};
+use icefield_catalog::{Error, ErrorKind, Result, Storage};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
@@ -81,7 +81,7 @@ impl Part {
             return Ok(None);
         }
         let location = table.locate(&file.path);
-        let footer = read_footer(table, &location, file.file_size_bytes).await?;
+        let footer = read_footer(table.storage(), &location, file.file_size_bytes).await?;
         let stored = footer.file_metadata().schema_descr();
         let stores_lineage = is_v3
             && is_same(stored, &context.parquet_schema(true)?)
@@ -118,7 +118,7 @@ impl Part {
             false => None,
         };
         let footer = match &whole {
-            None => read_footer(table, &location, self.size).await?,
+            None => read_footer(storage, &location, self.size).await?,
             Some(bytes) => ParquetMetaDataReader::new()
                 .with_page_index_policy(PageIndexPolicy::Optional)
                 .parse_and_finish(bytes)
@@ -179,8 +179,12 @@ fn is_same(a: &SchemaDescriptor, b: &SchemaDescriptor) -> bool {
     a.num_columns() == b.num_columns() && a.columns().iter().zip(b.columns()).all(|(a, b)| a == b)
 }
 
-async fn read_footer(table: &Table, location: &str, size: u64) -> Result<ParquetMetaData> {
-    let storage = table.storage();
+/// The footer of a Parquet file of `size` bytes.
+pub(super) async fn read_footer(
+    storage: &Storage,
+    location: &str,
+    size: u64,
+) -> Result<ParquetMetaData> {
     let damaged = |error| damaged(location, &error);
     let mut tail = TAIL_BYTES.min(size);
     let mut reader = ParquetMetaDataReader::new().with_page_index_policy(PageIndexPolicy::Optional);

@@ -10,8 +10,9 @@ use arrow::datatypes::{DataType, Float32Type, Float64Type};
 use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType, Schema};
 use icefield_catalog::{Error, ErrorKind, Result};
 use parquet::basic::Type as PhysicalType;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnDescriptor;
 
 use crate::manifest::Metrics;
 use crate::manifest::read::signed_be;
@@ -104,14 +105,27 @@ pub fn of_file(
     modes: &BTreeMap<i32, Mode>,
     nans: &NanCounts,
 ) -> (Metrics, Vec<i64>) {
+    let id = |it: &ColumnDescriptor| {
+        let info = it.self_type().get_basic_info();
+        info.has_id().then(|| info.id())
+    };
+    of_columns(footer, schema, modes, nans, &id, &|_, _, _| true)
+}
+
+/// As [`of_file`], where `id` says which column is which, and `trusts` whether the statistics of a chunk of it look as bounds
+/// of this type do.
+pub(super) fn of_columns(
+    footer: &ParquetMetaData,
+    schema: &Schema,
+    modes: &BTreeMap<i32, Mode>,
+    nans: &NanCounts,
+    id: &dyn Fn(&ColumnDescriptor) -> Option<i32>,
+    trusts: &dyn Fn(&ColumnDescriptor, &PrimitiveType, &ColumnChunkMetaData) -> bool,
+) -> (Metrics, Vec<i64>) {
     let mut metrics = Metrics::default();
     let columns = footer.file_metadata().schema_descr().columns();
     for (place, column) in columns.iter().enumerate() {
-        let info = column.self_type().get_basic_info();
-        if !info.has_id() {
-            continue;
-        }
-        let id = info.id();
+        let Some(id) = id(column) else { continue };
         let chunks = || footer.row_groups().iter().filter_map(|group| group.columns().get(place));
         metrics.column_sizes.insert(id, chunks().map(|it| it.compressed_size()).sum());
         let mode = modes.get(&id).copied().unwrap_or(Mode::None);
@@ -119,9 +133,7 @@ pub fn of_file(
             continue;
         }
         metrics.value_counts.insert(id, chunks().map(|it| it.num_values()).sum());
-        let nulls = |it: &parquet::file::metadata::ColumnChunkMetaData| {
-            it.statistics().and_then(Statistics::null_count_opt)
-        };
+        let nulls = |it: &ColumnChunkMetaData| it.statistics().and_then(Statistics::null_count_opt);
         if let Some(count) = chunks().map(nulls).sum::<Option<u64>>() {
             metrics.null_value_counts.insert(id, count.cast_signed());
         }
@@ -130,7 +142,7 @@ pub fn of_file(
         }
         let field = schema.field_by_id(id);
         let Some(kind) = field.and_then(|it| it.field_type.as_primitive_type()) else { continue };
-        if mode == Mode::Counts {
+        if mode == Mode::Counts || !chunks().all(|it| trusts(column, kind, it)) {
             continue;
         }
         let bounds = file_bounds(chunks(), column.physical_type(), kind);
@@ -159,8 +171,8 @@ fn split_offsets(footer: &ParquetMetaData) -> Vec<i64> {
 }
 
 /// The least and greatest value over all row groups; `None` if any group does not tell.
-fn file_bounds<'a>(
-    chunks: impl Iterator<Item = &'a parquet::file::metadata::ColumnChunkMetaData>,
+pub(super) fn file_bounds<'a>(
+    chunks: impl Iterator<Item = &'a ColumnChunkMetaData>,
     physical: PhysicalType,
     kind: &PrimitiveType,
 ) -> Option<(PrimitiveLiteral, PrimitiveLiteral)> {

@@ -118,7 +118,7 @@ fn compression(metadata: &TableMetadata) -> Result<Compression> {
 }
 
 /// The metrics mode of every leaf that can have metrics (traps T-90, T-93).
-fn modes(metadata: &TableMetadata, schema: &Schema) -> Result<BTreeMap<i32, Mode>> {
+pub(super) fn modes(metadata: &TableMetadata, schema: &Schema) -> Result<BTreeMap<i32, Mode>> {
     let properties = metadata.properties();
     let inferred =
         property(metadata, "write.metadata.metrics.max-inferred-column-defaults", 100_usize);

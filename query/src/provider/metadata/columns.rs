@@ -79,7 +79,7 @@ pub(super) fn texts<T: AsRef<str>>(values: impl Iterator<Item = T>) -> ArrayRef 
     Arc::new(StringArray::from_iter_values(values))
 }
 
-/// Maps of counts by field id.
+/// Maps of counts by field id, null where nothing is known.
 pub(super) fn counts<'a>(maps: impl Iterator<Item = &'a BTreeMap<i32, i64>>) -> ArrayRef {
     let mut builder = MapBuilder::new(None, Int32Builder::new(), Int64Builder::new());
     for map in maps {
@@ -88,12 +88,12 @@ pub(super) fn counts<'a>(maps: impl Iterator<Item = &'a BTreeMap<i32, i64>>) -> 
             builder.values().append_value(*value);
         }
         // Keys and values were appended in pairs.
-        let _ = builder.append(true);
+        let _ = builder.append(!map.is_empty());
     }
     Arc::new(builder.finish())
 }
 
-/// Maps of bounds, in binary form, by field id.
+/// Maps of bounds, in binary form, by field id, null where nothing is known.
 pub(super) fn bounds<'a>(maps: impl Iterator<Item = &'a BTreeMap<i32, Vec<u8>>>) -> ArrayRef {
     let mut builder = MapBuilder::new(None, Int32Builder::new(), BinaryBuilder::new());
     for map in maps {
@@ -102,7 +102,7 @@ pub(super) fn bounds<'a>(maps: impl Iterator<Item = &'a BTreeMap<i32, Vec<u8>>>)
             builder.values().append_value(value);
         }
         // Keys and values were appended in pairs.
-        let _ = builder.append(true);
+        let _ = builder.append(!map.is_empty());
     }
     Arc::new(builder.finish())
 }

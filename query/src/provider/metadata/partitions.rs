@@ -1,14 +1,19 @@
 //! Partitions as values: one struct with the fields of all specs a table had, and what each partition holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float32Array, Float64Array, RecordBatch, StructArray};
-use arrow::datatypes::{Field, Fields};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Float64Array, Int32Array, RecordBatch, StructArray,
+};
+use arrow::compute::{SortColumn, SortOptions, lexsort_to_indices, take_record_batch};
+use arrow::datatypes::{Field, Fields, Schema};
 use datafusion::common::Result;
 use icefield_catalog::spec::{
-    DataContentType, PrimitiveLiteral, PrimitiveType, TableMetadata, Transform,
+    DataContentType, DataFileFormat, FormatVersion, PrimitiveLiteral, PrimitiveType, TableMetadata,
+    Transform,
 };
+use icefield_table::arrow::FIELD_ID;
 use icefield_table::manifest::columns::bounds_array;
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::{partition, value};
@@ -139,8 +144,19 @@ struct Sums {
     rows: [i64; 3],
     files: [i64; 3],
     bytes: i64,
+    /// Deletion vectors among the files of position deletes.
+    vectors: i64,
     /// When it was changed last, and by which snapshot that is still known.
     last: Option<(i64, i64)>,
+}
+
+impl Sums {
+    /// Rows that are not deleted, where that is known without reading: a vector deletes no row twice, and none that is not
+    /// there.
+    fn live_rows(&self) -> Option<i64> {
+        let is_known = self.files[2] == 0 && self.files[1] == self.vectors;
+        is_known.then(|| self.rows[0] - self.rows[1])
+    }
 }
 
 /// The rows of `partitions`. A partition is a spec and its values (trap T-32).
@@ -191,6 +207,9 @@ impl Partitions {
                 *rows += file.record_count.cast_signed();
                 *files += 1;
             }
+            if file.format == DataFileFormat::Puffin {
+                sums.vectors += 1;
+            }
             if file.content == DataContentType::Data {
                 sums.bytes += file.file_size_bytes.cast_signed();
             }
@@ -229,6 +248,59 @@ impl Partitions {
         columns.add("delete_files", || of(|it| it.files[1] + it.files[2]));
         columns.add("changed", || times(all.iter().map(|it| it.1.last.map(|it| it.0))));
         columns.finish()
+    }
+
+    /// As a partition statistics file has them, by the values of the partitions, nulls first.
+    pub(super) fn statistics(
+        &self,
+        kind: &PartitionType,
+        version: FormatVersion,
+    ) -> Result<RecordBatch> {
+        let sums = || self.sums.values();
+        let ints = |of: fn(&Sums) -> i64| -> ArrayRef {
+            let counts = sums().map(|it| i32::try_from(of(it)).unwrap_or(i32::MAX));
+            Arc::new(Int32Array::from_iter_values(counts))
+        };
+        let partitions = kind.array(sums().filter_map(|it| it.any.as_ref()));
+        let values = partitions.as_struct();
+        let inner = kind.fields.iter().zip(values.fields()).map(|(column, field)| {
+            let id = HashMap::from([(FIELD_ID.to_owned(), column.id.to_string())]);
+            Arc::new(Field::clone(field).with_metadata(id))
+        });
+        let inner: Fields = inner.collect();
+        let tuple = StructArray::new(inner, values.columns().to_vec(), None);
+        let specs = sums().filter_map(|it| it.any.as_ref()).map(|it| it.spec_id);
+        let mut columns: Vec<(i32, &str, bool, ArrayRef)> = vec![
+            (1, "partition", false, Arc::new(tuple)),
+            (2, "spec_id", false, Arc::new(Int32Array::from_iter_values(specs))),
+            (3, "data_record_count", false, longs(sums().map(|it| it.rows[0]))),
+            (4, "data_file_count", false, ints(|it| it.files[0])),
+            (5, "total_data_file_size_in_bytes", false, longs(sums().map(|it| it.bytes))),
+            (6, "position_delete_record_count", true, longs(sums().map(|it| it.rows[1]))),
+            (7, "position_delete_file_count", true, ints(|it| it.files[1] - it.vectors)),
+            (8, "equality_delete_record_count", true, longs(sums().map(|it| it.rows[2]))),
+            (9, "equality_delete_file_count", true, ints(|it| it.files[2])),
+            (10, "total_record_count", true, some_longs(sums().map(Sums::live_rows))),
+            (11, "last_updated_at", true, some_longs(sums().map(|it| it.last.map(|it| it.0)))),
+            (12, "last_updated_snapshot_id", true, {
+                some_longs(sums().map(|it| it.last.map(|it| it.1)))
+            }),
+        ];
+        if version >= FormatVersion::V3 {
+            columns.push((13, "dv_count", true, ints(|it| it.vectors)));
+        }
+        let fields = columns.iter().map(|(id, name, nullable, array)| {
+            let id = HashMap::from([(FIELD_ID.to_owned(), id.to_string())]);
+            Field::new(*name, array.data_type().clone(), *nullable).with_metadata(id)
+        });
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let specs = columns.get(1).map(|it| Arc::clone(&it.3));
+        let arrays = columns.into_iter().map(|it| it.3).collect();
+        let rows = RecordBatch::try_new(schema, arrays)?;
+        let options = Some(SortOptions { descending: false, nulls_first: true });
+        let keys = values.columns().iter().cloned().chain(specs);
+        let keys: Vec<_> = keys.map(|values| SortColumn { values, options }).collect();
+        Ok(take_record_batch(&rows, &lexsort_to_indices(&keys, None)?)?)
     }
 
     pub(super) fn len(&self) -> usize {
