@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray};
+use arrow::datatypes::SchemaRef;
 use datafusion::common::DataFusionError;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::SessionState;
@@ -10,6 +11,7 @@ use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{StreamExt, TryStreamExt, stream};
+use icefield_catalog::storage::recording::IoSnapshot;
 
 use crate::mend::stalls;
 use crate::session::Rows;
@@ -107,6 +109,25 @@ pub(crate) fn rows_of(batch: RecordBatch) -> Rows {
         stream,
     );
     Rows { schema, stream: Box::pin(stream), plan: None }
+}
+
+/// A row of EXPLAIN ANALYZE that says what was asked of the storage meanwhile.
+pub(crate) fn storage_row(
+    schema: &SchemaRef,
+    before: IoSnapshot,
+    after: IoSnapshot,
+) -> Result<RecordBatch> {
+    let kinds = ["metadata", "manifests", "data"];
+    let requests = after.reads.iter().zip(before.reads).map(|(now, then)| now - then);
+    let bytes = after.read_bytes.iter().zip(before.read_bytes).map(|(now, then)| now - then);
+    let parts: Vec<String> = kinds
+        .iter()
+        .zip(requests.zip(bytes))
+        .map(|(kind, (requests, bytes))| format!("{kind}: {requests} requests, {bytes} bytes"))
+        .collect();
+    let text = |it: &str| Arc::new(StringArray::from(vec![it.to_owned()])) as ArrayRef;
+    let columns = vec![text("Storage"), text(&parts.join("\n"))];
+    Ok(RecordBatch::try_new(Arc::clone(schema), columns)?)
 }
 
 /// The physical rules that place sorts and exchanges, for plans made without a logical one.

@@ -17,6 +17,7 @@ pub(crate) mod columns;
 pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
+mod explain;
 mod groups;
 mod keys;
 mod most;
@@ -99,6 +100,16 @@ pub(crate) enum Chosen {
     Only(Arc<HashMap<String, RoaringTreemap>>),
 }
 
+/// The files of one store that a scan reads.
+struct Part {
+    files: Vec<PartitionedFile>,
+    total: Statistics,
+    /// Columns that may hold NaN.
+    with_nan: Arc<HashSet<String>>,
+    /// What planning left out.
+    said: Arc<str>,
+}
+
 impl Scan {
     /// The plan that reads `projection` of the rows for which `filters` may hold.
     pub(crate) async fn plan(
@@ -113,7 +124,9 @@ impl Scan {
         let sieve = sieve::sieve(state, &self.schema, schema, &unmapped, filters)?;
         let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
+        let pruning = planned.pruning;
         let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
+        let said: Arc<str> = explain::planned(self, filters, pruning, &tasks).into();
         if matches!(self.files, Chosen::All) && self.table.ident().is_some() {
             let bytes = tasks.iter().map(ScanTask::file_size_bytes).sum();
             self.notes.add(&self.table.name(), filters, tasks.len(), bytes);
@@ -157,9 +170,9 @@ impl Scan {
                 total = total.to_inexact();
             }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
-            let parts = (files, total, with_nan);
-            let late = is_selective(filters, schema, &parts.1, &tasks);
-            plans.push(self.source(state, &root, parts, &map, (projection, limit, more, late))?);
+            let part = Part { files, total, with_nan, said: Arc::clone(&said) };
+            let late = is_selective(filters, schema, &part.total, &tasks);
+            plans.push(self.source(state, &root, part, &map, (projection, limit, more, late))?);
         }
         match plans.len() {
             1 => plans.pop().ok_or_else(|| DataFusionError::Internal("no plan".to_owned())),
@@ -243,7 +256,7 @@ impl Scan {
         &self,
         state: &dyn Session,
         root: &str,
-        (files, total, with_nan): (Vec<PartitionedFile>, Statistics, Arc<HashSet<String>>),
+        Part { files, total, with_nan, said }: Part,
         map: &ColumnMap,
         (projection, limit, more, late): (Option<&Vec<usize>>, Option<usize>, usize, bool),
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -284,6 +297,7 @@ impl Scan {
             rows,
             cache: Arc::clone(&self.cache),
             statement: state.config().get_extension::<StatementContext>().map_or(0, |it| it.id),
+            said,
         };
         let source: Arc<dyn FileSource> = match more > 0 {
             true => Arc::new(numbered),

@@ -17,6 +17,7 @@ use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, SendableR
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
+use futures::TryStreamExt;
 use icefield_catalog::Storage;
 use icefield_table::table::METADATA_COLUMNS;
 use icefield_table::{Table, Tables};
@@ -29,7 +30,7 @@ use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
 use crate::memory::SharedMemory;
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
-use crate::plan::{optimize, physical_plan, start};
+use crate::plan::{self, optimize, physical_plan, start};
 use crate::procedure::{self, Procedure};
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
@@ -305,7 +306,23 @@ impl Session {
             let statement = explain.statement.as_ref().clone();
             return change::explain(self, statement, text, overwritten).await;
         }
+        if matches!(&statement, Statement::Explain(it) if it.analyze) {
+            return self.analyze(text, statement).await;
+        }
         self.run_datafusion(text, statement).await
+    }
+
+    /// EXPLAIN ANALYZE: also what was asked of the storage, for planning and for reading.
+    async fn analyze(&self, text: &str, statement: Statement) -> Result<Answer> {
+        let stats = self.tables().warehouse().storage.stats();
+        let before = stats.snapshot();
+        let Answer::Rows(rows) = self.run_datafusion(text, statement).await? else {
+            return Err(Error::invalid("EXPLAIN ANALYZE answers with rows"));
+        };
+        let mut batches = rows.stream.try_collect::<Vec<_>>().await?;
+        batches.push(plan::storage_row(&rows.schema, before, stats.snapshot())?);
+        let batch = arrow::compute::concat_batches(&rows.schema, &batches)?;
+        Ok(Answer::Rows(plan::rows_of(batch)))
     }
 
     /// Puts the versions that clauses ask for into the names of their tables.

@@ -56,6 +56,8 @@ pub struct Pruning {
     pub manifests_read: usize,
     /// Files in those.
     pub files: usize,
+    /// Files in all manifests, as far as the list counts them.
+    pub files_all: usize,
 }
 
 /// A data file to read, and the deletes that reach it.
@@ -121,6 +123,8 @@ pub async fn plan(table: &Table, version: &Version, sieve: Option<&Sieve>) -> Re
     };
     let (data, deletes) = (of(ManifestContentType::Data), of(ManifestContentType::Deletes));
     let mut pruning = Pruning { manifests: data.len(), ..Pruning::default() };
+    let live = |it: &ManifestFile| it.files[0].unwrap_or(0) + it.files[1].unwrap_or(0);
+    pruning.files_all = data.iter().map(|it| usize::try_from(live(it)).unwrap_or(0)).sum();
     let data = kept_manifests(table, &version.schema, data, sieve)?;
     pruning.manifests_read = data.len();
 

@@ -100,6 +100,8 @@ pub(crate) struct PositionSource {
     pub(crate) cache: Arc<ColumnCache>,
     /// The statement that reads.
     pub(crate) statement: u64,
+    /// What planning left out, for EXPLAIN.
+    pub(crate) said: Arc<str>,
 }
 
 /// What the reader makes of filters on rows.
@@ -163,6 +165,7 @@ impl FileSource for PositionSource {
     }
 
     fn fmt_extra(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {}", self.said)?;
         match &self.predicate {
             Some(predicate) => write!(f, ", predicate={predicate}"),
             None => Ok(()),

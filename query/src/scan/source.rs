@@ -79,6 +79,8 @@ pub(crate) struct IcebergSource {
     batch_size: usize,
     cache: Arc<ColumnCache>,
     statement: u64,
+    /// What planning left out, for EXPLAIN.
+    said: Arc<str>,
 }
 
 impl IcebergSource {
@@ -96,6 +98,7 @@ impl IcebergSource {
             batch_size: like.batch_size,
             cache: like.cache,
             statement: like.statement,
+            said: like.said,
         }
     }
 
@@ -124,6 +127,7 @@ impl IcebergSource {
             rows: self.rows,
             cache: Arc::clone(&self.cache),
             statement: self.statement,
+            said: Arc::clone(&self.said),
         }
     }
 
@@ -193,6 +197,7 @@ impl FileSource for IcebergSource {
     }
 
     fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ", {}", self.said)?;
         self.inner.fmt_extra(kind, f)
     }
 
