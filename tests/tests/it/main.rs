@@ -13,6 +13,7 @@ mod rest;
 mod scan;
 mod simulation;
 mod simulation_changes;
+mod sql;
 mod tidy;
 mod traps;
 mod upkeep;
