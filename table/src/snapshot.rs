@@ -46,7 +46,7 @@ pub fn resolve(metadata: &TableMetadata, at: &At) -> Result<Version> {
         }
         At::Id(id) => metadata
             .snapshot_by_id(*id)
-            .ok_or_else(|| not_found(format!("the table has no snapshot {id}"), metadata))?,
+            .ok_or_else(|| not_found(missing(metadata, *id), metadata))?,
         At::Time(ms) => at_time(metadata, *ms)?,
         At::Ref(name) => {
             let refs = refs(metadata)?;
@@ -134,16 +134,41 @@ fn at_time(metadata: &TableMetadata, ms: i64) -> Result<&SnapshotRef> {
     })
 }
 
-fn not_found(message: String, metadata: &TableMetadata) -> Error {
-    let first =
-        metadata.history().iter().find(|it| metadata.snapshot_by_id(it.snapshot_id).is_some());
-    let rest = match first {
-        Some(first) => {
-            format!("; the oldest is {} of {}", first.snapshot_id, time(first.timestamp_ms))
+/// Why a snapshot is not there: what another came from was there once.
+fn missing(metadata: &TableMetadata, id: i64) -> String {
+    match metadata.snapshots().find(|it| it.parent_snapshot_id() == Some(id)) {
+        Some(next) => {
+            format!("snapshot {id}, from which {} came, has expired", next.snapshot_id())
         }
-        None => "; it has none at all".to_owned(),
+        None => format!("the table has no snapshot {id}"),
+    }
+}
+
+/// What is not there, and what is: how many snapshots from when to when, and the tags and branches, which keep theirs.
+fn not_found(message: String, metadata: &TableMetadata) -> Error {
+    let of = |it: &SnapshotRef| format!("{} of {}", it.snapshot_id(), time(it.timestamp_ms()));
+    let oldest = metadata.snapshots().min_by_key(|it| it.timestamp_ms());
+    let newest = metadata.snapshots().max_by_key(|it| it.timestamp_ms());
+    let (Some(oldest), Some(newest)) = (oldest, newest) else {
+        return Error::new(ErrorKind::DataInvalid, message + "; it has none at all");
     };
-    Error::new(ErrorKind::DataInvalid, message + &rest)
+    let mut rest = match metadata.snapshots().len() {
+        1 => format!("; the oldest is {}, and there is no other", of(oldest)),
+        count => {
+            format!("; the oldest is {}, the newest {}, {count} in all", of(oldest), of(newest))
+        }
+    };
+    let names: Vec<String> = refs(metadata)
+        .map(|it| {
+            it.into_keys().filter(|it| it != MAIN_BRANCH).map(|it| format!("`{it}`")).collect()
+        })
+        .unwrap_or_default();
+    if !names.is_empty() {
+        rest.push_str(&format!("; there are the branches and tags {}", names.join(", ")));
+    }
+    let hint =
+        "system.maintenance_runs tells what expired and when; a tag keeps a snapshot from that";
+    Error::new(ErrorKind::DataInvalid, message + &rest).with_context("hint", hint)
 }
 
 /// A time in milliseconds as people read it, in UTC.

@@ -18,8 +18,15 @@ fn table(lake: &Lake) {
 
 #[test]
 fn a_branch_is_written_like_a_table_and_brought_into_it() {
+    for version in ["2", "3"] {
+        life_of_a_branch(version);
+    }
+}
+
+fn life_of_a_branch(version: &str) {
     let lake = Lake::new();
     table(&lake);
+    lake.exec(&format!("ALTER TABLE cleaned.t SET TBLPROPERTIES ('format-version' = '{version}')"));
     lake.exec("ALTER TABLE cleaned.t CREATE BRANCH audit");
     lake.exec("INSERT INTO cleaned.t.branch_audit VALUES (4, 'd')");
     lake.exec("DELETE FROM cleaned.t.branch_audit WHERE id = 1");
