@@ -223,7 +223,9 @@ impl SqlCatalog {
                 }
                 // A table that is only held is not changed.
                 Some(_) if change.updates.is_empty() => None,
-                Some(before) => Some(audit::committed(&object, location, before, after)),
+                Some(before) => {
+                    Some(audit::committed(&object, location, (before, after), &change.updates))
+                }
             };
             if let Some(event) = event {
                 self.note(transaction, behalf, &object, event).await?;

@@ -11,7 +11,7 @@ use super::SqlCatalog;
 use super::database::Database;
 use crate::audit::{Actor, AuditLine, Event, Head, Walk};
 use crate::rights::Object;
-use crate::spec::{SnapshotRef, TableMetadata};
+use crate::spec::{MAIN_BRANCH, SnapshotRef, TableMetadata, TableUpdate};
 use crate::{Behalf, Env, Result, lineage};
 
 const COLUMNS: &str = "chain, seq, at_ms, principal, source, request_id, action, object_name, \
@@ -257,8 +257,8 @@ fn said(snapshot: &SnapshotRef) -> Value {
 pub(super) fn committed(
     object: &Object,
     location: &str,
-    before: &TableMetadata,
-    after: &TableMetadata,
+    (before, after): (&TableMetadata, &TableMetadata),
+    updates: &[TableUpdate],
 ) -> Event {
     let mut event = Event::done("commit", object.name())
         .between(before.current_snapshot_id(), after.current_snapshot_id())
@@ -268,12 +268,26 @@ pub(super) fn committed(
     let snapshots: Vec<Value> = after.snapshots().filter(is_new).map(said).collect();
     let gone = before.snapshots().filter(|it| after.snapshot_by_id(it.snapshot_id()).is_none());
     let gone: Vec<i64> = gone.map(|it| it.snapshot_id()).collect();
-    for (name, said) in [("snapshots", json!(snapshots)), ("expired", json!(gone))] {
+    let refs: Vec<Value> = updates.iter().filter_map(|it| moved(it, before, after)).collect();
+    for (name, said) in
+        [("snapshots", json!(snapshots)), ("expired", json!(gone)), ("refs", json!(refs))]
+    {
         if said.as_array().is_some_and(|it| !it.is_empty()) {
             event = event.with(name, said);
         }
     }
     event
+}
+
+/// What the log says of a branch or tag that was made, moved or let go of: what it held, and what it holds.
+fn moved(update: &TableUpdate, before: &TableMetadata, after: &TableMetadata) -> Option<Value> {
+    let name = match update {
+        TableUpdate::SetSnapshotRef { ref_name, .. } if ref_name != MAIN_BRANCH => ref_name,
+        TableUpdate::RemoveSnapshotRef { ref_name } => ref_name,
+        _ => return None,
+    };
+    let of = |it: &TableMetadata| it.snapshot_for_ref(name).map(|it| it.snapshot_id());
+    Some(json!({ "name": name, "before": of(before), "after": of(after) }))
 }
 
 /// Puts a line at the end of a chain, whose head is held until the transaction ends.

@@ -49,6 +49,11 @@ fn files_of_others_become_tables_as_they_lie_there() {
 }
 
 #[test]
+fn every_change_of_a_table_goes_with_every_other() {
+    python_runs("evolution_pairs.py");
+}
+
+#[test]
 fn the_shell_behaves_on_a_terminal() {
     python_runs("shell.py");
 }

@@ -20,6 +20,7 @@ mod lake;
 mod lineage;
 mod memory;
 mod optimizer;
+mod procedures;
 mod races;
 mod rights;
 mod serve;
