@@ -44,7 +44,10 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
         Ok(metadata) if metadata.format_version() == FormatVersion::V1 => {
             return with_refs(text, metadata);
         }
-        Ok(metadata) => return Ok(metadata),
+        Ok(metadata) => {
+            refuse_lost_defaults(text, &metadata)?;
+            return Ok(metadata);
+        }
         Err(error) => error,
     };
     // Only where it is needed, since it reads everything twice.
@@ -58,6 +61,48 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
         Err(_) => invalid(format!("the table metadata is not JSON: {error}")),
         Ok(value) => why_unread(&value).unwrap_or_else(|| invalid(format!("{NOT_READ}: {error}"))),
     })
+}
+
+/// Refuses defaults that iceberg 0.10 leaves out, those of nanoseconds: rows would be null instead, and the next commit
+/// would forget them.
+fn refuse_lost_defaults(text: &[u8], metadata: &TableMetadata) -> Result<()> {
+    if metadata.format_version() < FormatVersion::V3 {
+        return Ok(());
+    }
+    let has = |part: &[u8]| text.windows(part.len()).any(|it| it == part);
+    let may_be = (has(b"timestamp_ns") || has(b"timestamptz_ns"))
+        && (has(b"initial-default") || has(b"write-default"));
+    if !may_be {
+        return Ok(());
+    }
+    let value: Value = serde_json::from_slice(text)?;
+    match lost_default(value.get("schemas").unwrap_or(&Value::Null)) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::FeatureUnsupported,
+            format!("column `{name}` has a default in nanoseconds, which is not read yet"),
+        )),
+    }
+}
+
+/// A field in some schema with such a default.
+fn lost_default(value: &Value) -> Option<String> {
+    match value {
+        Value::Array(all) => all.iter().find_map(lost_default),
+        Value::Object(object) => {
+            let is_nanos = object
+                .get("type")
+                .and_then(Value::as_str)
+                .is_some_and(|it| it.starts_with("timestamp") && it.ends_with("_ns"));
+            let defaults = ["initial-default", "write-default"];
+            let has = defaults.iter().any(|it| object.get(*it).is_some_and(|it| !it.is_null()));
+            match is_nanos && has {
+                true => Some(object.get("name").and_then(Value::as_str).unwrap_or("?").to_owned()),
+                false => object.values().find_map(lost_default),
+            }
+        }
+        _ => None,
+    }
 }
 
 /// The log of current snapshots is optional; iceberg 0.10 changes no table without one that has snapshots.

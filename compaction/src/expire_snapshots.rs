@@ -24,7 +24,7 @@ use icefield_table::commit::{self, Evolution};
 use icefield_table::{Table, snapshot};
 use serde_json::json;
 
-use crate::neighbours;
+use crate::neighbours::{self, Territory};
 use crate::reachable::{self, Kind, Manifests};
 use crate::remove::{DELETES_AT_ONCE, Removed, Remover};
 use crate::sorted_out::{Candidate, SortedOut};
@@ -280,20 +280,18 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
     let mut stay = manifests.of(table, &kept, |path| sets.keep(&list(path))).await?;
     let mut old = Vec::new();
     // Only what lies where the table's files may lie is deleted, whatever its manifests say.
-    let mut territory = None;
+    let territory = Territory::of(table);
     if !expired.is_empty() {
-        let (sharing, ours) = neighbours::around(session, table).await?;
-        let ours = territory.insert(ours);
         let unread = |path: &str| {
             let (path, kind) = (list(path), Kind::ManifestList);
-            match ours.has(&path) {
+            match territory.has(&path) {
                 true => sets.candidate(Candidate { path, kind, bytes: 0 }),
                 false => Ok(()),
             }
         };
         old = manifests.of(table, &expired, unread).await?;
         // What they lead to is read before the commit, too.
-        for other in sharing {
+        for other in neighbours::sharing(session, table).await? {
             neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
         }
     }
@@ -314,7 +312,9 @@ async fn attempt(session: &Session, table: &Table, request: &Request) -> Result<
         }
     }
     let mut done = Done { snapshots: gone.snapshots, refs: gone.refs, ..Done::default() };
-    let Some(territory) = territory else { return Ok(done) };
+    if expired.is_empty() {
+        return Ok(done);
+    }
     let candidate = |sets: &mut SortedOut, path: &str, kind: Kind, bytes: u64| {
         let path = reachable::normal(path);
         match territory.has(&path) {

@@ -125,23 +125,19 @@ pub(crate) fn overlaps(table: &Table, folders: &[String]) -> bool {
     theirs.iter().any(|it| folders.iter().any(|own| is_in(it, own) || is_in(own, it)))
 }
 
-/// Where files lie that may be deleted with a table: whatever its manifests name, another table's folders are not
-/// its own, nor is what lies outside the warehouse. A writer could name anything there.
+/// Where files lie that may be deleted with a table: in its own folders, whatever its manifests name. What lies elsewhere
+/// was put there by somebody else, who may need it: another table, or whoever has files that were added as they lay there.
 #[derive(Debug)]
-pub(crate) struct Territory {
-    own: [String; 3],
-    root: String,
-    others: Vec<String>,
-}
+pub(crate) struct Territory([String; 3]);
 
 impl Territory {
+    pub(crate) fn of(table: &Table) -> Self {
+        Self(folders(table))
+    }
+
     /// Whether a file, in the spelling that is compared, may be deleted for this table.
     pub(crate) fn has(&self, path: &str) -> bool {
-        if path.split('/').any(|it| it == "..") {
-            return false;
-        }
-        let within = |all: &[String]| all.iter().any(|it| is_in(path, it));
-        within(&self.own) || (is_in(path, &self.root) && !within(&self.others))
+        !path.split('/').any(|it| it == "..") && self.0.iter().any(|it| is_in(path, it))
     }
 }
 
@@ -153,26 +149,15 @@ impl Territory {
 /// As for [`all`], and one that cannot be read and may be among them. Where there is no metadata any more, and
 /// was none in this table's folders, it is not: it would keep all tables from being looked after.
 pub(crate) async fn sharing(session: &Session, table: &Table) -> Result<Vec<Table>> {
-    Ok(around(session, table).await?.0)
-}
-
-/// The tables that [`sharing`] tells of, and where files lie that may be deleted.
-///
-/// # Errors
-///
-/// As for [`sharing`].
-pub(crate) async fn around(session: &Session, table: &Table) -> Result<(Vec<Table>, Territory)> {
     let own = folders(table);
     let uuid = table.metadata().uuid();
     let mut sharing = Vec::new();
-    let mut others = Vec::new();
     for other in all(session, table).await? {
         match other {
             Neighbour::Known(it) if it.metadata().uuid() == uuid || overlaps(&it, &own) => {
-                // Where both write, both may delete what neither needs.
                 sharing.push(*it);
             }
-            Neighbour::Known(it) => others.extend(folders(&it)),
+            Neighbour::Known(_) => {}
             Neighbour::Unread { pointer, is_gone, why } => {
                 let pointer = reachable::normal(&pointer);
                 // A table's metadata lies in a folder of its own.
@@ -181,12 +166,10 @@ pub(crate) async fn around(session: &Session, table: &Table) -> Result<(Vec<Tabl
                 if lies_here || !is_gone {
                     return Err(why);
                 }
-                others.push(folder.to_owned());
             }
         }
     }
-    let root = reachable::normal(&session.tables().warehouse().root);
-    Ok((sharing, Territory { own, root, others }))
+    Ok(sharing)
 }
 
 /// Tells all that a table's snapshots, and its metadata, lead to.

@@ -8,7 +8,7 @@ use icefield_query::{Result, Session};
 use icefield_table::Table;
 
 use crate::expire_snapshots::refuse_kept;
-use crate::neighbours::{self, folders, is_in};
+use crate::neighbours::{self, Territory};
 use crate::reachable::{self, Kind, Manifests};
 use crate::remove::{DELETES_AT_ONCE, Removed, Remover};
 use crate::sorted_out::{Candidate, SortedOut};
@@ -35,10 +35,10 @@ impl Purge {
         for other in neighbours::sharing(session, table).await? {
             neighbours::reached(&other, |path| sets.keep(&reachable::normal(path))).await?;
         }
-        let own = folders(table);
+        let territory = Territory::of(table);
         let mut candidate = |path: &str, kind: Kind, bytes: u64| {
             let path = reachable::normal(path);
-            match own.iter().any(|it| is_in(&path, it)) {
+            match territory.has(&path) {
                 true => sets.candidate(Candidate { path, kind, bytes }),
                 false => Ok(()),
             }

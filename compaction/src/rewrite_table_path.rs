@@ -148,9 +148,8 @@ pub async fn run(table: &Table, request: &Request) -> Result<Done> {
     let mut new: Vec<SnapshotRef> = last.metadata().snapshots().cloned().collect();
     new.retain(|it| !known.contains(&it.snapshot_id()));
     new.sort_by_key(|it| it.sequence_number());
-    let ids: HashSet<i64> = new.iter().map(|it| it.snapshot_id()).collect();
     for snapshot in &new {
-        work.snapshot(snapshot, &ids, request.start.is_none()).await?;
+        work.snapshot(snapshot, &known).await?;
     }
     for statistics in crate::reachable::named(last.metadata()) {
         if statistics.1 == crate::reachable::Kind::Statistics {
@@ -210,20 +209,15 @@ fn named(table: &Table, name: &str) -> Result<String> {
 }
 
 impl Rewriting<'_> {
-    /// A snapshot's list, and the manifests that came with one of the snapshots that are copied.
-    async fn snapshot(
-        &mut self,
-        snapshot: &SnapshotRef,
-        new: &HashSet<i64>,
-        all: bool,
-    ) -> Result<()> {
+    /// A snapshot's list and its manifests; `known` are the snapshots that the copy has.
+    async fn snapshot(&mut self, snapshot: &SnapshotRef, known: &HashSet<i64>) -> Result<()> {
         let lines = self.table.manifest_list_once(snapshot.manifest_list()).await?;
         let mut written = Vec::with_capacity(lines.len());
         for line in lines.iter() {
-            let known = self.manifests.get(&line.path).cloned();
-            written.push(match known {
-                Some(known) => with_place(line, &known),
-                None => self.manifest(line, new, all).await?,
+            let made = self.manifests.get(&line.path).cloned();
+            written.push(match made {
+                Some(made) => with_place(line, &made),
+                None => self.manifest(line, known).await?,
             });
         }
         let metadata = self.table.metadata();
@@ -244,8 +238,7 @@ impl Rewriting<'_> {
     async fn manifest(
         &mut self,
         line: &ManifestFile,
-        new: &HashSet<i64>,
-        all: bool,
+        known: &HashSet<i64>,
     ) -> Result<ManifestFile> {
         let metadata = self.table.metadata();
         let manifest = self.table.manifest_once(line).await?;
@@ -263,7 +256,8 @@ impl Rewriting<'_> {
         let mut writer = ManifestWriter::new(header, self.request.prefix.moved(&line.path)?, sync)?;
         for index in 0..manifest.len() {
             let mut entry = manifest.entry(index, &types)?;
-            let is_new = all || entry.snapshot_id.is_some_and(|it| new.contains(&it));
+            // Also one that came by a snapshot which has expired since.
+            let is_new = !entry.snapshot_id.is_some_and(|it| known.contains(&it));
             self.entry(&mut entry, is_new).await?;
             writer.add(&entry)?;
         }

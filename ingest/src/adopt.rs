@@ -63,6 +63,7 @@ pub struct Added {
 ///
 /// A folder without files, a file that is there already, and one that does not fit the table: nothing is added then.
 pub async fn add(session: &Session, table: &Table, request: &Request) -> Result<Added> {
+    refuse_tables(session, request, table.ident()).await?;
     let found = files(session, request).await?;
     if !request.may_repeat {
         refuse_known(table, &found).await?;
@@ -89,6 +90,7 @@ pub async fn make(
     owns: bool,
 ) -> Result<Added> {
     let found = files(session, request).await?;
+    refuse_tables(session, request, None).await?;
     let opened = open(session, &found).await?;
     let is_v3 = properties.get("format-version").is_some_and(|it| it == "3");
     let (schema, folders) = schema::of(&found, &opened, is_v3)?;
@@ -141,6 +143,35 @@ async fn files(session: &Session, request: &Request) -> Result<Vec<Found>> {
         ))),
         true => Err(Error::not_found(format!("`{}` has no files", request.source))),
     }
+}
+
+/// Refuses a folder in which another table lies, or around one: its files go when that table lets go of them.
+async fn refuse_tables(
+    session: &Session,
+    request: &Request,
+    own: Option<&TableIdent>,
+) -> Result<()> {
+    let warehouse = session.tables().warehouse();
+    if warehouse.catalog.is_remote() {
+        // Its server looks where tables may lie.
+        return Ok(());
+    }
+    let source = folder::place(&request.source)?;
+    let inside = |path: &str, folder: &str| {
+        path == folder || path.strip_prefix(folder).is_some_and(|it| it.starts_with('/'))
+    };
+    for (other, pointer) in warehouse.catalog.pointers().await? {
+        let Ok(pointer) = folder::place(&pointer) else { continue };
+        // Metadata lies in a folder of its own.
+        let folder = pointer.rsplitn(3, '/').nth(2).unwrap_or_default();
+        if Some(&other) != own && (inside(&source, folder) || inside(folder, &source)) {
+            return Err(Error::invalid(format!(
+                "table `{other}` lies at `{folder}`, and its files are its own"
+            ))
+            .with_hint(format!("INSERT INTO … SELECT * FROM {other} copies its rows")));
+        }
+    }
+    Ok(())
 }
 
 async fn open(session: &Session, found: &[Found]) -> Result<Vec<Foreign>> {
@@ -208,7 +239,7 @@ fn counted(files: &[DataFile]) -> Added {
 async fn refuse_known(table: &Table, found: &[Found]) -> Result<()> {
     let version = snapshot::resolve(table.metadata(), &At::Now)?;
     let tasks = scan::plan(table, &version, None).await?.tasks;
-    let normal = |it: &str| folder::place(it).unwrap_or_else(|_| it.to_owned());
+    let normal = |it: &str| folder::real(&folder::place(it).unwrap_or_else(|_| it.to_owned()));
     let known = tasks.iter().map(|it| Ok(normal(&table.locate(it.file_path()?))));
     let known = known.collect::<icefield_table::Result<HashSet<String>>>()?;
     let again: Vec<&str> = found

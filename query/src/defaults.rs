@@ -55,7 +55,10 @@ pub(crate) fn in_sql(schema: &Schema) -> Result<HashMap<String, Expr>> {
 fn written(value: &ScalarValue, kind: &PrimitiveType) -> Result<Expr> {
     let array = value.to_array()?;
     let text = match array.data_type() {
-        DataType::Binary | DataType::LargeBinary | DataType::FixedSizeBinary(_) => {
+        DataType::Binary
+        | DataType::LargeBinary
+        | DataType::BinaryView
+        | DataType::FixedSizeBinary(_) => {
             let bytes = cast(&array, &DataType::Binary)?;
             let digits = bytes.as_binary::<i32>().value(0).iter();
             digits.map(|it| format!("{it:02x}")).collect()

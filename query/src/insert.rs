@@ -77,6 +77,8 @@ pub(crate) struct StatementContext {
     pub(crate) read: Mutex<Vec<Source>>,
     /// Where the open transaction is.
     pub(crate) lake: Option<Arc<Lake>>,
+    /// Whether it is EXPLAIN.
+    pub(crate) explains: bool,
     /// Which statement of the session it is, counted from 1.
     pub(crate) id: u64,
 }

@@ -111,6 +111,19 @@ pub(crate) fn dotted(name: &ObjectName) -> Result<String> {
     }
 }
 
+/// Refuses a name that would mean what a table tells of itself: `sales.history` is the history of `sales`.
+pub(crate) fn refuse_metadata(namespace: &[String], name: &str) -> Result<()> {
+    let is_free = matches!(namespace, [only] if is_tier(only)) || !METADATA_TABLES.contains(&name);
+    match is_free {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
+            "`{}.{name}` means the metadata table `{name}` of a table `{0}`",
+            namespace.join(".")
+        ))
+        .with_hint("choose another name, or one of the namespaces raw, cleaned and curated")),
+    }
+}
+
 /// Refuses to give a table a name by which it could not be found.
 pub(crate) fn refuse_unusable(name: &str) -> Result<()> {
     match name.contains(['.', '@']) {
@@ -313,7 +326,7 @@ fn selected(word: &str) -> Option<String> {
     }
 }
 
-fn is_tier(name: &str) -> bool {
+pub(crate) fn is_tier(name: &str) -> bool {
     icefield_catalog::warehouse::TIERS.contains(&name)
 }
 

@@ -27,6 +27,7 @@ mod readers;
 pub(crate) mod sieve;
 pub(crate) mod source;
 pub(crate) mod statistics;
+mod trust;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -126,7 +127,8 @@ impl Scan {
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
         let pruning = planned.pruning;
         let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
-        let said: Arc<str> = explain::planned(self, filters, pruning, &tasks).into();
+        let said = explain::planned(self, state, filters, pruning, &tasks).await?;
+        let said: Arc<str> = said.into();
         if matches!(self.files, Chosen::All) && self.table.ident().is_some() {
             let bytes = tasks.iter().map(ScanTask::file_size_bytes).sum();
             self.notes.add(&self.table.name(), filters, tasks.len(), bytes);

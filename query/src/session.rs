@@ -1,5 +1,6 @@
 //! A session: one connection's settings, and the way from a text to its answer.
 
+mod analyzed;
 mod planned;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,6 @@ use datafusion::physical_plan::{EmptyRecordBatchStream, ExecutionPlan, SendableR
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion::sql::parser::{DFParserBuilder, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Token, Word};
-use futures::TryStreamExt;
 use icefield_catalog::Storage;
 use icefield_table::table::METADATA_COLUMNS;
 use icefield_table::{Table, Tables};
@@ -30,7 +30,7 @@ use crate::insert::{Purpose, Receipt, StatementContext, count, insert_plan};
 use crate::memory::SharedMemory;
 use crate::names::{self, SEARCH};
 use crate::parser::{self, Sql, TimeTravel, Tokens, Wanted};
-use crate::plan::{self, optimize, physical_plan, start};
+use crate::plan::{optimize, physical_plan, start};
 use crate::procedure::{self, Procedure};
 use crate::provider::Lake;
 use crate::provider::catalog::{LakeCatalog, NAME};
@@ -312,19 +312,6 @@ impl Session {
         self.run_datafusion(text, statement).await
     }
 
-    /// EXPLAIN ANALYZE: also what was asked of the storage, for planning and for reading.
-    async fn analyze(&self, text: &str, statement: Statement) -> Result<Answer> {
-        let stats = self.tables().warehouse().storage.stats();
-        let before = stats.snapshot();
-        let Answer::Rows(rows) = self.run_datafusion(text, statement).await? else {
-            return Err(Error::invalid("EXPLAIN ANALYZE answers with rows"));
-        };
-        let mut batches = rows.stream.try_collect::<Vec<_>>().await?;
-        batches.push(plan::storage_row(&rows.schema, before, stats.snapshot())?);
-        let batch = arrow::compute::concat_batches(&rows.schema, &batches)?;
-        Ok(Answer::Rows(plan::rows_of(batch)))
-    }
-
     /// Puts the versions that clauses ask for into the names of their tables.
     pub(crate) async fn resolve_versions(
         &self,
@@ -428,7 +415,7 @@ impl Session {
         Ok(statement)
     }
 
-    async fn run_datafusion(&self, text: &str, statement: Statement) -> Result<Answer> {
+    pub(super) async fn run_datafusion(&self, text: &str, statement: Statement) -> Result<Answer> {
         refuse(&statement)?;
         if let Statement::Statement(inner) = &statement
             && matches!(**inner, datafusion::sql::sqlparser::ast::Statement::Set(_))
@@ -474,12 +461,14 @@ impl Session {
         put("icefield.lifted", &self.lake.lifted());
         let text: String = text.split_whitespace().collect::<Vec<_>>().join(" ");
         let short: String = text.chars().take(200).collect();
+        let explains = short.get(..7).is_some_and(|it| it.eq_ignore_ascii_case("explain"));
         put("icefield.statement", &(!short.is_empty()).then_some(short));
         let lake = Some(Arc::clone(&self.lake));
         StatementContext {
             summary,
             lake,
             id: self.lake.statement_id(),
+            explains,
             ..StatementContext::default()
         }
     }

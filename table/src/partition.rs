@@ -287,6 +287,10 @@ fn plain(kind: &PrimitiveType, value: &PrimitiveLiteral) -> String {
         (PrimitiveType::Timestamptz, PrimitiveLiteral::Long(micros)) => {
             format!("{}+00:00", timestamp(*micros))
         }
+        (PrimitiveType::TimestampNs, PrimitiveLiteral::Long(nanos)) => timestamp_ns(*nanos),
+        (PrimitiveType::TimestamptzNs, PrimitiveLiteral::Long(nanos)) => {
+            format!("{}+00:00", timestamp_ns(*nanos))
+        }
         (PrimitiveType::Decimal { scale, .. }, PrimitiveLiteral::Int128(unscaled)) => {
             decimal(*unscaled, *scale as usize)
         }
@@ -338,6 +342,15 @@ fn time_of_day(micros: i64) -> String {
 fn timestamp(micros: i64) -> String {
     const DAY_US: i64 = 86_400_000_000;
     format!("{}T{}", date(micros.div_euclid(DAY_US)), time_of_day(micros.rem_euclid(DAY_US)))
+}
+
+fn timestamp_ns(nanos: i64) -> String {
+    let (seconds, rest) = (nanos.div_euclid(1_000_000_000), nanos.rem_euclid(1_000_000_000));
+    let mut text = timestamp(seconds * 1_000_000);
+    if rest != 0 {
+        text.push_str(&format!(".{rest:09}"));
+    }
+    text
 }
 
 /// An unscaled decimal with its point in place.

@@ -76,7 +76,10 @@ pub fn refs(metadata: &TableMetadata) -> Result<BTreeMap<String, SnapshotReferen
     let upgraded = match metadata.format_version() {
         FormatVersion::V1 => {
             let builder = metadata.clone().into_builder(None);
-            Some(builder.upgrade_format_version(FormatVersion::V2)?.build()?.metadata)
+            let upgraded =
+                builder.upgrade_format_version(FormatVersion::V2).and_then(|it| it.build());
+            // What cannot be upgraded, a spec with a void field called as a column, has its main branch.
+            upgraded.ok().map(|it| it.metadata)
         }
         _ => None,
     };

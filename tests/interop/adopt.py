@@ -157,6 +157,8 @@ def case_columns_that_do_not_fit(lake):
     lake.run("CREATE TABLE cleaned.t (id INT NOT NULL, ts TIMESTAMP, s STRING)")
     for name, columns, parts in (
             ("wide", {"id": pa.array([1], pa.int64())}, ("column `id` is Int64", "int in the table")),
+            ("case", {"ID": pa.array([1], pa.int32())}, ("column `ID` is `id` in the table",)),
+            ("other", {"x": pa.array([1], pa.int32())}, ("none of the table's columns",)),
             ("text", {"id": pa.array(["1"])}, ("column `id` is Utf8",)),
             ("null", {"id": pa.array([None], pa.int32())}, ("may hold nulls",)),
             ("none", {"s": pa.array(["x"])}, ("has no column `id`",)),
@@ -173,9 +175,121 @@ def case_columns_that_do_not_fit(lake):
     # Files with ids belong to the table that they were written for.
     lake.run("CREATE TABLE cleaned.a (x BIGINT, y BIGINT)", "INSERT INTO cleaned.a VALUES (1, 2)", "CREATE TABLE cleaned.b (y BIGINT, x BIGINT)")
     path = lake.run("SELECT file_path AS p FROM cleaned.a.files")[0][0]["p"]
-    refuses(lake, "other ids", f"CALL system.add_files('cleaned.b', '{path}')", "field ids of another table", "`x` has 1")
+    refuses(lake, "another table's file", f"CALL system.add_files('cleaned.b', '{path}')", "table `cleaned.a` lies at")
+    shutil.copyfile(path.removeprefix("file://"), f"{place}/ids.parquet")
+    path = f"{place}/ids.parquet"
+    refuses(lake, "other ids", f"CALL system.add_files('cleaned.b', '{path}')", "`x` has the field id 1", "ids are those of another table")
     lake.run("CREATE TABLE cleaned.c (x BIGINT, y BIGINT)", f"CALL system.add_files('cleaned.c', '{path}')")
     lake.tally.same("the same ids", lake.run("SELECT x, y FROM cleaned.c")[0], [{"x": 1, "y": 2}])
+
+
+def field(name, kind, id):
+    return pa.field(name, kind, metadata={"PARQUET:field_id": str(id)} if id else None)
+
+
+def case_what_would_be_read_as_something_else(lake):
+    place = folder(lake, "strange")
+    def write(name, *columns, **options):
+        fields = [field(*it[:3]) for it in columns]
+        pq.write_table(pa.table([pa.array(*it[3:], it[1]) for it in columns], schema=pa.schema(fields)), f"{place}/{name}.parquet", **options)
+    def refused(table, name, *parts):
+        refuses(lake, name, f"CALL system.add_files('cleaned.{table}', '{place}/{name}.parquet')", *parts)
+    ints, texts = pa.int64(), pa.string()
+    lake.run("CREATE TABLE cleaned.a (x BIGINT, y BIGINT, s STRUCT<p: INT, q: INT>, l ARRAY<INT>) TBLPROPERTIES ('format-version' = '3')",
+             "INSERT INTO cleaned.a VALUES (1, 2, named_struct('p', 1, 'q', 2), [1])")
+    write("row_ids", ("x", ints, 1, [1]), ("_row_id", ints, 2147483540, [0]))
+    refused("a", "row_ids", "`_row_id` is one that readers make")
+    write("some_ids", ("x", ints, 1, [1]), ("y", ints, None, [2]))
+    refused("a", "some_ids", "`y` has no field id")
+    inner = pa.struct([field("p", pa.int32(), 6), field("q", pa.int32(), 5)])
+    write("swapped", ("x", ints, 1, [1]), ("s", inner, 3, [{"p": 1, "q": 2}]))
+    refused("a", "swapped", "column `s.", "another table")
+    write("twice", ("x", ints, None, [1]), ("x", ints, None, [2]))
+    refused("a", "twice", "`x` is there twice")
+    write("type", ("x", ints, None, [1]), ("s", pa.struct([("p", texts)]), None, [{"p": "a"}]))
+    refused("a", "type", "column `s.p` is Utf8")
+    lake.run("CREATE TABLE cleaned.n (x BIGINT, s STRUCT<p: INT, q: INT>)")
+    write("before", ("x", ints, None, [1]), ("s", pa.struct([("p", pa.int32())]), None, [{"p": 5}]))
+    lake.run(f"CALL system.add_files('cleaned.n', '{place}/before.parquet')", "ALTER TABLE cleaned.n RENAME COLUMN s.p TO r",
+             "ALTER TABLE cleaned.n ADD COLUMN s.p STRING")
+    write("after", ("x", ints, None, [1]), ("s", pa.struct([("p", texts)]), None, [{"p": "a"}]))
+    refused("n", "after", "column `s.p` means another column")
+    lake.tally.same("what was there", lake.run("SELECT s FROM cleaned.n")[0], [{"s": {"r": 5, "q": None, "p": None}}])
+    # Old times beside nanoseconds are not told apart.
+    times = pa.table({"t": pa.array([1], pa.timestamp("us")), "n": pa.array([1], pa.timestamp("ns"))})
+    pq.write_table(times.select(["t"]), f"{place}/old.parquet", use_deprecated_int96_timestamps=True)
+    lake.run("CREATE TABLE cleaned.old (t TIMESTAMP)", f"CALL system.add_files('cleaned.old', '{place}/old.parquet')")
+    lake.tally.same("old times", lake.run("SELECT count(*) AS n FROM cleaned.old WHERE t = TIMESTAMP '1970-01-01 00:00:00.000001'")[0], [{"n": 1}])
+    lake.run("CREATE TABLE cleaned.ns (n TIMESTAMP_NS) TBLPROPERTIES ('format-version' = '3')")
+    refused("ns", "old", "none of the table's columns")
+    pq.write_table(pa.table({"n": pa.array([1], pa.timestamp("us"))}), f"{place}/micros.parquet")
+    refused("ns", "micros", "`n` is Timestamp")
+    # Delete files, and links to what is there.
+    lake.run("CREATE TABLE cleaned.once (x BIGINT)")
+    write("one", ("x", ints, None, [1]))
+    os.symlink(f"{place}/one.parquet", f"{place}/link.parquet")
+    lake.run(f"CALL system.add_files('cleaned.once', '{place}/one.parquet')")
+    refused("once", "link", "has the file", "one.parquet` already")
+    # Folders.
+    for name, text, parts in (("twice", "k=1/k=2", ("two folders",)), ("price", "k=1.005", ("`1.005` is no decimal",)),
+                              ("text", "k=%FF", ("is no text",)), ("case", "K=1", ("`K` is, which is no column",))):
+        os.makedirs(f"{place}/{name}-folder/{text}")
+        shutil.copyfile(f"{place}/one.parquet", f"{place}/{name}-folder/{text}/1.parquet")
+        lake.run(f"CREATE TABLE cleaned.by_{name} (x BIGINT, k DECIMAL(5, 2)) PARTITIONED BY (k)")
+        refuses(lake, f"folder {text}", f"CALL system.add_files('cleaned.by_{name}', '{place}/{name}-folder')", *parts)
+    os.makedirs(f"{place}/hidden/_k=1")
+    os.makedirs(f"{place}/hidden/_tmp")
+    shutil.copyfile(f"{place}/one.parquet", f"{place}/hidden/_k=1/1.parquet")
+    shutil.copyfile(f"{place}/one.parquet", f"{place}/hidden/_tmp/1.parquet")
+    done = call(lake, f"snapshot('{place}/hidden', 'cleaned.hidden')")
+    lake.tally.same("a column may begin with _", done, {"imported_files_count": 1})
+    lake.tally.same("its rows", lake.run("SELECT x, _k FROM cleaned.hidden")[0], [{"x": 1, "_k": 1}])
+
+
+def case_files_that_are_shared_stay(lake):
+    """Whatever lets go of them: only what lies in a table's own folders is its to delete."""
+    place = os.path.join(lake.folder, "loose")
+    os.makedirs(place)
+    pq.write_table(pa.table({"x": pa.array([1], pa.int64())}), f"{place}/a.parquet")
+    lake.run("CREATE TABLE cleaned.l1 (x BIGINT)", "CREATE TABLE cleaned.l2 (x BIGINT)",
+             f"CALL system.add_files('cleaned.l1', '{place}')", f"CALL system.add_files('cleaned.l2', '{place}')",
+             f"CALL system.snapshot('{place}', 'cleaned.s')", "DELETE FROM cleaned.l1",
+             "CALL system.expire_snapshots(table => 'cleaned.l1', older_than => TIMESTAMP '2100-01-01 00:00:00', retain_last => 1)")
+    for name in ("l2", "s"):
+        lake.tally.same(name, lake.run(f"SELECT x FROM cleaned.{name}")[0], [{"x": 1}])
+    lake.run("INSERT INTO cleaned.l1 VALUES (5)")
+    refuses(lake, "another table's folder", f"CALL system.snapshot('{lake.folder}/cleaned/l1/data', 'cleaned.m')", "table `cleaned.l1` lies at")
+
+
+def case_statistics_that_mislead(lake):
+    """A footer without counts of nulls, and one whose bounds an old writer compared with signs."""
+    place = folder(lake, "footers")
+    write_footer_without_null_counts(f"{place}/1.parquet")
+    lake.run("CREATE TABLE cleaned.t (i BIGINT, s STRING)", f"CALL system.add_files('cleaned.t', '{place}')")
+    for where, count in (("i IS NULL", 1), ("i = 2", 1), ("s = 'b'", 1), ("s IS NULL", 1), ("i IS NOT NULL", 2)):
+        lake.tally.same(where, lake.run(f"SELECT count(*) AS n FROM cleaned.t WHERE {where}")[0], [{"n": count}])
+        rows = lake.run(f"SELECT * FROM cleaned.t WHERE {where}")[0]
+        lake.tally.same(f"rows {where}", len(rows), count)
+
+
+def write_footer_without_null_counts(path):
+    """DuckDB writes counts of nulls as pyarrow does; here they are taken out of pyarrow's footer, byte by byte."""
+    pq.write_table(pa.table({"i": pa.array([1, None, 2], pa.int64()), "s": ["a", "b", None]}), path, use_dictionary=False, compression="none")
+    with open(path, "rb") as file:
+        data = file.read()
+    length = int.from_bytes(data[-8:-4], "little")
+    footer = bytearray(data[-8 - length:-8])
+    # Statistics are a struct of compact thrift: field 3, an i64 (0x36 after field 0 or 0x16 after field 2), is the count of nulls.
+    # 0x36 0x02 is field 3 with the value 1; as field 4 (distinct_count, 0x46) it says something harmless.
+    count = footer.count(b"\x36\x02")
+    assert count == 2, f"{count} counts of nulls in {footer.hex()}"
+    footer = footer.replace(b"\x36\x02", b"\x46\x02")
+    # What follows is told as a difference to the field before: max_value was 2 after null_count, and is 1 after the other.
+    footer = footer.replace(b"\x46\x02\x28", b"\x46\x02\x18")
+    with open(path, "wb") as file:
+        file.write(data[:-8 - length] + bytes(footer) + data[-8:])
+    statistics = pq.read_metadata(path).row_group(0).column(0).statistics
+    assert statistics is not None and not statistics.has_null_count, statistics
 
 
 def case_columns_by_name(lake):

@@ -48,7 +48,7 @@ pub(super) fn show(
     format: Format,
 ) -> Result<(), Failure> {
     let refs = snapshot::refs(metadata).map_err(icefield_query::Error::from)?;
-    let life = life(metadata, &refs);
+    let (life, waiting) = life(metadata, &refs);
     if matches!(format, Format::Json | Format::Ndjson) {
         let all: Vec<_> = life.iter().map(|it| as_json(it, &refs)).collect();
         match format {
@@ -82,30 +82,35 @@ pub(super) fn show(
             writeln!(out, "{line}")?;
         }
         writeln!(out, "{:width$} {}", rail.at, described(snapshot, most).trim_end())?;
-        let names = names(snapshot, &refs);
+        let names = names(snapshot, &refs, &waiting);
         let id = dim(&snapshot.snapshot_id().to_string());
         writeln!(out, "{:width$} {}", rail.below, format!("{id}  {names}").trim_end())?;
     }
     Ok(())
 }
 
-/// The snapshots that a branch, a tag or nothing but the metadata leads to, the newest first.
-fn life(metadata: &TableMetadata, refs: &Refs) -> Vec<SnapshotRef> {
+/// The snapshots that a branch or a tag leads to or that wait to be published, the newest first; and those that wait.
+fn life(metadata: &TableMetadata, refs: &Refs) -> (Vec<SnapshotRef>, HashSet<i64>) {
     let mut seen = HashSet::new();
     let mut all = Vec::new();
-    // Main has the leftmost place.
     let heads = metadata.current_snapshot_id().into_iter();
     for head in heads.chain(refs.values().map(|it| it.snapshot_id)) {
         let line = snapshot::ancestors(metadata, Some(head));
         all.extend(line.into_iter().filter(|it| seen.insert(it.snapshot_id())));
     }
-    // What was staged and not published is told of too.
-    let is_staged = |it: &&SnapshotRef| it.summary().additional_properties.contains_key("wap.id");
+    // What waits to be published is told of too.
+    let said = |it: &SnapshotRef, key: &str| it.summary().additional_properties.get(key).cloned();
+    let published: HashSet<String> =
+        all.iter().filter_map(|it| said(it, "published-wap-id")).collect();
+    let is_staged =
+        |it: &&SnapshotRef| said(it, "wap.id").is_some_and(|it| !published.contains(&it));
     let staged = metadata.snapshots().filter(is_staged);
-    all.extend(staged.filter(|it| seen.insert(it.snapshot_id())).cloned());
-    // A child comes before its parent, whatever their clocks said.
+    let staged: Vec<_> = staged.filter(|it| seen.insert(it.snapshot_id())).cloned().collect();
+    let waiting = staged.iter().map(|it| it.snapshot_id()).collect();
+    all.extend(staged);
+    // A child comes before its parent, whatever their clocks said (in version 1, by these).
     all.sort_by_key(|it| Reverse((it.sequence_number(), it.timestamp_ms())));
-    all
+    (all, waiting)
 }
 
 fn number(of: &SnapshotRef, key: &str) -> Option<u64> {
@@ -140,7 +145,7 @@ fn described(snapshot: &SnapshotRef, most: u64) -> String {
 }
 
 /// The branches and tags that stand on a snapshot.
-fn names(snapshot: &SnapshotRef, refs: &Refs) -> String {
+fn names(snapshot: &SnapshotRef, refs: &Refs, waiting: &HashSet<i64>) -> String {
     let here = refs.iter().filter(|(_, it)| it.snapshot_id == snapshot.snapshot_id());
     let mut names: Vec<String> = here
         .map(|(name, it)| match (name.as_str(), it.is_branch()) {
@@ -149,7 +154,9 @@ fn names(snapshot: &SnapshotRef, refs: &Refs) -> String {
             (name, false) => format!("tag {name}"),
         })
         .collect();
-    if let Some(id) = snapshot.summary().additional_properties.get("wap.id") {
+    if let Some(id) = snapshot.summary().additional_properties.get("wap.id")
+        && waiting.contains(&snapshot.snapshot_id())
+    {
         names.push(format!("staged as {id}"));
     }
     names.join(", ")

@@ -113,6 +113,9 @@ fn describe_tells_the_rest_too() {
     assert!(properties.contains(&vec![json!("owner"), json!("ada")]), "{properties:?}");
     let error = lake.fails(&["sql", "-c", "DESCRIBE NAMESPACE nope"], 1);
     assert!(error.contains("no namespace `nope`"), "{error}");
+    // A name that would be a metadata table's is told of when it is given.
+    let taken = lake.fails(&["sql", "-c", "CREATE TABLE extra.history (id INT)"], 1);
+    assert!(taken.contains("means the metadata table `history`"), "{taken}");
     // Words that open these statements are names, too.
     lake.exec("CREATE TABLE cleaned.history (id BIGINT); USE cleaned; DESCRIBE history");
 }
@@ -136,9 +139,59 @@ fn history_draws_branches_and_tags() {
     for name in ["  main", "  branch audit", "  tag q3"] {
         assert!(drawn.lines().any(|it| it.ends_with(name)), "{name}: {drawn}");
     }
+    // What was published waits no more.
+    lake.exec("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.wap.enabled' = 'true')");
+    lake.exec("SET write.wap.id = w1; INSERT INTO cleaned.t VALUES (4); SET write.wap.id = w2; INSERT INTO cleaned.t VALUES (5)");
+    let drawn = lake.ok(&["history", "cleaned.t"]);
+    assert_eq!(drawn.matches("staged as w").count(), 2, "{drawn}");
+    lake.exec("CALL system.publish_changes('cleaned.t', 'w2')");
+    let drawn = lake.ok(&["history", "cleaned.t"]);
+    assert!(drawn.contains("staged as w1") && !drawn.contains("staged as w2"), "{drawn}");
+}
+
+#[test]
+fn history_is_json_too() {
+    let lake = Lake::new();
+    lake.exec("CREATE TABLE cleaned.t (id BIGINT)");
+    lake.exec("INSERT INTO cleaned.t VALUES (1)");
+    lake.exec("ALTER TABLE cleaned.t CREATE BRANCH audit");
+    lake.exec("ALTER TABLE cleaned.t CREATE TAG q3");
+    lake.exec("INSERT INTO cleaned.t.branch_audit VALUES (2)");
+    lake.exec("INSERT INTO cleaned.t VALUES (3)");
     let all = lake.ok(&["history", "cleaned.t", "--format", "json"]);
     let all: serde_json::Value = serde_json::from_str(&all).unwrap();
     let refs: Vec<_> = all.as_array().unwrap().iter().map(|it| it["refs"].clone()).collect();
     let one = |name: &str, kind: &str| json!([{ "name": name, "type": kind }]);
     assert_eq!(refs, [one("main", "branch"), one("audit", "branch"), one("q3", "tag")]);
+}
+
+#[test]
+fn show_create_quotes_and_keeps_what_is_within() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE cleaned.\"Odd Name\" (id INT, b BINARY DEFAULT X'00ff', \
+         s STRUCT<a: INT COMMENT 'it''s', b: INT NOT NULL>) TBLPROPERTIES ('format-version' = '3')",
+    );
+    let said = lake.value("SHOW CREATE TABLE cleaned.\"Odd Name\"");
+    let said = said.as_str().unwrap().to_owned();
+    lake.exec("DROP TABLE cleaned.\"Odd Name\"");
+    lake.exec(&said);
+    assert_eq!(lake.value("SHOW CREATE TABLE cleaned.\"Odd Name\""), json!(said));
+    lake.exec("INSERT INTO cleaned.\"Odd Name\" (id) VALUES (1)");
+    lake.exec(
+        "MERGE INTO cleaned.\"Odd Name\" t USING (SELECT 2 AS id) s ON t.id = s.id \
+         WHEN NOT MATCHED THEN INSERT (id) VALUES (s.id)",
+    );
+    lake.exec("INSERT INTO cleaned.\"Odd Name\" (id, b) VALUES (3, DEFAULT)");
+    let bytes = lake.rows("SELECT b FROM cleaned.\"Odd Name\" ORDER BY id");
+    assert_eq!(json!(bytes), json!([["0x00ff"], ["0x00ff"], ["0x00ff"]]));
+    for (kind, value) in
+        [("TIMESTAMP_NS", "TIMESTAMP '2026-01-01 00:00:00.123456789'"), ("DOUBLE", "'NaN'")]
+    {
+        let statement = format!(
+            "CREATE TABLE cleaned.no (id INT, n {kind} DEFAULT {value}) TBLPROPERTIES ('format-version' = '3')"
+        );
+        let error = lake.fails(&["sql", "-c", &statement], 1);
+        assert!(error.contains("cannot be the default of column `n`"), "{error}");
+    }
 }

@@ -22,6 +22,9 @@ impl Prefix {
         if from.is_empty() || to.is_empty() {
             return Err(invalid("`source_prefix` and `target_prefix` are no empty texts"));
         }
+        if [from, to].iter().any(|it| it.ends_with(':')) {
+            return Err(invalid("a prefix is more than `file:///` or the like: it names a folder"));
+        }
         if from == to {
             return Err(invalid("`source_prefix` and `target_prefix` are the same"));
         }

@@ -70,34 +70,61 @@ pub async fn find(storage: &Storage, source: &str) -> Result<Vec<Found>> {
         let Some(below) = location.strip_prefix(&root).and_then(|it| it.strip_prefix('/')) else {
             continue;
         };
-        if below.ends_with(".metadata.json") {
+        if below.contains(".metadata.json") {
             return Err(Error::invalid(format!("`{root}` has an Iceberg table in it: {below}"))
                 .with_hint("CALL system.register_table makes it known as it is"));
         }
-        if below.split('/').any(|it| it.starts_with(['_', '.'])) {
+        // `_day=1` is a partition, and `_temporary` nobody's.
+        let (folder, name) = below.rsplit_once('/').unwrap_or(("", below));
+        let is_hidden = |it: &str| it.starts_with(['_', '.']);
+        if is_hidden(name) || folder.split('/').any(|it| is_hidden(it) && !it.contains('=')) {
             continue;
         }
-        found.push(Found { folders: said(below), bytes: object.size, location });
+        found.push(Found { folders: said(below)?, bytes: object.size, location: real(&location) });
     }
     if found.is_empty()
         && let Some(bytes) = storage.size(&root).await?
     {
-        found.push(Found { location: root, bytes, folders: FolderValues::new() });
+        found.push(Found { location: real(&root), bytes, folders: FolderValues::new() });
     }
     found.sort_by(|a, b| a.location.cmp(&b.location));
+    found.dedup_by(|a, b| a.location == b.location);
     Ok(found)
 }
 
+/// A file by the path that no link is on, so that it is one file whatever it is called.
+pub(super) fn real(location: &str) -> String {
+    let path = location.strip_prefix("file://").and_then(|it| std::fs::canonicalize(it).ok());
+    match path.as_ref().and_then(|it| it.to_str()) {
+        Some(path) => format!("file://{path}"),
+        None => location.to_owned(),
+    }
+}
+
 /// What the folders of a path say: `day=2026-11-01/kind=a%2Fb/x.parquet`.
-fn said(path: &str) -> FolderValues {
+///
+/// # Errors
+///
+/// Two folders about one column, and names that are no text.
+fn said(path: &str) -> Result<FolderValues> {
     let mut folders = FolderValues::new();
     let (folder, _) = path.rsplit_once('/').unwrap_or_default();
     for part in folder.split('/') {
         let Some((key, value)) = part.split_once('=') else { continue };
-        let decoded = |it: &str| percent_decode_str(it).decode_utf8_lossy().into_owned();
-        folders.insert(decoded(key), (value != NULL).then(|| decoded(value)));
+        let decoded = |it: &str| {
+            let text = percent_decode_str(it).decode_utf8();
+            text.map(|it| it.into_owned())
+                .map_err(|_| Error::invalid(format!("the folder `{part}` of `{path}` is no text")))
+        };
+        let value = match value {
+            NULL => None,
+            value => Some(decoded(value)?),
+        };
+        if folders.insert(decoded(key)?, value).is_some() {
+            return Err(Error::invalid(format!("two folders of `{path}` say what `{key}` is")));
+        }
     }
-    folders
+    Ok(folders)
 }
 
 #[cfg(test)]
@@ -113,7 +140,9 @@ mod tests {
             ("n".to_owned(), None),
         ]);
         let path = "x/day=2026-11-01/k=a%2Fb c/n=__HIVE_DEFAULT_PARTITION__/part=1.parquet";
-        assert_eq!(said(path), wanted);
+        assert_eq!(said(path).unwrap(), wanted);
+        assert!(said("k=1/k=2/x").unwrap_err().message.contains("two folders"));
+        assert!(said("k=%FF/x").unwrap_err().message.contains("no text"));
     }
 
     #[test]

@@ -104,8 +104,10 @@ fn asked(
     table: &Table,
     arguments: &Arguments,
 ) -> Result<Option<(SnapshotRef, Vec<NestedFieldRef>)>> {
-    let at = arguments.long("snapshot_id").map_or(At::Now, At::Id);
-    let version = snapshot::resolve(table.metadata(), &at)?;
+    let head = table.metadata().current_snapshot_id();
+    let Some(id) = arguments.long("snapshot_id").or(head) else { return Ok(None) };
+    // The columns that the snapshot is read with, which may be other ones by now.
+    let version = snapshot::resolve(table.metadata(), &At::Id(id))?;
     let Some(snapshot) = version.snapshot else { return Ok(None) };
     let fields = version.schema.as_struct().fields();
     let named = arguments.texts("columns");
@@ -114,14 +116,18 @@ fn asked(
         return Ok(Some((snapshot, plain.cloned().collect())));
     }
     let columns = named.iter().map(|name| {
-        let found = fields.iter().find(|it| it.name.eq_ignore_ascii_case(name));
+        let exact = fields.iter().find(|it| it.name == *name);
+        let found = exact.or_else(|| fields.iter().find(|it| it.name.eq_ignore_ascii_case(name)));
         match found {
             Some(field) if field.field_type.is_primitive() => Ok(Arc::clone(field)),
             Some(field) => Err(Error::invalid(format!(
                 "`{}` is {}: only columns that hold no others are counted",
                 field.name, field.field_type
             ))),
-            None => Err(Error::not_found(format!("`{}` has no column `{name}`", table.name()))),
+            None => Err(Error::not_found(format!(
+                "`{}` has no column `{name}` at snapshot {id}",
+                table.name()
+            ))),
         }
     });
     Ok(Some((snapshot, columns.collect::<Result<_>>()?)))
@@ -140,9 +146,11 @@ async fn sketches(
     }
     let quoted = |it: &str| format!("\"{}\"", it.replace('"', "\"\""));
     let names: Vec<String> = columns.iter().map(|it| quoted(&it.name)).collect();
+    let table: Vec<String> = table.split('.').map(quoted).collect();
     let query = format!(
-        "SELECT {} FROM {table} FOR VERSION AS OF {}",
+        "SELECT {} FROM {} FOR VERSION AS OF {}",
         names.join(", "),
+        table.join("."),
         snapshot.snapshot_id()
     );
     let Answer::Rows(mut rows) = session.run(&query).await? else {

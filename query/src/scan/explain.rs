@@ -1,23 +1,30 @@
-//! What EXPLAIN says of a scan: which snapshot, and what planning could leave out, by which rule.
+//! What EXPLAIN says of a scan: which snapshot, and what planning could leave out, by which condition.
 //!
 //! ```text
-//!   snapshot=4711, manifests=2/10, files=5/120, rows=40000, pruned_by=[day: partitions, id: bounds]
+//!   snapshot=4711, manifests=2/10, files=5/120, rows=40000, pruned=[day = 2026-01-03: 110 files, id > 900: 12 files]
 //! ```
+//!
+//! Each condition is told with the files that it rules out by itself, by their partitions or bounds.
 
 use std::collections::BTreeSet;
 
+use datafusion::catalog::Session;
+use datafusion::common::Result;
 use datafusion::logical_expr::Expr;
 use icefield_table::scan::{Pruning, ScanTask};
 
-use super::Scan;
+use super::{Scan, columns, sieve};
+use crate::error::external;
+use crate::insert::StatementContext;
 
 /// What planning found. Of manifests and files, those that are read, and all that there are.
-pub(super) fn planned(
+pub(super) async fn planned(
     scan: &Scan,
+    state: &dyn Session,
     filters: &[Expr],
     pruning: Pruning,
     tasks: &[ScanTask],
-) -> String {
+) -> Result<String> {
     let snapshot = scan.version.snapshot.as_ref().map(|it| it.snapshot_id());
     let mut out = match snapshot {
         Some(id) => format!("snapshot={id}"),
@@ -39,27 +46,35 @@ pub(super) fn planned(
     if !deletes.is_empty() {
         out.push_str(&format!(", delete_files={}", deletes.len()));
     }
-    if tasks.len() < all && !filters.is_empty() {
-        out.push_str(&format!(", pruned_by=[{}]", rules(scan, filters)));
+    if tasks.len() < all && is_explained(state) {
+        out.push_str(&format!(", pruned=[{}]", rules(scan, state, filters).await?));
     }
-    out
+    Ok(out)
 }
 
-/// The columns that conditions are about, each with what told of it: the values of partitions, or bounds.
-fn rules(scan: &Scan, filters: &[Expr]) -> String {
-    let metadata = scan.table.metadata();
-    let names: BTreeSet<String> = filters
-        .iter()
-        .flat_map(|it| it.column_refs().into_iter().map(|it| it.name.clone()).collect::<Vec<_>>())
-        .collect();
-    let told = names.iter().filter_map(|name| {
-        let field = scan.version.schema.as_struct().fields().iter().find(|it| it.name == *name)?;
-        let mut sources = metadata.partition_specs_iter().flat_map(|it| it.fields());
-        let by = match sources.any(|it| it.source_id == field.id) {
-            true => "partitions",
-            false => "bounds",
-        };
-        Some(format!("{name}: {by}"))
-    });
-    told.collect::<Vec<_>>().join(", ")
+/// Whether the statement is EXPLAIN: nobody else pays for planning again.
+fn is_explained(state: &dyn Session) -> bool {
+    let said = state.config().get_extension::<StatementContext>();
+    said.is_some_and(|it| it.explains)
+}
+
+/// The conditions that rule files out, and how many each.
+async fn rules(scan: &Scan, state: &dyn Session, filters: &[Expr]) -> Result<String> {
+    let schema = &scan.version.schema;
+    let unmapped = columns::unmapped(scan.table.metadata(), schema)?;
+    let mut told = Vec::new();
+    for filter in filters {
+        let one = std::slice::from_ref(filter);
+        let sieve = sieve::sieve(state, &scan.schema, schema, &unmapped, one)?;
+        let Some(sieve) = sieve.as_deref() else { continue };
+        let found = icefield_table::scan::plan(&scan.table, &scan.version, Some(sieve)).await;
+        let found = found.map_err(external)?;
+        let all = found.pruning.files_all.max(found.pruning.files);
+        let out = all.saturating_sub(found.tasks.len());
+        if out > 0 {
+            let s = if out == 1 { "" } else { "s" };
+            told.push(format!("{}: {out} file{s}", filter.human_display()));
+        }
+    }
+    Ok(told.join(", "))
 }

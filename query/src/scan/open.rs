@@ -41,6 +41,7 @@ use super::keys;
 use super::most::filtered;
 use super::positions::{FileColumns, POS, PositionSource, RowFilters};
 use super::readers::Counters;
+use super::trust::trusted;
 
 /// The rows of a file.
 pub(crate) type Batches = futures::stream::BoxStream<'static, Result<RecordBatch>>;
@@ -73,7 +74,8 @@ pub(crate) async fn prepare(
         .with_file_metadata_cache(Some(Arc::clone(&source.footers)))
         .with_page_index_policy(Some(pages))
         .fetch_metadata()
-        .await?;
+        .await
+        .map(trusted)?;
     let deleted = match file.extension::<Deletes>() {
         None => Arc::default(),
         Some(deletes) => {

@@ -164,8 +164,10 @@ impl FileSource for PositionSource {
         "iceberg-parquet-positions"
     }
 
-    fn fmt_extra(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ", {}", self.said)?;
+    fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !matches!(kind, DisplayFormatType::TreeRender) {
+            write!(f, ", {}", self.said)?;
+        }
         match &self.predicate {
             Some(predicate) => write!(f, ", predicate={predicate}"),
             None => Ok(()),

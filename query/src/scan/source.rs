@@ -197,7 +197,9 @@ impl FileSource for IcebergSource {
     }
 
     fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, ", {}", self.said)?;
+        if !matches!(kind, DisplayFormatType::TreeRender) {
+            write!(f, ", {}", self.said)?;
+        }
         self.inner.fmt_extra(kind, f)
     }
 

@@ -24,7 +24,7 @@ use icefield_table::evolve::{ColumnChange, Position, exact_path, fresh_ids};
 use super::{sql, word};
 use crate::headings;
 use crate::insert::{Purpose, insert_plan};
-use crate::names::{folded, parts, refuse_unusable};
+use crate::names::{folded, parts, refuse_metadata, refuse_unusable};
 use crate::parser::Tokens;
 use crate::plan::optimize;
 use crate::session::{Answer, Done, Session};
@@ -305,6 +305,10 @@ pub(super) async fn default_of(
     let Type::Primitive(primitive) = kind else {
         return Err(wrong("columns with other columns in them have no default but null"));
     };
+    if matches!(primitive, PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs) {
+        // iceberg 0.10 reads no such default from metadata, and would leave it out of the next.
+        return Err(wrong("defaults of nanoseconds are not kept yet; leave it out"));
+    }
     // Text stands for a UUID, and is cast to no other type of bytes.
     let text = match primitive {
         PrimitiveType::Uuid => format!("SELECT CAST({value} AS UUID)"),
@@ -336,7 +340,16 @@ pub(super) async fn default_of(
         return Err(wrong("it does not fit as it is"));
     }
     let literal = icefield_table::write::literal(&cast, 0, primitive)?;
-    literal.ok_or_else(|| wrong("it is null"))
+    let literal = literal.ok_or_else(|| wrong("it is null"))?;
+    let is_finite = match &literal {
+        PrimitiveLiteral::Float(it) => it.is_finite(),
+        PrimitiveLiteral::Double(it) => it.is_finite(),
+        _ => true,
+    };
+    match is_finite {
+        true => Ok(literal),
+        false => Err(wrong("metadata has no NaN and no infinity; leave it out")),
+    }
 }
 
 /// `FIRST` or `AFTER column`.
@@ -497,6 +510,7 @@ fn order(parser: &mut Parser<'_>) -> Result<Order> {
 pub(super) async fn run(session: &Session, create: CreateTable, text: &str) -> Result<Answer> {
     let (lake, ident) = session.target(&create.name)?;
     refuse_unusable(ident.name())?;
+    refuse_metadata(ident.namespace().as_ref(), ident.name())?;
     if create.if_not_exists && lake.tables.warehouse().catalog.load_table(&ident).await.is_ok() {
         return Ok(Answer::Done(Done::new("CREATE TABLE")));
     }

@@ -59,6 +59,11 @@ impl Names {
         self.0.get(name)?.0
     }
 
+    /// The names below a field at this level.
+    pub fn below(&self, name: &str) -> Option<&Self> {
+        Some(&self.0.get(name)?.1)
+    }
+
     /// The id of a field within structs.
     pub fn id_of(&self, path: &[String]) -> Option<i32> {
         let (first, rest) = path.split_first()?;

@@ -9,13 +9,16 @@
 //! What would be read as other values than the file has is refused here: a reader would not notice.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, StringArray};
 use arrow::compute::CastOptions;
-use arrow::datatypes::{DataType, Field, Fields, Schema as ArrowSchema, TimeUnit as ArrowUnit};
+use arrow::datatypes::{
+    DataType, Field, FieldRef, Fields, Schema as ArrowSchema, TimeUnit as ArrowUnit,
+};
 use icefield_catalog::spec::{
-    NestedField, PartitionField, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform,
-    Type,
+    NestedField, NestedFieldRef, PartitionField, PrimitiveLiteral, PrimitiveType, Schema,
+    TableMetadata, Transform, Type,
 };
 use icefield_catalog::{Error, ErrorKind, Result, Storage};
 use parquet::arrow::parquet_to_arrow_schema;
@@ -77,10 +80,18 @@ impl Foreign {
         any(self.columns.fields())
     }
 
-    /// Whether its times are Parquet's old ones, which have no unit.
+    /// Whether its nanoseconds are Parquet's old times, which mean no such precision. In a file that has real ones too, they
+    /// are not told apart.
     pub fn has_int96(&self) -> bool {
-        let columns = self.footer.file_metadata().schema_descr().columns();
-        columns.iter().any(|it| it.physical_type() == PhysicalType::INT96)
+        let columns = || self.footer.file_metadata().schema_descr().columns().iter();
+        let is_nanos = |it: &ColumnDescriptor| {
+            matches!(
+                it.logical_type_ref(),
+                Some(LogicalType::Timestamp { unit: TimeUnit::NANOS, .. })
+            )
+        };
+        columns().any(|it| it.physical_type() == PhysicalType::INT96)
+            && !columns().any(|it| is_nanos(it))
     }
 
     /// The file as a data file of a table with the default partition spec. `mapping` says how columns are called in files
@@ -97,25 +108,20 @@ impl Foreign {
     ) -> Result<DataFile> {
         let schema = metadata.current_schema();
         let by_id = self.has_ids();
-        match by_id {
-            true => self.refuse_other_ids(schema)?,
-            false => self.refuse_other_names(schema, mapping)?,
+        let level = Level {
+            table: schema.as_struct().fields(),
+            file: self.columns.fields(),
+            names: (!by_id).then_some(mapping),
+            path: "",
+        };
+        let missing = level.check(self)?;
+        if missing.len() == level.table.len() {
+            return Err(refused(&self.location, "it has none of the table's columns"));
         }
-        for field in schema.as_struct().fields() {
-            let own = match by_id {
-                true => {
-                    self.columns.fields().iter().find(|it| shapes::field_id(it) == Some(field.id))
-                }
-                false => {
-                    let fields = self.columns.fields();
-                    fields.iter().find(|it| mapping.id(it.name()) == Some(field.id))
-                }
-            };
-            match own {
-                Some(own) => self.check_column(field, own)?,
-                None => self.check_missing(metadata, field, folders)?,
-            }
+        for field in missing {
+            self.check_missing(metadata, field, folders)?;
         }
+        self.check_folders(schema, folders)?;
         let ids = |column: &ColumnDescriptor| match by_id {
             true => {
                 let info = column.self_type().get_basic_info();
@@ -139,60 +145,18 @@ impl Foreign {
         Ok(file)
     }
 
-    /// Ids are those of the table that the file was written for: of another, they would find other columns.
-    fn refuse_other_ids(&self, schema: &Schema) -> Result<()> {
-        for own in self.columns.fields() {
-            let Some(id) = shapes::field_id(own) else { continue };
-            let other = |what: String| {
-                let message = format!(
-                    "its columns have the field ids of another table: `{}` has {id}, {what}",
-                    own.name()
-                );
-                Err(refused(&self.location, &message).with_context(
-                    "hint",
-                    "INSERT INTO … SELECT * FROM the file copies the rows by name",
-                ))
-            };
-            match (schema.field_by_id(id), schema.field_by_name(own.name())) {
-                (Some(known), _) if known.name != *own.name() => {
-                    return other(format!("which is `{}` in this one", known.name));
-                }
-                (_, Some(known)) if known.id != id => {
-                    return other(format!("which has {} in this one", known.id));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// A name that meant another column before the table's columns changed still does, in files without ids.
-    fn refuse_other_names(&self, schema: &Schema, mapping: &Names) -> Result<()> {
-        for own in self.columns.fields() {
-            let Some(field) = schema.field_by_name(own.name()) else { continue };
-            if mapping.id(own.name()) == Some(field.id) {
+    /// What folders say is about columns of the table.
+    fn check_folders(&self, schema: &Schema, folders: &FolderValues) -> Result<()> {
+        for name in folders.keys() {
+            if schema.as_struct().fields().iter().any(|it| it.name == *name) {
                 continue;
             }
-            let message = format!(
-                "`{}` means another column in files without ids, by the table's name mapping",
-                own.name()
-            );
+            let message =
+                format!("its folder says what `{name}` is, which is no column of the table");
             return Err(refused(&self.location, &message).with_context(
                 "hint",
-                "INSERT INTO … SELECT * FROM the file copies the rows by the names of now",
+                "add the folders below one by one or a column of that name in that case",
             ));
-        }
-        Ok(())
-    }
-
-    fn check_column(&self, field: &NestedField, own: &Field) -> Result<()> {
-        if let Err(why) = fits(&field.field_type, own, &field.name, self.has_int96()) {
-            return Err(refused(&self.location, &why));
-        }
-        if field.required && own.is_nullable() && self.nulls(own.name()) != Some(0) {
-            let message =
-                format!("column `{}` may hold nulls, and is NOT NULL in the table", field.name);
-            return Err(refused(&self.location, &message));
         }
         Ok(())
     }
@@ -356,68 +320,190 @@ impl Foreign {
     }
 }
 
-/// The value of a folder's name, as a partition has it.
+/// The value of a folder's name, as a partition has it. What would be changed on the way is no such value.
 fn parsed(
     text: Option<&str>,
     kind: &PrimitiveType,
 ) -> std::result::Result<Option<PrimitiveLiteral>, String> {
     let Some(text) = text else { return Ok(None) };
+    let wrong = || format!("`{text}` is no {kind}");
+    let digits = text
+        .split_once('.')
+        .map_or(0, |(_, it)| it.chars().take_while(char::is_ascii_digit).count());
+    let has_zone = || {
+        let time = text.get(10..).unwrap_or_default();
+        time.contains(['+', '-', 'Z', 'z'])
+    };
+    let is_plain = match kind {
+        PrimitiveType::Decimal { scale, .. } => u32::try_from(digits).is_ok_and(|it| it <= *scale),
+        PrimitiveType::Float => text.parse::<f32>().is_ok_and(f32::is_finite),
+        PrimitiveType::Double => text.parse::<f64>().is_ok_and(f64::is_finite),
+        PrimitiveType::Date => text.len() == 10,
+        PrimitiveType::Time => digits <= 6,
+        PrimitiveType::Timestamp => digits <= 6 && !has_zone(),
+        PrimitiveType::Timestamptz => digits <= 6,
+        PrimitiveType::TimestampNs => digits <= 9 && !has_zone(),
+        PrimitiveType::TimestamptzNs => digits <= 9,
+        _ => true,
+    };
+    if !is_plain {
+        return Err(wrong());
+    }
     let wanted = match shapes::primitive_type(kind) {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => return Err(format!("folders cannot say what a {kind} is")),
         DataType::FixedSizeBinary(_) if *kind == PrimitiveType::Uuid => {
-            let raw = shapes::uuid(text).ok_or_else(|| format!("`{text}` is no {kind}"))?;
+            let raw = shapes::uuid(text).ok_or_else(wrong)?;
             return Ok(Some(PrimitiveLiteral::UInt128(u128::from_be_bytes(raw))));
         }
         other => other,
     };
     let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let array: ArrayRef = std::sync::Arc::new(StringArray::from(vec![text]));
-    let cast = arrow::compute::cast_with_options(&array, &wanted, &strict);
-    let cast = cast.map_err(|_| format!("`{text}` is no {kind}"))?;
+    let array: ArrayRef = Arc::new(StringArray::from(vec![text]));
+    let cast = arrow::compute::cast_with_options(&array, &wanted, &strict).map_err(|_| wrong())?;
     literal(&cast, 0, kind).map_err(|error| error.message().to_owned())
 }
 
-/// Whether a column of a file can be read as a type, and means the same then.
-fn fits(kind: &Type, own: &Field, name: &str, has_int96: bool) -> std::result::Result<(), String> {
-    let other = || {
-        let hint = match own.data_type() {
-            DataType::Timestamp(ArrowUnit::Nanosecond, _) => {
-                "; nanoseconds would be cut, and are kept by timestamp_ns of format version 3"
+/// Fields at one level of a table, and of a file.
+struct Level<'a> {
+    table: &'a [NestedFieldRef],
+    file: &'a Fields,
+    /// What names in the file mean; `None` if its fields have ids.
+    names: Option<&'a Names>,
+    /// The column that they are in, with a dot behind it.
+    path: &'a str,
+}
+
+/// The names below a field that has none.
+static NONE: LazyLock<Names> = LazyLock::new(Names::default);
+
+/// Ids above this are those of columns that a reader makes, such as `_row_id` and `pos`.
+const ID_MAX: i32 = 2_147_483_447;
+
+impl<'a> Level<'a> {
+    /// Fields of the table that the file lacks.
+    ///
+    /// # Errors
+    ///
+    /// Fields that would be read as others, as other values, or not at all though they are there.
+    fn check(&self, of: &Foreign) -> Result<Vec<&'a NestedFieldRef>> {
+        for (place, own) in self.file.iter().enumerate() {
+            let same = |it: &&FieldRef| {
+                let id = shapes::field_id(own);
+                it.name() == own.name() || (id.is_some() && shapes::field_id(it) == id)
+            };
+            if self.file.iter().skip(place + 1).any(|it| same(&it)) {
+                return self.refuse(of, own.name(), "is there twice");
             }
-            _ => "",
-        };
-        Err(format!("column `{name}` is {} in it, and {kind} in the table{hint}", own.data_type()))
-    };
-    match (kind, own.data_type()) {
-        (Type::Primitive(kind), found) => match is_fit(kind, found, has_int96) {
-            true => Ok(()),
-            false => other(),
-        },
-        (Type::Struct(of), DataType::Struct(found)) => {
-            for field in of.fields() {
-                let path = format!("{name}.{}", field.name);
-                match found.iter().find(|it| *it.name() == field.name) {
-                    Some(own) if field.required && own.is_nullable() => {
-                        return Err(format!("column `{path}` may hold nulls, and is NOT NULL"));
+            self.check_meaning(of, own)?;
+        }
+        let mut missing = Vec::new();
+        for field in self.table {
+            match self.file.iter().find(|it| self.id(it) == Some(field.id)) {
+                Some(own) => self.check_field(of, field, own)?,
+                None => {
+                    let alike = |it: &&FieldRef| it.name().eq_ignore_ascii_case(&field.name);
+                    if let Some(own) = self.file.iter().find(alike) {
+                        let why = format!("is `{}` in the table", field.name);
+                        return self.refuse(of, own.name(), &why);
                     }
-                    Some(own) => fits(&field.field_type, own, &path, has_int96)?,
-                    None if field.required => return Err(format!("it has no column `{path}`")),
-                    None => {}
+                    missing.push(field);
                 }
             }
-            Ok(())
         }
-        (Type::List(of), DataType::List(found)) => {
-            fits(&of.element_field.field_type, found, &format!("{name}.element"), has_int96)
+        Ok(missing)
+    }
+
+    fn id(&self, own: &Field) -> Option<i32> {
+        match self.names {
+            Some(names) => names.id(own.name()),
+            None => shapes::field_id(own),
         }
-        (Type::Map(of), DataType::Map(entries, _)) => {
-            let DataType::Struct(pair) = entries.data_type() else { return other() };
-            let [key, value] = pair.as_ref() else { return other() };
-            fits(&of.key_field.field_type, key, &format!("{name}.key"), has_int96)?;
-            fits(&of.value_field.field_type, value, &format!("{name}.value"), has_int96)
+    }
+
+    /// A field that is called as one of the table is that one, and no other.
+    fn check_meaning(&self, of: &Foreign, own: &Field) -> Result<()> {
+        let named = self.table.iter().find(|it| it.name == *own.name());
+        let id = self.id(own);
+        if id.is_some_and(|it| it > ID_MAX) {
+            let why = "is one that readers make: the file is no data, or another table's";
+            return self.refuse(of, own.name(), why);
         }
-        _ => other(),
+        match (named, id.and_then(|id| self.table.iter().find(|it| it.id == id))) {
+            (Some(named), _) if Some(named.id) != id && self.names.is_some() => {
+                self.refuse(of, own.name(), "means another column, by the table's name mapping")
+            }
+            (Some(named), _) if Some(named.id) != id => {
+                let has = id.map_or("no field id".to_owned(), |id| format!("the field id {id}"));
+                let why = format!(
+                    "has {has}, and {} in the table: the ids are those of another table",
+                    named.id
+                );
+                self.refuse(of, own.name(), &why)
+            }
+            (None, Some(other)) if self.names.is_none() => {
+                let why = format!(
+                    "has the field id of `{}`: the ids are those of another table",
+                    other.name
+                );
+                self.refuse(of, own.name(), &why)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_field(&self, of: &Foreign, field: &NestedField, own: &Field) -> Result<()> {
+        let is_top = self.path.is_empty();
+        let has_no_null = is_top && of.nulls(own.name()) == Some(0);
+        if field.required && own.is_nullable() && !has_no_null {
+            return self.refuse(of, own.name(), "may hold nulls, and is NOT NULL in the table");
+        }
+        let path = format!("{}{}.", self.path, own.name());
+        let below = self.names.map(|it| it.below(own.name()).unwrap_or(&NONE));
+        let inner = |table: &[NestedFieldRef], file: &Fields| -> Result<()> {
+            let level = Level { table, file, names: below, path: &path };
+            let missing = level.check(of)?;
+            match missing.iter().find(|it| it.required && it.initial_default.is_none()) {
+                Some(field) => self.refuse(of, own.name(), &format!("lacks `{}`", field.name)),
+                None => Ok(()),
+            }
+        };
+        match (field.field_type.as_ref(), own.data_type()) {
+            (Type::Primitive(kind), found) if is_fit(kind, found, of.has_int96()) => Ok(()),
+            (Type::Struct(kind), DataType::Struct(found)) => inner(kind.fields(), found),
+            (Type::List(kind), DataType::List(found)) => {
+                let element = Field::clone(found).with_name("element");
+                inner(&[Arc::clone(&kind.element_field)], &Fields::from(vec![element]))
+            }
+            (Type::Map(kind), DataType::Map(entries, _)) => {
+                let DataType::Struct(pair) = entries.data_type() else {
+                    return self.refuse(of, own.name(), "is no map");
+                };
+                let names = ["key", "value"];
+                let pair = pair.iter().zip(names);
+                let pair = pair.map(|(it, name)| Field::clone(it).with_name(name));
+                let fields = [Arc::clone(&kind.key_field), Arc::clone(&kind.value_field)];
+                inner(&fields, &pair.collect::<Fields>())
+            }
+            (kind, found) => {
+                let hint = match found {
+                    DataType::Timestamp(ArrowUnit::Nanosecond, _) => {
+                        "; nanoseconds would be cut, and are kept by timestamp_ns of format version 3"
+                    }
+                    _ => "",
+                };
+                let why = format!("is {found} in it, and {kind} in the table{hint}");
+                self.refuse(of, own.name(), &why)
+            }
+        }
+    }
+
+    fn refuse<T>(&self, of: &Foreign, name: &str, why: &str) -> Result<T> {
+        let message = format!("column `{}{name}` {why}", self.path);
+        Err(refused(&of.location, &message).with_context(
+            "hint",
+            "INSERT INTO … SELECT … FROM the file copies the rows by name and type",
+        ))
     }
 }
 
@@ -451,8 +537,11 @@ fn is_fit(kind: &PrimitiveType, found: &DataType, has_int96: bool) -> bool {
             D::Timestamp(ArrowUnit::Nanosecond, None) => has_int96,
             _ => false,
         },
-        PrimitiveType::TimestampNs => matches!(found, D::Timestamp(_, None)),
-        PrimitiveType::TimestamptzNs => matches!(found, D::Timestamp(_, Some(_))),
+        // Years that microseconds have and nanoseconds do not would make the table unreadable.
+        PrimitiveType::TimestampNs => matches!(found, D::Timestamp(ArrowUnit::Nanosecond, None)),
+        PrimitiveType::TimestamptzNs => {
+            matches!(found, D::Timestamp(ArrowUnit::Nanosecond, Some(_)))
+        }
         PrimitiveType::String => matches!(found, D::Utf8 | D::LargeUtf8 | D::Utf8View),
         PrimitiveType::Binary => matches!(found, D::Binary | D::LargeBinary | D::BinaryView),
         PrimitiveType::Uuid => matches!(found, D::FixedSizeBinary(16)),

@@ -73,7 +73,10 @@ impl PartitionType {
                 break;
             };
             if newer.iter().any(|it| it.name == field.name) {
-                let name = format!("{}_{}", field.name, field.id);
+                let mut name = format!("{}_{}", field.name, field.id);
+                while fields.iter().any(|it| it.name == name) {
+                    name.push('_');
+                }
                 if let Some(field) = fields.get_mut(index) {
                     field.name = name;
                 }

@@ -20,11 +20,17 @@ pub(super) fn sql_type(kind: &Type) -> String {
         Type::Struct(of) => {
             let fields = of.fields().iter().map(|it| {
                 let required = if it.required { " NOT NULL" } else { "" };
-                format!("{}: {}{required}", name(&it.name), sql_type(&it.field_type))
+                let doc = it.doc.as_ref().map(|it| format!(" COMMENT {}", text(it)));
+                let kind = sql_type(&it.field_type);
+                format!("{}: {kind}{required}{}", name(&it.name), doc.unwrap_or_default())
             });
             format!("struct<{}>", fields.collect::<Vec<_>>().join(", "))
         }
     }
+}
+
+fn text(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
 }
 
 /// An identifier, quoted where it has to be.
@@ -60,7 +66,13 @@ fn transformed(column: &str, transform: &Transform) -> String {
 pub(super) fn statement(table: &Table) -> Result<String> {
     let metadata = table.metadata();
     let schema = metadata.current_schema();
-    let text = |it: &str| format!("'{}'", it.replace('\'', "''"));
+    let called = match table.ident() {
+        Some(ident) => {
+            let parts = ident.namespace().as_ref().iter().map(String::as_str);
+            parts.chain([ident.name()]).map(name).collect::<Vec<_>>().join(".")
+        }
+        None => table.name(),
+    };
     let defaults = in_sql(schema)?;
     let columns = schema.as_struct().fields().iter().map(|field| {
         let mut line = format!("  {} {}", name(&field.name), sql_type(&field.field_type));
@@ -76,11 +88,11 @@ pub(super) fn statement(table: &Table) -> Result<String> {
         line
     });
     let columns: Vec<_> = columns.collect();
-    let mut out = format!("CREATE TABLE {} (\n{}\n)", table.name(), columns.join(",\n"));
+    let mut out = format!("CREATE TABLE {called} (\n{}\n)", columns.join(",\n"));
     let column = |id: i32| schema.name_by_field_id(id).unwrap_or("?").to_owned();
     let spec = metadata.default_partition_spec();
     if !spec.is_unpartitioned() {
-        let fields = spec.fields().iter();
+        let fields = spec.fields().iter().filter(|it| it.transform != Transform::Void);
         let fields: Vec<_> =
             fields.map(|it| transformed(&column(it.source_id), &it.transform)).collect();
         out.push_str(&format!("\nPARTITIONED BY ({})", fields.join(", ")));
@@ -103,7 +115,8 @@ pub(super) fn statement(table: &Table) -> Result<String> {
     }
     out.push_str(&format!("\nLOCATION {}", text(metadata.location())));
     let mut properties: Vec<_> = metadata.properties().iter().collect();
-    let version = (metadata.format_version() as u8).to_string();
+    // Version 1 is made by nobody any more.
+    let version = (metadata.format_version() as u8).max(2).to_string();
     let key = "format-version".to_owned();
     properties.push((&key, &version));
     properties.sort();
@@ -115,8 +128,7 @@ pub(super) fn statement(table: &Table) -> Result<String> {
     keys.sort();
     if !keys.is_empty() {
         let keys: Vec<String> = keys.iter().map(|it| path(it)).collect();
-        let table = table.name();
-        out.push_str(&format!(";\nALTER TABLE {table} SET IDENTIFIER FIELDS {}", keys.join(", ")));
+        out.push_str(&format!(";\nALTER TABLE {called} SET IDENTIFIER FIELDS {}", keys.join(", ")));
     }
     Ok(out)
 }
