@@ -279,13 +279,11 @@ def write_footer_without_null_counts(path):
         data = file.read()
     length = int.from_bytes(data[-8:-4], "little")
     footer = bytearray(data[-8 - length:-8])
-    # Statistics are a struct of compact thrift: field 3, an i64 (0x36 after field 0 or 0x16 after field 2), is the count of nulls.
-    # 0x36 0x02 is field 3 with the value 1; as field 4 (distinct_count, 0x46) it says something harmless.
-    count = footer.count(b"\x36\x02")
-    assert count == 2, f"{count} counts of nulls in {footer.hex()}"
-    footer = footer.replace(b"\x36\x02", b"\x46\x02")
-    # What follows is told as a difference to the field before: max_value was 2 after null_count, and is 1 after the other.
-    footer = footer.replace(b"\x46\x02\x28", b"\x46\x02\x18")
+    # Statistics are a struct of compact thrift, whose fields are told by how far they are from the one before. Field 3, with
+    # the value 1 and field 5 behind it, is the count of nulls; as field 4 it is one of different values, and harms nobody.
+    for before, after in ((b"\x16\x02\x28", b"\x26\x02\x18"), (b"\x36\x02\x28", b"\x46\x02\x18")):
+        assert footer.count(before) == 1, footer.hex()
+        footer = footer.replace(before, after)
     with open(path, "wb") as file:
         file.write(data[:-8 - length] + bytes(footer) + data[-8:])
     statistics = pq.read_metadata(path).row_group(0).column(0).statistics
