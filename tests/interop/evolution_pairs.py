@@ -5,7 +5,7 @@
 
 What roundtrip.py says of itself holds here too. For each pair of changes a table has rows from before the first, between
 the two, and after both. A model of rows by column ids says what each version has to have; Icefield reads all of them,
-PyIceberg the ones that are tagged, DuckDB the last one. Tables of version 3 go through the changes that are other there.
+PyIceberg the ones that are tagged, DuckDB the last one (but it dies of tables that are partitioned no more). Tables of version 3 go through the changes that are other there.
 """
 import os
 import sys
@@ -183,7 +183,7 @@ def pairs_of(lake, version, one):
             got = lake.tally.attempt(f"{what}: pyiceberg reads {tag}", lambda: table.scan(snapshot_id=snapshot).to_arrow().to_pylist())
             if got is not None:
                 lake.tally.same(f"{what}: pyiceberg's rows of {tag}", lines(got), rows)
-        if not model.defaults:
+        if not model.defaults and table.spec().fields:
             lake.all_read(name, lake.pyiceberg(name), engines=("duckdb",), what=f", {what}")
 
 
