@@ -130,7 +130,12 @@ fn explain_says_what_was_left_out_and_why() {
     };
     let narrow = "SELECT * FROM cleaned.t WHERE day = DATE '2026-02-03' AND id > 2900";
     let found = plan(&format!("EXPLAIN {narrow}"));
-    for part in ["manifests=1/2", "files=1/10", "rows=200", "pruned=[day = 2026-02-03: 9 files, id > 2900: 5 files]"] {
+    for part in [
+        "manifests=1/2",
+        "files=1/10",
+        "rows=200",
+        "pruned=[day = 2026-02-03: 9 files, id > 2900: 5 files]",
+    ] {
         assert!(found.contains(part), "{part}: {found}");
     }
     let all = plan("EXPLAIN SELECT * FROM cleaned.t");
