@@ -128,6 +128,6 @@ mod tests {
     #[test]
     fn unrelated_lines_stand_beside_each_other() {
         assert_eq!(shown(&[(2, None), (1, None)]), "● 2\n● 1\n");
-        assert_eq!(shown(&[(3, Some(1)), (2, None), (1, None)]), "● 3\n│ ● 2\n●   1\n");
+        assert_eq!(shown(&[(3, Some(1)), (2, None), (1, None)]), "● 3\n│ ● 2\n● 1\n");
     }
 }
