@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use icefield_catalog::spec::{FormatVersion, SchemaRef, SnapshotRef};
-use icefield_table::scan::changes::{self, ChangedFiles};
+use icefield_table::scan::changes::{self, ChangedFiles, ChangedRows};
 use icefield_table::snapshot::Version;
 use icefield_table::{At, Table};
 use roaring::RoaringTreemap;
@@ -101,14 +101,25 @@ impl<'a> Log<'a> {
         self.step(0, before.as_ref(), to, &files)
     }
 
-    /// Some files of a snapshot, as a table with its metadata columns.
-    fn prepare(&mut self, snapshot: &SnapshotRef, files: &[&Vec<String>]) -> Result<String> {
+    /// Some files of a snapshot, and of others some rows, as a table with its metadata columns.
+    fn prepare<'b>(
+        &mut self,
+        snapshot: &SnapshotRef,
+        files: &[&Vec<String>],
+        rows: impl Iterator<Item = (&'b ChangedRows, &'b RoaringTreemap)>,
+    ) -> Result<String> {
         let version = Version { snapshot: Some(snapshot.clone()), schema: self.schema.clone() };
-        let only: HashMap<String, RoaringTreemap> = files
+        let mut only: HashMap<String, RoaringTreemap> = files
             .iter()
             .flat_map(|it| it.iter())
             .map(|path| (path.clone(), RoaringTreemap::new()))
             .collect();
+        for (of, wanted) in rows {
+            // All others are left out, which costs nothing where they stand together.
+            let mut others = RoaringTreemap::new();
+            others.insert_range(0..of.count);
+            only.insert(of.path.clone(), &others - wanted);
+        }
         let lake = &self.session.lake;
         let at = At::Id(snapshot.snapshot_id());
         let table = IcebergTable::of(lake, self.table.clone(), at, version)?
@@ -132,14 +143,19 @@ impl<'a> Log<'a> {
             after.snapshot_id(),
             after.timestamp_ms()
         );
-        let goes = !files.removed.is_empty() || !files.touched.is_empty();
-        let comes = !files.added.is_empty() || !files.touched.is_empty();
+        let gone = || files.rows.iter().map(|it| (it, &it.gone)).filter(|it| !it.1.is_empty());
+        let come = || files.rows.iter().map(|it| (it, &it.come)).filter(|it| !it.1.is_empty());
+        let is_touched = !files.touched.is_empty();
+        let goes = !files.removed.is_empty() || is_touched || gone().next().is_some();
+        let comes = !files.added.is_empty() || is_touched || come().next().is_some();
         let old = match before.filter(|_| goes) {
-            Some(before) => Some(self.prepare(before, &[&files.removed, &files.touched])?),
+            Some(before) => {
+                Some(self.prepare(before, &[&files.removed, &files.touched], gone())?)
+            }
             None => None,
         };
         let new = match comes {
-            true => Some(self.prepare(after, &[&files.added, &files.touched])?),
+            true => Some(self.prepare(after, &[&files.added, &files.touched], come())?),
             false => None,
         };
         let own = self.own("");
@@ -180,8 +196,8 @@ impl<'a> Log<'a> {
             gone = format!("SELECT x.* FROM {old} x LEFT ANTI JOIN {new} y ON {same}");
             come = format!("SELECT x.* FROM {new} x LEFT ANTI JOIN {old} y ON {same}");
         }
-        let is_copied = !files.removed.is_empty() && !files.added.is_empty()
-            || !files.touched.is_empty() && !files.added.is_empty();
+        let goes = [&files.removed, &files.touched].iter().any(|it| !it.is_empty());
+        let is_copied = (goes || !files.rows.is_empty()) && !files.added.is_empty();
         if !is_copied {
             return self.told(&format!("b AS ({gone}), a AS ({come})"), end, has_ids);
         }

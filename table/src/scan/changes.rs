@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   before                 after
-//!   a  b  c+d1     ─▶      a  c+d1+d2  e        removed: b     added: e     touched: c
+//!   a  b  c+d1     ─▶      a  c+d1+d2  e        removed: b     added: e     rows: those of c that d2 deletes
 //! ```
 //!
 //! Rows of a file that both have, with the same deletes, are the same rows. Of a touched file those differ that more deletes
@@ -10,23 +10,42 @@
 //! reads both can say.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use icefield_catalog::spec::{Operation, SchemaRef, SnapshotRef};
+use icefield_catalog::spec::{DataContentType, Operation, SchemaRef, SnapshotRef};
 use icefield_catalog::{Error, ErrorKind, Result};
+use roaring::RoaringTreemap;
 
 use super::{ScanTask, appended, plan};
+use crate::deletes::positions_of;
+use crate::manifest::ManifestEntry;
 use crate::snapshot::{self, Version};
 use crate::table::Table;
 
 /// Paths of data files, by what became of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct ChangedFiles {
     /// Only the first snapshot has them.
     pub removed: Vec<String>,
     /// Only the second has them.
     pub added: Vec<String>,
-    /// Both have them, with other deletes.
+    /// Both have them, with other deletes, of which some name values.
     pub touched: Vec<String>,
+    /// Both have them, and the rows that differ are known by their positions.
+    pub rows: Vec<ChangedRows>,
+}
+
+/// Rows of a data file that only one of two snapshots has.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChangedRows {
+    /// The file.
+    pub path: String,
+    /// Rows in it, deleted ones included.
+    pub count: u64,
+    /// Positions of rows that only the first has.
+    pub gone: RoaringTreemap,
+    /// Positions of rows that only the second has.
+    pub come: RoaringTreemap,
 }
 
 /// One step of a changelog.
@@ -90,7 +109,7 @@ pub async fn steps(
                     None => files_of(table, before.as_ref(), schema).await?,
                 };
                 let new = files_of(table, Some(&after), schema).await?;
-                let changed = difference(&old, &new);
+                let changed = difference(table, &old, &new).await?;
                 known = Some(new);
                 changed
             }
@@ -116,11 +135,19 @@ pub async fn between(
 ) -> Result<ChangedFiles> {
     let old = files_of(table, before, schema).await?;
     let new = files_of(table, Some(after), schema).await?;
-    Ok(difference(&old, &new))
+    difference(table, &old, &new).await
 }
 
-/// The data files of a snapshot, each with the deletes that reach it.
-type Files = HashMap<String, Vec<(String, Option<i64>)>>;
+/// The data files of a snapshot, by path.
+type Files = HashMap<String, State>;
+
+/// What a snapshot has of a data file.
+struct State {
+    rows: u64,
+    /// The deletes that reach it, and what tells them from others.
+    deletes: Vec<Arc<ManifestEntry>>,
+    key: Vec<(String, Option<i64>)>,
+}
 
 async fn files_of(
     table: &Table,
@@ -130,25 +157,49 @@ async fn files_of(
     let version = Version { snapshot: snapshot.cloned(), schema: schema.clone() };
     let mut files = Files::new();
     for task in plan(table, &version, None).await?.tasks {
-        let mut deletes: Vec<_> =
-            task.deletes.iter().map(|it| (it.file.path.clone(), it.file.content_offset)).collect();
-        deletes.sort_unstable();
-        files.insert(task.file_path()?.to_owned(), deletes);
+        let of = |it: &Arc<ManifestEntry>| (it.file.path.clone(), it.file.content_offset);
+        let mut key: Vec<_> = task.deletes.iter().map(of).collect();
+        key.sort_unstable();
+        let path = task.file_path()?.to_owned();
+        let rows = task.record_count();
+        files.insert(path, State { rows, deletes: task.deletes, key });
     }
     Ok(files)
 }
 
-fn difference(old: &Files, new: &Files) -> ChangedFiles {
+async fn difference(table: &Table, old: &Files, new: &Files) -> Result<ChangedFiles> {
     let mut changed = ChangedFiles::default();
-    for (path, deletes) in new {
+    for (path, state) in new {
         match old.get(path) {
             None => changed.added.push(path.clone()),
-            Some(known) if known != deletes => changed.touched.push(path.clone()),
-            Some(_) => {}
+            Some(known) if known.key == state.key => {}
+            Some(known) => match rows_between(table, path, known, state).await? {
+                Some(rows) => changed.rows.push(rows),
+                None => changed.touched.push(path.clone()),
+            },
         }
     }
+    changed.rows.retain(|it| !(it.gone.is_empty() && it.come.is_empty()));
     changed.removed.extend(old.keys().filter(|it| !new.contains_key(*it)).cloned());
-    changed
+    Ok(changed)
+}
+
+/// The rows of a file that differ, unless some deletes name values, which only who reads rows can find.
+async fn rows_between(
+    table: &Table,
+    path: &str,
+    old: &State,
+    new: &State,
+) -> Result<Option<ChangedRows>> {
+    let is_of_values =
+        |it: &Arc<ManifestEntry>| it.file.content == DataContentType::EqualityDeletes;
+    if old.deletes.iter().chain(&new.deletes).any(is_of_values) {
+        return Ok(None);
+    }
+    let before = positions_of(table, path, &old.deletes).await?;
+    let after = positions_of(table, path, &new.deletes).await?;
+    let (gone, come) = (&after - &before, &before - &after);
+    Ok(Some(ChangedRows { path: path.to_owned(), count: old.rows, gone, come }))
 }
 
 fn paths(tasks: &[ScanTask]) -> Result<Vec<String>> {
