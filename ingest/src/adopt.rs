@@ -153,7 +153,7 @@ async fn refuse_tables(
 ) -> Result<()> {
     let warehouse = session.tables().warehouse();
     if warehouse.catalog.is_remote() {
-        // Its server looks where tables may lie.
+        // Where a server's tables lie is not for its clients to see.
         return Ok(());
     }
     let source = folder::place(&request.source)?;
@@ -223,16 +223,9 @@ fn evolution(metadata: &TableMetadata, updates: HashMap<String, String>) -> Evol
 }
 
 fn counted(files: &[DataFile]) -> Added {
-    let mut partitions: Vec<_> = files.iter().map(|it| &it.partition).collect();
-    partitions.dedup();
-    let mut known: Vec<&Vec<_>> = Vec::new();
-    for values in partitions {
-        if !known.contains(&values) {
-            known.push(values);
-        }
-    }
+    let partitions: HashSet<_> = files.iter().map(|it| &it.partition).collect();
     let rows = files.iter().map(|it| it.record_count).sum();
-    Added { files: files.len(), partitions: known.len(), rows }
+    Added { files: files.len(), partitions: partitions.len(), rows }
 }
 
 /// Refuses files that the table has.

@@ -1,5 +1,7 @@
 //! The lines between snapshots: one rail for each branch, from its head down to where it left another.
 
+use std::collections::HashMap;
+
 use icefield_catalog::spec::SnapshotRef;
 
 /// What is drawn beside a snapshot.
@@ -30,6 +32,8 @@ pub(super) fn draw(life: &[SnapshotRef]) -> Vec<Rail> {
 fn drawn(life: &[(i64, Option<i64>)]) -> Vec<Rail> {
     // The snapshot that each rail leads to next.
     let mut rails: Vec<Option<i64>> = Vec::new();
+    let places: HashMap<i64, usize> =
+        life.iter().enumerate().map(|(place, (id, _))| (*id, place)).collect();
     let mut all = Vec::with_capacity(life.len());
     for (index, (id, parent)) in life.iter().enumerate() {
         let own = rails.iter().position(|it| *it == Some(*id));
@@ -47,7 +51,7 @@ fn drawn(life: &[(i64, Option<i64>)]) -> Vec<Rail> {
         set(&mut rails, own, Some(*id));
         rail.at = line(&rails, |place| place == own);
         // What was expired is not there to lead to.
-        let goes_on = parent.filter(|it| life.iter().skip(index + 1).any(|(id, _)| id == it));
+        let goes_on = parent.filter(|it| places.get(it).is_some_and(|place| *place > index));
         set(&mut rails, own, goes_on);
         rail.below = line(&rails, |_| false);
         all.push(rail);
