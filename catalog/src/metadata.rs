@@ -10,13 +10,12 @@ use std::io::{Read, Write};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::spec::{FormatVersion, MAIN_BRANCH, SnapshotReference, TableMetadata};
+use crate::spec::{
+    FormatVersion, MAIN_BRANCH, PrimitiveType, SnapshotReference, TableMetadata, V3Type, json,
+};
 use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
-
-/// Types of format version 3 that iceberg 0.10 cannot represent.
-const UNREAD_TYPES: [&str; 4] = ["variant", "unknown", "geometry", "geography"];
 
 /// How the message begins that JSON is no table metadata as far as is known here: it may be such of a later
 /// version of the specification, and lead to files.
@@ -37,7 +36,7 @@ pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
 
 /// Parses the content of a metadata file, and says plainly what it cannot read.
 pub fn parse(text: &[u8]) -> Result<TableMetadata> {
-    let plain = match serde_json::from_slice::<TableMetadata>(text) {
+    let plain = match json::from_slice::<TableMetadata>(text) {
         Ok(metadata) if metadata.current_snapshot().is_some() && metadata.history().is_empty() => {
             return with_history(text, &metadata);
         }
@@ -53,7 +52,7 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
     // Only where it is needed, since it reads everything twice.
     if let Ok(mut value) = serde_json::from_slice::<Value>(text)
         && inline_manifests(&mut value)
-        && let Ok(metadata) = serde_json::from_value(value)
+        && let Ok(metadata) = json::from_value(value)
     {
         return Ok(metadata);
     }
@@ -109,14 +108,14 @@ fn lost_default(value: &Value) -> Option<String> {
 fn with_history(text: &[u8], metadata: &TableMetadata) -> Result<TableMetadata> {
     let Some(snapshot) = metadata.current_snapshot() else { return Ok(metadata.clone()) };
     let mut value: Value = serde_json::from_slice(text)?;
-    let entry = json!({
+    let entry = serde_json::json!({
         "timestamp-ms": snapshot.timestamp_ms(), "snapshot-id": snapshot.snapshot_id(),
     });
     if let Some(object) = value.as_object_mut() {
         object.insert("snapshot-log".to_owned(), Value::from(vec![entry]));
     }
     // A snapshot that says to be younger than the table's last change is for iceberg to judge.
-    Ok(serde_json::from_value(value).unwrap_or_else(|_| metadata.clone()))
+    Ok(json::from_value(value).unwrap_or_else(|_| metadata.clone()))
 }
 
 /// Branches and tags of a table of format version 1, of which iceberg 0.10 says that it has none.
@@ -158,7 +157,7 @@ pub async fn write_next(
     let suffix = if gzip { ".gz.metadata.json" } else { ".metadata.json" };
     let folder = folder(metadata);
     let location = format!("{folder}/{version:05}-{}{suffix}", env.uuid());
-    let text = serde_json::to_vec(metadata)?;
+    let text = json::to_vec(metadata)?;
     let bytes = if gzip { gzip_bytes(&text)? } else { text };
     storage.write(&location, Bytes::from(bytes)).await?;
     Ok(location)
@@ -247,8 +246,9 @@ fn unread_column(value: &Value, path: &str) -> Option<(String, String)> {
         });
     }
     if let Some(name) = value.as_str() {
-        let base = name.split('(').next().unwrap_or(name);
-        return UNREAD_TYPES.contains(&base).then(|| (path.to_owned(), name.to_owned()));
+        let is_known = V3Type::parse(name).is_some()
+            || serde_json::from_value::<PrimitiveType>(value.clone()).is_ok();
+        return (!is_known).then(|| (path.to_owned(), name.to_owned()));
     }
     ["element", "key", "value"]
         .iter()
@@ -301,8 +301,8 @@ mod tests {
     fn an_unread_type_is_named_with_its_column() {
         let text = br#"{"format-version": 3, "schemas": [{"type": "struct", "fields": [
             {"id": 1, "name": "s", "required": false, "type": {"type": "struct", "fields": [
-                {"id": 2, "name": "v", "required": false, "type": "variant"}]}}]}]}"#;
+                {"id": 2, "name": "v", "required": false, "type": "polygon"}]}}]}]}"#;
         let error = parse(text).unwrap_err();
-        assert!(error.message().contains("`s.v` has type `variant`"), "{error}");
+        assert!(error.message().contains("`s.v` has type `polygon`"), "{error}");
     }
 }

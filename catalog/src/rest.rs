@@ -29,7 +29,7 @@ use crate::storage::encoded;
 
 use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty};
 use crate::spec::{
-    MAIN_BRANCH, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, TableUpdate,
+    self, MAIN_BRANCH, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, TableUpdate,
 };
 use crate::{
     Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
@@ -137,7 +137,7 @@ impl RestCatalog {
 
     fn table_of(&self, table: &TableIdent, reply: &mut Reply) -> Result<LoadedTable> {
         let metadata = reply.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata: TableMetadata = serde_json::from_value(metadata).map_err(|error| {
+        let metadata: TableMetadata = spec::json::from_value(metadata).map_err(|error| {
             let message = format!("the server's metadata of `{table}` cannot be read: {error}");
             Error::new(ErrorKind::DataInvalid, message)
         })?;
@@ -195,7 +195,7 @@ impl RestCatalog {
         let body = json!({
             "identifier": ident(&change.table),
             "requirements": requirements,
-            "updates": updates,
+            "updates": spec::json::to_value(&updates)?,
         });
         Ok(Some((body, tag)))
     }
@@ -370,7 +370,7 @@ impl Catalog for RestCatalog {
         let body = json!({
             "identifier": ident(table),
             "requirements": [TableRequirement::NotExist],
-            "updates": updates,
+            "updates": spec::json::to_value(&updates)?,
         });
         let reply = self.change(Method::POST, &self.table(table), Some(body)).await?;
         let mut reply = reply.or(409, || name_taken(table))?.ok()?;

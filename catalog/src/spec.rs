@@ -1,8 +1,13 @@
 //! The words of the Iceberg specification, in one place.
 //!
 //! All of Icefield takes the specification's types from here and not from the crate that defines
-//! them, so that a type this crate reads too narrowly (variant, geometry, multi-argument
-//! transforms) can be replaced in one place.
+//! them, so that what this crate reads too narrowly is put right in one place: [`V3Type`] has the types
+//! that it does not know, and [`json`] reads and writes whatever may hold them.
+
+pub mod json;
+mod v3;
+
+pub use v3::{DEFAULT_CRS, EdgeAlgorithm, V3Type, primitive_name, type_name, works_on};
 
 pub use iceberg::io::FileIO;
 pub use iceberg::spec::{

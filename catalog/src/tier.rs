@@ -14,7 +14,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::spec::{
     NestedFieldRef, Operation, PrimitiveType, Schema, Snapshot, SnapshotRef, TableIdent,
-    TableMetadata, TableUpdate, Type,
+    TableMetadata, TableUpdate, Type, V3Type,
 };
 use crate::{Behalf, Error, Result, TableChange, refusal};
 
@@ -206,6 +206,7 @@ fn holds(wide: &Type, narrow: &Type) -> bool {
         (Type::Struct(_), Type::Struct(_))
         | (Type::List(_), Type::List(_))
         | (Type::Map(_), Type::Map(_)) => true,
+        (_, narrow) if V3Type::of_type(narrow) == Some(V3Type::Unknown) => true,
         (Type::Primitive(wide), Type::Primitive(narrow)) => match (wide, narrow) {
             (P::Long, P::Int) | (P::Double, P::Float) => true,
             (P::Timestamp | P::TimestampNs, P::Date) => true,

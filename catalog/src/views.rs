@@ -7,7 +7,7 @@
 use bytes::Bytes;
 
 use crate::commit::unfit;
-use crate::spec::{ViewMetadata, ViewUpdate};
+use crate::spec::{ViewMetadata, ViewUpdate, json};
 use crate::{Env, Error, ErrorKind, Result, Storage, metadata};
 
 /// A view as it stands.
@@ -26,7 +26,7 @@ pub struct LoadedView {
 /// A file that is missing or is not view metadata.
 pub async fn read(storage: &Storage, location: &str) -> Result<LoadedView> {
     let raw = storage.read(location).await?;
-    let metadata = serde_json::from_slice(&raw).map_err(|error| {
+    let metadata = json::from_slice(&raw).map_err(|error| {
         Error::new(ErrorKind::DataInvalid, format!("this is not Iceberg view metadata: {error}"))
             .with_context("metadata", location)
     })?;
@@ -47,7 +47,7 @@ pub async fn write_next(
     let version = previous.map_or(0, |it| metadata::version_of(it) + 1);
     let folder = metadata.location().trim_end_matches('/');
     let metadata_location = format!("{folder}/metadata/{version:05}-{}.metadata.json", env.uuid());
-    let text = serde_json::to_vec(&metadata)?;
+    let text = json::to_vec(&metadata)?;
     storage.write(&metadata_location, Bytes::from(text)).await?;
     Ok(LoadedView { metadata_location, metadata })
 }

@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::str::FromStr;
 
 use icefield_catalog::journal::SCANS;
+use icefield_catalog::spec::{NestedFieldRef, V3Type};
 use icefield_catalog::tier;
 use icefield_query::{Result, Session};
 use icefield_table::Table;
@@ -296,8 +297,10 @@ pub(crate) async fn scans(
 async fn queried_by(session: &Session, table: &Table) -> Result<Option<String>> {
     let (_, bytes, by_column) = scans(session, table).await?;
     let fields = table.metadata().current_schema().as_struct().fields();
-    let known =
-        |name: &str| fields.iter().any(|it| it.name == name && it.field_type.is_primitive());
+    let is_ordered = |it: &NestedFieldRef| {
+        it.field_type.is_primitive() && V3Type::of_type(&it.field_type).is_none()
+    };
+    let known = |name: &str| fields.iter().any(|it| it.name == name && is_ordered(it));
     let most = by_column.into_iter().filter(|(it, _)| known(it)).max_by_key(|(_, read)| *read);
     Ok(most.filter(|(_, read)| *read as f64 >= bytes as f64 * FILTERED_SHARE).map(|it| it.0))
 }

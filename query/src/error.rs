@@ -240,10 +240,13 @@ fn from_plan(message: &str) -> Error {
         let types = message.split(" got ").nth(1).unwrap_or_default();
         let (from, to) = types.split_once(" and ").unwrap_or((types, "the column's type"));
         let error = Error::invalid(format!("a value of type {from} does not fit a column of {to}"));
-        return match to.starts_with("FixedSizeBinary(16)") {
-            true => error.with_hint("write a UUID as CAST('…' AS UUID)"),
-            false => error.with_hint("CAST the value to the column's type"),
-        };
+        return error.with_hint(match to {
+            _ if to.starts_with("FixedSizeBinary(16)") => "write a UUID as CAST('…' AS UUID)",
+            _ if to.starts_with("Struct(\"metadata\"") => {
+                "parse_json makes a variant of JSON text, CAST(… AS VARIANT) of any value"
+            }
+            _ => "CAST the value to the column's type",
+        });
     }
     Error::invalid(lower(message))
 }

@@ -37,6 +37,7 @@ mod statement;
 mod tier;
 mod transaction;
 pub mod types;
+pub mod variant;
 mod view;
 mod wap;
 

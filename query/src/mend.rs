@@ -44,6 +44,8 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 
+use crate::variant::{self, VariantCasts};
+
 /// Puts a statement into words that DataFusion understands, and understands rightly.
 ///
 /// # Errors
@@ -72,6 +74,9 @@ pub(crate) fn functions(context: &mut SessionContext) -> Result<()> {
     SessionContext::register_udf(context, uuid::function());
     SessionContext::register_udf(context, grouped::same());
     SessionContext::register_udf(context, subqueries::one_row());
+    for function in variant::functions() {
+        SessionContext::register_udf(context, function);
+    }
     for function in far_times::functions() {
         SessionContext::register_udf(context, function);
     }
@@ -94,6 +99,7 @@ fn analyzer_rules() -> Vec<Arc<dyn AnalyzerRule + Send + Sync>> {
         Arc::new(subqueries::Subqueries),
         Arc::new(dependent::Dependent),
         Arc::new(uuid::UuidCasts),
+        Arc::new(VariantCasts),
     ];
     rules.extend(Analyzer::new().rules);
     rules.push(Arc::new(in_lists::InLists));
@@ -115,7 +121,7 @@ fn columns_of(plan: &LogicalPlan) -> DFSchema {
 }
 
 /// A plan with all its expressions rewritten, also those of subqueries, each beside the columns that it is about.
-fn everywhere(
+pub(crate) fn everywhere(
     plan: LogicalPlan,
     rewrite: impl Fn(Expr, &DFSchema) -> Result<Transformed<Expr>>,
 ) -> Result<LogicalPlan> {

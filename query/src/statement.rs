@@ -4,6 +4,7 @@ mod alter;
 mod attach;
 pub(crate) mod call;
 mod create;
+pub(crate) use create::column_type;
 pub(crate) mod insert;
 mod rights;
 mod show;

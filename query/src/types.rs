@@ -3,7 +3,7 @@
 use arrow::datatypes::{DataType as ArrowType, Field, Fields};
 use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo, TimezoneInfo};
 use icefield_catalog::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Type,
+    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Type, V3Type,
 };
 
 use crate::{Error, Result};
@@ -93,6 +93,9 @@ fn custom(name: &str, arguments: &[String]) -> Result<PrimitiveType> {
         ("timestamp_ns", []) => PrimitiveType::TimestampNs,
         ("timestamptz_ns", []) => PrimitiveType::TimestamptzNs,
         ("string", []) => PrimitiveType::String,
+        ("geometry" | "geography" | "variant" | "unknown" | "void", _) => {
+            return v3_type(name, arguments);
+        }
         ("fixed", [size]) => match size.parse::<u64>() {
             Ok(size) if size > 0 => PrimitiveType::Fixed(size),
             _ => return Err(unknown(&format!("fixed({size})"))),
@@ -101,10 +104,28 @@ fn custom(name: &str, arguments: &[String]) -> Result<PrimitiveType> {
     })
 }
 
+/// A type of format version 3; Spark calls `unknown` void.
+fn v3_type(name: &str, arguments: &[String]) -> Result<PrimitiveType> {
+    let name = if name.eq_ignore_ascii_case("void") { "unknown" } else { name };
+    let plain = arguments.iter().map(|it| it.trim_matches('\''));
+    let written = match arguments {
+        [] => name.to_owned(),
+        _ => format!("{name}({})", plain.collect::<Vec<_>>().join(", ")),
+    };
+    let found = V3Type::parse(&written).and_then(|it| it.stand_in());
+    found.ok_or_else(|| {
+        unknown(&written).with_hint(
+            "write geometry, geometry('srid:3857'), geography, geography('srid:4326', karney), \
+             variant or unknown",
+        )
+    })
+}
+
 fn unknown(name: &str) -> Error {
     Error::unsupported(format!("there is no column type `{name}`")).with_hint(
         "types are boolean, int, bigint, float, double, decimal(p, s), date, time, timestamp, \
-         timestamptz, string, uuid, fixed(n), binary, array<t>, map<k, v>, struct<name: t>",
+         timestamptz, string, uuid, fixed(n), binary, array<t>, map<k, v>, struct<name: t>; of \
+         tables of version 3 also timestamp_ns, timestamptz_ns, variant, geometry, geography, unknown",
     )
 }
 
@@ -116,6 +137,13 @@ pub fn from_arrow(field: &Field) -> Result<Type> {
 }
 
 fn arrow_type(field: &Field) -> Result<Type> {
+    let v3 = match icefield_table::arrow::is_variant(field.data_type()) {
+        true => Some(V3Type::Variant),
+        false => icefield_table::arrow::geo_type(field),
+    };
+    if let Some(kind) = v3.and_then(|it| it.stand_in()) {
+        return Ok(Type::Primitive(kind));
+    }
     let primitive = match field.data_type() {
         ArrowType::Boolean => PrimitiveType::Boolean,
         ArrowType::Int8

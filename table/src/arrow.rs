@@ -2,19 +2,24 @@
 //!
 //! Columns are matched by field id, which Arrow carries as field metadata (`PARQUET:field_id`).
 //! [`with_ids`] is a schema as files have it; [`schema`] is what queries see, without ids. Text and
-//! bytes are views, which DataFusion works on fastest.
+//! bytes are views, which DataFusion works on fastest. A variant is a struct of its two parts, `metadata` and
+//! `value`, as Parquet has it; a geometry is its WKB; what is of type `unknown` is null, and not in files.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, StructArray, new_null_array,
+    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray,
+    new_null_array,
 };
 use arrow::datatypes::{
     DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit,
 };
 use arrow::error::ArrowError;
-use icefield_catalog::spec::{NestedField, PrimitiveType, Schema, Type};
+use icefield_catalog::spec::{
+    DEFAULT_CRS, EdgeAlgorithm, NestedField, PrimitiveType, Schema, Type, V3Type,
+};
+use parquet::variant::{VariantArray, unshred_variant};
 
 /// The time zone of `timestamptz`, in the one spelling used everywhere.
 pub const UTC: &str = "+00:00";
@@ -25,9 +30,18 @@ pub const FIELD_ID: &str = "PARQUET:field_id";
 /// Arrow metadata key that names an extension type.
 const EXTENSION: &str = "ARROW:extension:name";
 
+/// Arrow metadata key of what an extension type needs to know.
+const EXTENSION_METADATA: &str = "ARROW:extension:metadata";
+
 /// The Arrow type of a primitive type.
 pub fn primitive_type(kind: &PrimitiveType) -> DataType {
     let utc = || Some(Arc::from(UTC));
+    match V3Type::of(kind) {
+        None => {}
+        Some(V3Type::Unknown) => return DataType::Null,
+        Some(V3Type::Variant) => return variant_type(),
+        Some(V3Type::Geometry { .. } | V3Type::Geography { .. }) => return DataType::BinaryView,
+    }
     match kind {
         PrimitiveType::Boolean => DataType::Boolean,
         PrimitiveType::Int => DataType::Int32,
@@ -49,6 +63,75 @@ pub fn primitive_type(kind: &PrimitiveType) -> DataType {
         PrimitiveType::Fixed(size) => {
             DataType::FixedSizeBinary(i32::try_from(*size).unwrap_or(i32::MAX))
         }
+    }
+}
+
+/// The Arrow type of a variant.
+pub fn variant_type() -> DataType {
+    let part = |name| Field::new(name, DataType::BinaryView, false);
+    DataType::Struct([part("metadata"), part("value")].into_iter().collect())
+}
+
+/// Whether a type is that of a variant.
+pub fn is_variant(kind: &DataType) -> bool {
+    let DataType::Struct(fields) = kind else { return false };
+    let is = |field: &FieldRef, name| {
+        field.name() == name && matches!(field.data_type(), DataType::BinaryView)
+    };
+    matches!(fields.iter().as_slice(), [a, b] if is(a, "metadata") && is(b, "value"))
+}
+
+/// A schema without what data files do not store: columns of type `unknown`, also within structs.
+pub fn stored(schema: &ArrowSchema) -> SchemaRef {
+    Arc::new(ArrowSchema::new(stored_fields(schema.fields())))
+}
+
+/// A batch, whose fields carry ids, without what data files do not store.
+///
+/// # Errors
+///
+/// Arrow's, which are bugs here.
+pub fn stored_batch(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let schema = batch.schema_ref();
+    if schema.fields().iter().all(|it| is_stored_whole(it.data_type())) {
+        return Ok(batch.clone());
+    }
+    let columns = batch.columns().iter().filter(|it| is_stored(it.data_type()));
+    let stored = stored(schema);
+    let columns = columns.zip(stored.fields()).map(|(it, field)| reshape(it, field.data_type()));
+    let columns = columns.collect::<Result<Vec<_>, _>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(stored, columns, &options)
+}
+
+fn stored_fields(fields: &Fields) -> Fields {
+    fields
+        .iter()
+        .filter(|it| is_stored(it.data_type()))
+        .map(|field| match field.data_type() {
+            DataType::Struct(inner) if !is_stored_whole(field.data_type()) => {
+                let inner = DataType::Struct(stored_fields(inner));
+                Arc::new(Field::clone(field).with_data_type(inner))
+            }
+            _ => Arc::clone(field),
+        })
+        .collect()
+}
+
+/// Whether a data file has anything of a type.
+pub fn is_stored(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null => false,
+        DataType::Struct(fields) => fields.iter().any(|it| is_stored(it.data_type())),
+        _ => true,
+    }
+}
+
+fn is_stored_whole(kind: &DataType) -> bool {
+    match kind {
+        DataType::Null => false,
+        DataType::Struct(fields) => fields.iter().all(|it| is_stored_whole(it.data_type())),
+        _ => true,
     }
 }
 
@@ -83,8 +166,30 @@ fn field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
     } else if matches!(*of.field_type, Type::Primitive(PrimitiveType::Uuid)) {
         metadata.insert(EXTENSION.to_owned(), "arrow.uuid".to_owned());
     }
+    if let Some((name, with)) = V3Type::of_type(&of.field_type).as_ref().and_then(extension) {
+        metadata.insert(EXTENSION.to_owned(), name.to_owned());
+        metadata.insert(EXTENSION_METADATA.to_owned(), with);
+    }
     let kind = data_type(&of.field_type, ids);
     Arc::new(Field::new(name, kind, !of.required).with_metadata(metadata))
+}
+
+/// The Arrow extension type, and its metadata, of a type that Arrow stores as another.
+fn extension(kind: &V3Type) -> Option<(&'static str, String)> {
+    let (crs, algorithm) = match kind {
+        V3Type::Unknown => return None,
+        V3Type::Variant => return Some(("arrow.parquet.variant", String::new())),
+        V3Type::Geometry { crs } => (crs, None),
+        V3Type::Geography { crs, algorithm } => {
+            (crs, Some(algorithm.map_or("spherical", EdgeAlgorithm::name)))
+        }
+    };
+    let mut with = serde_json::Map::new();
+    with.insert("crs".to_owned(), crs.as_deref().unwrap_or(DEFAULT_CRS).into());
+    if let Some(algorithm) = algorithm {
+        with.insert("edges".to_owned(), algorithm.into());
+    }
+    Some(("geoarrow.wkb", serde_json::Value::from(with).to_string()))
 }
 
 /// The Arrow type of any type; nested fields carry ids if `ids` says so.
@@ -113,6 +218,21 @@ pub fn data_type(kind: &Type, ids: bool) -> DataType {
 /// The field id that an Arrow field carries.
 pub fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID)?.parse().ok()
+}
+
+/// The type of a field whose bytes are geometries.
+pub fn geo_type(field: &Field) -> Option<V3Type> {
+    let metadata = field.metadata();
+    if metadata.get(EXTENSION).is_none_or(|it| it != "geoarrow.wkb") {
+        return None;
+    }
+    let with: serde_json::Value = serde_json::from_str(metadata.get(EXTENSION_METADATA)?).ok()?;
+    let text = |key: &str| with.get(key).and_then(serde_json::Value::as_str);
+    let crs = text("crs").unwrap_or(DEFAULT_CRS);
+    V3Type::parse(&match text("edges") {
+        None => format!("geometry({crs})"),
+        Some(edges) => format!("geography({crs}, {edges})"),
+    })
 }
 
 /// Whether a field is a UUID, which Arrow stores as sixteen bytes.
@@ -148,6 +268,15 @@ impl Reshape<'_> {
             return Ok(Arc::clone(array));
         }
         match (from, to) {
+            (DataType::Struct(parts), DataType::Struct(_)) if is_variant(to) => {
+                let is_shredded = parts.iter().any(|it| it.name() == "typed_value");
+                let whole = match is_shredded {
+                    true => whole_variant(array)?,
+                    false => Arc::clone(array),
+                };
+                variant_parts(&whole, to)
+            }
+            (_, DataType::Null) => Ok(new_null_array(to, array.len())),
             (DataType::Struct(from), DataType::Struct(to)) => {
                 let array = array.as_struct();
                 let children = to.iter().map(|wanted| match position(from, wanted) {
@@ -192,6 +321,28 @@ impl Reshape<'_> {
             _ => (self.cast)(array, to),
         }
     }
+}
+
+/// Variants whose fields lie in columns of their own, put together.
+fn whole_variant(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    let shredded = VariantArray::try_new(array)?;
+    Ok(Arc::new(unshred_variant(&shredded)?.into_inner()))
+}
+
+/// The two parts of variants as a type has them.
+fn variant_parts(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let (array, DataType::Struct(fields)) = (array.as_struct(), to) else {
+        return Err(ArrowError::SchemaError("a variant is a struct".to_owned()));
+    };
+    let part = |field: &FieldRef| match array.column_by_name(field.name()) {
+        Some(part) => cast(part, field.data_type()),
+        None => {
+            let message = format!("a variant has no part `{}`", field.name());
+            Err(ArrowError::SchemaError(message))
+        }
+    };
+    let parts = fields.iter().map(part).collect::<Result<Vec<_>, _>>()?;
+    Ok(Arc::new(StructArray::try_new(fields.clone(), parts, array.nulls().cloned())?))
 }
 
 /// The bytes of a UUID written as text, with or without hyphens.

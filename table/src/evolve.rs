@@ -13,7 +13,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use icefield_catalog::spec::{
     FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral,
-    PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Type,
+    PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Type, V3Type,
+    primitive_name, type_name,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -363,6 +364,7 @@ fn identifiers(fields: &[NestedFieldRef], paths: &[String]) -> Result<BTreeSet<i
         let Some(field) = found else { continue };
         let wrong = match field.field_type.as_ref() {
             Type::Primitive(PrimitiveType::Float | PrimitiveType::Double) => Some("is a float"),
+            kind if V3Type::of_type(kind).is_some() => Some("has values that cannot be compared"),
             Type::Primitive(_) if !field.required || above_is_optional => Some("may be null"),
             Type::Primitive(_) => None,
             _ => Some("has other columns in it"),
@@ -506,10 +508,10 @@ fn apply(
                 return Ok(());
             }
             if !from.is_some_and(|from| is_wider(from, to)) {
-                let from = &field.field_type;
+                let (from, to) = (type_name(&field.field_type), primitive_name(to));
                 return Err(invalid(format!(
                     "column `{path}` is {from} and cannot become {to}; int can become long, float \
-                     double, and a decimal one of more digits and the same scale"
+                     double, a decimal one of more digits and the same scale, and unknown anything"
                 )));
             }
             edit(fields, place, |field| {
@@ -536,6 +538,8 @@ fn widened(value: Literal, to: &PrimitiveType) -> Literal {
 
 pub(super) fn is_wider(from: &PrimitiveType, to: &PrimitiveType) -> bool {
     match (from, to) {
+        // Nothing but nulls becomes anything.
+        (from, to) if V3Type::of(from) == Some(V3Type::Unknown) => from != to,
         (PrimitiveType::Int, PrimitiveType::Long)
         | (PrimitiveType::Float, PrimitiveType::Double) => true,
         (

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use icefield_catalog::spec::{
     FormatVersion, PrimitiveType, Schema, SortOrder, TableIdent, TableMetadata,
-    TableMetadataBuilder, Type, UnboundPartitionSpec,
+    TableMetadataBuilder, Type, UnboundPartitionSpec, V3Type,
 };
 use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
@@ -354,8 +354,9 @@ pub(crate) fn refuse_reserved(name: &str) -> Result<()> {
     }
 }
 
-/// Refuses a schema that could not be read again.
+/// Refuses a schema that could not be read again, or has a type where it cannot be.
 pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {
+    refuse_misplaced_types(schema)?;
     fn depth(kind: &Type) -> usize {
         match kind {
             Type::Primitive(_) => 0,
@@ -377,6 +378,39 @@ pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {
     }
 }
 
+/// Refuses columns of type `unknown` that must have values, or that are in lists and maps, which could not be stored
+/// without them; and keys of maps that cannot be compared.
+fn refuse_misplaced_types(schema: &Schema) -> Result<()> {
+    fn wrong(kind: &Type, required: bool, within: bool) -> Option<&'static str> {
+        match kind {
+            Type::Primitive(_) => match V3Type::of_type(kind)? {
+                V3Type::Unknown if required => Some("is always null, and cannot be NOT NULL"),
+                V3Type::Unknown if within => Some("has unknown values in a list or map"),
+                _ => None,
+            },
+            Type::Struct(of) => of.fields().iter().find_map(|it| {
+                // What is in a list has to be there, if only in part.
+                wrong(&it.field_type, it.required, false)
+            }),
+            Type::List(of) => wrong(&of.element_field.field_type, false, true),
+            Type::Map(of) if V3Type::of_type(&of.key_field.field_type).is_some() => {
+                Some("has keys that cannot be compared")
+            }
+            Type::Map(of) => wrong(&of.key_field.field_type, true, true)
+                .or_else(|| wrong(&of.value_field.field_type, false, true)),
+        }
+    }
+    let mut fields = schema.as_struct().fields().iter();
+    let found = fields.find_map(|it| Some((it, wrong(&it.field_type, it.required, false)?)));
+    match found {
+        None => Ok(()),
+        Some((field, why)) => {
+            let message = format!("column `{}` {why}", field.name);
+            Err(Error::new(ErrorKind::DataInvalid, message))
+        }
+    }
+}
+
 /// Types that came with format version 3 are not put into older tables (trap T-78).
 pub(crate) fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Result<()> {
     if version >= FormatVersion::V3 {
@@ -386,13 +420,24 @@ pub(crate) fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Res
     ids.retain(|id| {
         let field = schema.field_by_id(*id);
         let kind = field.and_then(|it| it.field_type.as_primitive_type());
-        matches!(kind, Some(PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs))
+        kind.is_some_and(|it| {
+            matches!(it, PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs)
+                || V3Type::of(it).is_some()
+        })
     });
-    match ids.first().and_then(|id| schema.name_by_field_id(*id)) {
+    let first = ids.first().and_then(|id| Some((schema.field_by_id(*id)?, *id)));
+    match first.and_then(|(field, id)| Some((schema.name_by_field_id(id)?, &field.field_type))) {
         None => Ok(()),
-        Some(name) => Err(Error::new(
+        Some((name, kind)) => Err(Error::new(
             ErrorKind::DataInvalid,
-            format!("column `{name}` counts nanoseconds, which needs a table of format v3"),
+            match V3Type::of_type(kind) {
+                None => {
+                    format!("column `{name}` counts nanoseconds, which needs a table of format v3")
+                }
+                Some(kind) => {
+                    format!("column `{name}` is of type {kind}, which needs a table of format v3")
+                }
+            },
         )
         .with_context("hint", "add TBLPROPERTIES ('format-version' = '3')")),
     }

@@ -14,7 +14,9 @@ mod encoder;
 mod fanout;
 mod file;
 pub mod foreign;
+mod geo;
 pub mod metrics;
+mod parquet_schema;
 mod settings;
 mod spill;
 mod split;
@@ -26,7 +28,7 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{ArrowNativeType, DataType, Field, Schema as ArrowSchema, SchemaRef};
 use icefield_catalog::spec::{
-    NestedField, PartitionSpec, PrimitiveLiteral, Schema, TableMetadata, Type,
+    NestedField, PartitionSpec, PrimitiveLiteral, Schema, TableMetadata, Type, V3Type,
 };
 use icefield_catalog::{Env, Error, ErrorKind, Result, Storage};
 
@@ -159,7 +161,7 @@ impl WriteContext {
     /// The columns of a data file as Parquet has them, with those of row lineage if it stores them.
     fn parquet_schema(&self, lineage: bool) -> Result<parquet::schema::types::SchemaDescriptor> {
         let schema = if lineage { Arc::clone(&self.file_schema) } else { own_columns(self) };
-        Ok(parquet::arrow::ArrowSchemaConverter::new().convert(&schema)?)
+        parquet_schema::parquet_schema(&shapes::stored(&schema))
     }
 
     /// Whether a row group is stored as this write would: in the codec that is wanted, and without
@@ -283,6 +285,7 @@ impl TableWriter {
             return Ok(());
         }
         self.refuse_nulls(batch)?;
+        self.refuse_other_bytes(batch)?;
         let batch = shapes::reshape_batch(batch, &self.context.file_schema)?;
         self.rows += batch.num_rows() as u64;
         match &mut self.kind {
@@ -315,6 +318,12 @@ impl TableWriter {
             }
             Kind::Partitioned(fanout) => fanout.close().await,
         }
+    }
+
+    /// Refuses what is in a column of geometries and is none.
+    fn refuse_other_bytes(&self, batch: &RecordBatch) -> Result<()> {
+        let mut own = self.context.schema.as_struct().fields().iter().zip(batch.columns());
+        own.try_for_each(|(field, array)| wkb_in(field, &field.name, array))
     }
 
     fn refuse_nulls(&self, batch: &RecordBatch) -> Result<()> {
@@ -358,6 +367,32 @@ impl Partitions {
             Some((known.get(part.number)?.values.as_slice(), rows))
         });
         Ok(parts.collect())
+    }
+}
+
+/// Looks at the geometries of a field, and at those within it.
+fn wkb_in(field: &NestedField, path: &str, array: &ArrayRef) -> Result<()> {
+    let below = |name: &str| format!("{path}.{name}");
+    match field.field_type.as_ref() {
+        kind @ Type::Primitive(_) if V3Type::of_type(kind).is_some_and(|it| it.is_geo()) => {
+            let bytes = shapes::cast(array, &DataType::BinaryView)?;
+            let mut all = bytes.as_binary_view().iter().flatten();
+            all.try_for_each(|it| geo::refuse_other_bytes(path, it))
+        }
+        Type::Primitive(_) => Ok(()),
+        Type::Struct(of) => {
+            let Some(array) = array.as_struct_opt() else { return Ok(()) };
+            let mut fields = of.fields().iter().zip(array.columns());
+            fields.try_for_each(|(field, array)| wkb_in(field, &below(&field.name), array))
+        }
+        Type::List(of) => match array.as_list_opt::<i32>() {
+            Some(array) => wkb_in(&of.element_field, &below("element"), array.values()),
+            None => Ok(()),
+        },
+        Type::Map(of) => match array.as_map_opt() {
+            Some(array) => wkb_in(&of.value_field, &below("value"), array.values()),
+            None => Ok(()),
+        },
     }
 }
 

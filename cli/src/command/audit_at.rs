@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use icefield_catalog::spec::type_name;
 use icefield_query::{Answer, Error};
 use icefield_table::snapshot;
 use serde_json::json;
@@ -53,7 +54,7 @@ pub(crate) async fn run(options: &Options, audit: AuditAt) -> Result<(), Failure
         .as_struct()
         .fields()
         .iter()
-        .map(|it| format!("{} {}", it.name, it.field_type))
+        .map(|it| format!("{} {}", it.name, type_name(&it.field_type)))
         .collect();
     let properties = then.map(|it| {
         let mut all: Vec<_> = it.properties().clone().into_iter().collect();

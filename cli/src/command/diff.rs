@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use icefield_catalog::metadata;
-use icefield_catalog::spec::{Schema, SnapshotRef, TableMetadata};
+use icefield_catalog::spec::{Schema, SnapshotRef, TableMetadata, type_name};
 use icefield_query::changes::{self, Wanted};
 use icefield_query::{Error, Session};
 use icefield_table::{Table, snapshot};
@@ -153,7 +153,7 @@ fn columns(was: &Schema, is: &Schema) -> Vec<String> {
             let field = of.field_by_id(id)?;
             let required = if field.required { " NOT NULL" } else { "" };
             let name = of.name_by_field_id(id)?.to_owned();
-            Some((id, (name, format!("{}{required}", field.field_type))))
+            Some((id, (name, format!("{}{required}", type_name(&field.field_type)))))
         })
         .collect()
     };

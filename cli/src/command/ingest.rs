@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use icefield_catalog::spec::type_name;
 use icefield_ingest::decode::BadRecords;
 use icefield_ingest::source::Format as InputFormat;
 use icefield_ingest::{Job, Loaded, Progress, plan};
@@ -132,7 +133,7 @@ async fn dry_run(session: &Session, job: &Job, format: Format) -> Result<(), Fai
     if matches!(format, Format::Json | Format::Ndjson) {
         let columns = planned.columns.iter().map(|it| {
             let is_new = planned.new_columns.contains(&it.name);
-            serde_json::json!({"name": it.name, "type": it.field_type.to_string(), "new": is_new})
+            serde_json::json!({"name": it.name, "type": type_name(&it.field_type), "new": is_new})
         });
         let value = serde_json::json!({
             "table": planned.table,
@@ -157,7 +158,7 @@ async fn dry_run(session: &Session, job: &Job, format: Format) -> Result<(), Fai
     for column in &planned.columns {
         let is_new = !planned.creates && planned.new_columns.contains(&column.name);
         let mark = if is_new { "  (new)" } else { "" };
-        writeln!(out, "  {:width$}  {}{mark}", column.name, column.field_type)?;
+        writeln!(out, "  {:width$}  {}{mark}", column.name, type_name(&column.field_type))?;
     }
     Ok(())
 }

@@ -48,6 +48,7 @@ pub(crate) fn json(field: &Field, array: &ArrayRef, row: usize) -> String {
             }
         }
         DataType::Null => "null".to_owned(),
+        DataType::Struct(_) if let Some(json) = icefield_query::variant::json(array, row) => json,
         DataType::Struct(fields) => {
             let columns = array.as_struct().columns();
             let members = fields.iter().zip(columns).map(|(field, array)| {

@@ -284,9 +284,10 @@ pub(crate) fn uuids(schema: &Schema) -> HashSet<String> {
 
 /// The types of columns that have nothing inside.
 pub(crate) fn types(schema: &Schema) -> HashMap<String, DataType> {
-    let fields = schema.as_struct().fields().iter().filter(|it| it.field_type.is_primitive());
+    let fields = schema.as_struct().fields().iter();
     fields
         .map(|it| (it.name.clone(), icefield_table::arrow::data_type(&it.field_type, false)))
+        .filter(|(_, kind)| !kind.is_nested())
         .collect()
 }
 

@@ -6,7 +6,7 @@ use arrow::datatypes::{DataType, Field, FieldRef, TimeUnit};
 use datafusion::common::Result;
 use datafusion::logical_expr::planner::TypePlanner;
 use datafusion::sql::sqlparser::ast::{DataType as SqlType, TimezoneInfo};
-use icefield_table::arrow::UTC;
+use icefield_table::arrow::{UTC, variant_type};
 
 /// Plans the types that DataFusion would plan differently.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ impl TypePlanner for Types {
             ) => DataType::Time64(TimeUnit::Microsecond),
             SqlType::Uuid => DataType::FixedSizeBinary(16),
             SqlType::Binary(None) | SqlType::Varbinary(None) => DataType::Binary,
+            SqlType::Custom(name, _) if name.to_string().eq_ignore_ascii_case("variant") => {
+                variant_type()
+            }
             _ => return Ok(None),
         };
         Ok(Some(Arc::new(Field::new("", planned, true))))

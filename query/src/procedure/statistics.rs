@@ -17,7 +17,8 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use icefield_catalog::metadata;
 use icefield_catalog::spec::{
-    BlobMetadata, NestedFieldRef, PartitionStatisticsFile, SnapshotRef, StatisticsFile, TableUpdate,
+    BlobMetadata, NestedFieldRef, PartitionStatisticsFile, SnapshotRef, StatisticsFile,
+    TableUpdate, Type, V3Type, type_name,
 };
 use icefield_table::commit::{self, Evolution};
 use icefield_table::theta::Sketch;
@@ -112,17 +113,18 @@ fn asked(
     let fields = version.schema.as_struct().fields();
     let named = arguments.texts("columns");
     if named.is_empty() {
-        let plain = fields.iter().filter(|it| it.field_type.is_primitive());
+        let plain = fields.iter().filter(|it| is_counted(&it.field_type));
         return Ok(Some((snapshot, plain.cloned().collect())));
     }
     let columns = named.iter().map(|name| {
         let exact = fields.iter().find(|it| it.name == *name);
         let found = exact.or_else(|| fields.iter().find(|it| it.name.eq_ignore_ascii_case(name)));
         match found {
-            Some(field) if field.field_type.is_primitive() => Ok(Arc::clone(field)),
+            Some(field) if is_counted(&field.field_type) => Ok(Arc::clone(field)),
             Some(field) => Err(Error::invalid(format!(
-                "`{}` is {}: only columns that hold no others are counted",
-                field.name, field.field_type
+                "`{}` is {}: only columns of values that compare are counted",
+                field.name,
+                type_name(&field.field_type)
             ))),
             None => Err(Error::not_found(format!(
                 "`{}` has no column `{name}` at snapshot {id}",
@@ -207,6 +209,11 @@ fn add(sketch: &mut Sketch, array: &ArrayRef) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether values of a type can be told apart and counted.
+fn is_counted(kind: &Type) -> bool {
+    kind.is_primitive() && V3Type::of_type(kind).is_none()
 }
 
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use icefield_catalog::spec::{
     ListType, Literal, MapType, NestedField, NestedFieldRef, NullOrder, PrimitiveLiteral,
     PrimitiveType, Schema, SortDirection, SortField, SortOrder, StructType, Transform, Type,
-    UnboundPartitionField, UnboundPartitionSpec,
+    UnboundPartitionField, UnboundPartitionSpec, V3Type, type_name, works_on,
 };
 use icefield_table::NewTable;
 use icefield_table::evolve::layout::field_name;
@@ -298,13 +298,17 @@ pub(super) async fn default_of(
 ) -> Result<PrimitiveLiteral> {
     let wrong = |why: &str| {
         Error::invalid(format!(
-            "`{value}` cannot be the default of column `{column}`, which is {kind}"
+            "`{value}` cannot be the default of column `{column}`, which is {}",
+            type_name(kind)
         ))
         .with_hint(why.to_owned())
     };
     let Type::Primitive(primitive) = kind else {
         return Err(wrong("columns with other columns in them have no default but null"));
     };
+    if let Some(kind) = V3Type::of(primitive) {
+        return Err(wrong(&format!("columns of type {kind} have no default but null")));
+    }
     if matches!(primitive, PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs) {
         // iceberg 0.10 reads no such default from metadata, and would leave it out of the next.
         return Err(wrong("defaults of nanoseconds are not kept yet; leave it out"));
@@ -390,7 +394,7 @@ pub(super) fn added_column(parser: &mut Parser<'_>) -> Result<(ColumnChange, Opt
 }
 
 /// A type, with what is inside of it. Ids in it are provisional.
-pub(super) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
+pub(crate) fn column_type(parser: &mut Parser<'_>) -> Result<Type> {
     let mut kind = if word(parser, "ARRAY") || word(parser, "LIST") {
         parser.expect_token(&Token::Lt).map_err(sql)?;
         let element = column_type(parser)?;
@@ -667,11 +671,11 @@ pub(super) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder>
 
 fn refuse_misfit(schema: &Schema, id: i32, column: &str, transform: &Transform) -> Result<()> {
     let Some(field) = schema.field_by_id(id) else { return Ok(()) };
-    match transform.result_type(&field.field_type) {
-        Ok(_) => Ok(()),
-        Err(_) => Err(Error::invalid(format!(
+    match works_on(transform, &field.field_type) {
+        true => Ok(()),
+        false => Err(Error::invalid(format!(
             "column `{column}` is {}, which {transform} does not work on",
-            field.field_type
+            type_name(&field.field_type)
         ))),
     }
 }

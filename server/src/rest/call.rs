@@ -106,7 +106,7 @@ impl Call {
         if self.body.iter().find(|it| !it.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Refusal::bad("the body is not a JSON object"));
         }
-        Ok(serde_json::from_slice(&self.body)?)
+        Ok(icefield_catalog::spec::json::from_slice(&self.body)?)
     }
 
     /// The idempotency key, if there is one.

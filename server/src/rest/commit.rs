@@ -58,7 +58,7 @@ pub(crate) fn parsed<T: serde::de::DeserializeOwned>(
     all.into_iter()
         .map(|value| {
             let kind = value.get(tag).and_then(Value::as_str).unwrap_or("?").to_owned();
-            serde_json::from_value(value)
+            icefield_catalog::spec::json::from_value(value)
                 .map_err(|error| Refusal::bad(format!("{what} `{kind}`: {error}")))
         })
         .collect()

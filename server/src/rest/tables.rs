@@ -11,7 +11,7 @@ use icefield_catalog::audit::Event;
 use icefield_catalog::metadata::folder;
 use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
-    FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
+    self, FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     UnboundPartitionSpec,
 };
 use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable, Warehouse};
@@ -78,12 +78,13 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
                 false => Lent::default(),
             };
             #[derive(Serialize)]
-            struct Staged<'a> {
-                metadata: &'a TableMetadata,
+            struct Staged {
+                metadata: Value,
                 #[serde(flatten)]
                 lent: Lent,
             }
-            return Ok(Json(Staged { metadata: &metadata, lent }).into_response());
+            let metadata = spec::json::to_value(&metadata).map_err(unwritable)?;
+            return Ok(Json(Staged { metadata, lent }).into_response());
         }
         let made = catalog.create_table(&table, metadata, &[]).await?;
         loaded(&service, &call, &table, &made, Snapshots::All).await
@@ -262,7 +263,7 @@ pub(crate) fn etag(location: &str, snapshots: Snapshots) -> String {
 
 /// The metadata as JSON, with the snapshots that are asked for.
 fn metadata(table: &LoadedTable, snapshots: Snapshots) -> Result<Value, Refusal> {
-    let mut value = serde_json::to_value(&*table.metadata).map_err(unwritable)?;
+    let mut value = spec::json::to_value(&*table.metadata).map_err(unwritable)?;
     if snapshots == Snapshots::All {
         return Ok(value);
     }

@@ -11,7 +11,7 @@ use axum::response::IntoResponse;
 use icefield_catalog::audit::Event;
 use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
-    Schema, TableIdent, ViewFormatVersion, ViewMetadataBuilder, ViewUpdate, ViewVersion,
+    self, Schema, TableIdent, ViewFormatVersion, ViewMetadataBuilder, ViewUpdate, ViewVersion,
 };
 use icefield_catalog::views::{self, LoadedView};
 use icefield_catalog::{Catalog, ErrorKind};
@@ -113,7 +113,8 @@ async fn shown(service: &Service, view: &TableIdent) -> Answer {
 
 fn loaded(view: &LoadedView) -> Answer {
     let body = json!({
-        "metadata-location": view.metadata_location, "metadata": view.metadata, "config": {},
+        "metadata-location": view.metadata_location, "metadata": spec::json::to_value(&view.metadata)?,
+        "config": {},
     });
     Ok(Json(body).into_response())
 }

@@ -3,7 +3,7 @@
 
 use icefield_catalog::spec::{
     SortOrder, TableMetadata, TableRequirement, TableUpdate, Transform, UnboundPartitionField,
-    UnboundPartitionSpec,
+    UnboundPartitionSpec, V3Type,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -68,6 +68,7 @@ pub fn partition(metadata: &TableMetadata, changes: &[PartitionChange]) -> Resul
             PartitionChange::Add { column, transform, name } => {
                 let column = &exact_path(metadata.current_schema(), column);
                 let source_id = source(metadata, column)?;
+                refuse_misfit(metadata, source_id, column, transform)?;
                 let name = name.clone().unwrap_or_else(|| field_name(column, transform));
                 refuse_clash(metadata, &fields, (column, source_id), transform, &name)?;
                 let field_id = known_id(metadata, source_id, transform).unwrap_or_else(|| {
@@ -102,6 +103,22 @@ fn source(metadata: &TableMetadata, column: &str) -> Result<i32> {
     let schema = metadata.current_schema();
     let field = schema.field_by_name(&exact_path(schema, column));
     field.map(|it| it.id).ok_or_else(|| invalid(format!("there is no column `{column}`")))
+}
+
+/// Refuses a column of a type that the transform does not work on.
+fn refuse_misfit(
+    metadata: &TableMetadata,
+    source_id: i32,
+    column: &str,
+    transform: &Transform,
+) -> Result<()> {
+    let field = metadata.current_schema().field_by_id(source_id);
+    match field.and_then(|it| V3Type::of_type(&it.field_type)) {
+        None => Ok(()),
+        Some(kind) => {
+            Err(invalid(format!("column `{column}` is {kind}, which {transform} does not work on")))
+        }
+    }
 }
 
 fn place(

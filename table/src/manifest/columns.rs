@@ -19,7 +19,7 @@ use arrow::array::{
 };
 use icefield_catalog::Result;
 use icefield_catalog::spec::{
-    Datum, PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform,
+    Datum, PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, TableMetadata, Transform, V3Type,
 };
 
 use super::list::ManifestFile;
@@ -308,7 +308,9 @@ fn buckets_of(
 }
 
 fn primitive(schema: &Schema, field_id: i32) -> Option<&PrimitiveType> {
-    schema.field_by_id(field_id)?.field_type.as_primitive_type()
+    let kind = schema.field_by_id(field_id)?.field_type.as_primitive_type()?;
+    // The bounds of a geometry are corners, which are no values of it (trap T-93).
+    V3Type::of(kind).is_none().then_some(kind)
 }
 
 /// Bounds of text and bytes are plain arrays; columns are views.

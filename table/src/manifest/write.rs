@@ -41,6 +41,11 @@ pub struct ManifestHeader<'a> {
     pub snapshot_id: i64,
 }
 
+/// A schema or the fields of a partition spec as JSON.
+fn json_text<T: serde::Serialize + ?Sized>(it: &T) -> Result<String> {
+    Ok(icefield_catalog::spec::json::to_value(it)?.to_string())
+}
+
 impl ManifestWriter {
     /// Starts a manifest that will lie at `path`.
     ///
@@ -60,9 +65,9 @@ impl ManifestWriter {
             ManifestContentType::Deletes => "deletes",
         };
         let meta = [
-            ("schema", serde_json::to_string(header.schema)?),
+            ("schema", json_text(header.schema)?),
             ("schema-id", header.schema.schema_id().to_string()),
-            ("partition-spec", serde_json::to_string(header.spec.fields())?),
+            ("partition-spec", json_text(header.spec.fields())?),
             ("partition-spec-id", header.spec.spec_id().to_string()),
             ("format-version", (header.version as u8).to_string()),
             ("content", content.to_owned()),

@@ -20,7 +20,6 @@ use bytes::{Buf, Bytes};
 use futures::future::BoxFuture;
 use icefield_catalog::spec::{DataFileFormat, FormatVersion};
 use icefield_catalog::{Error, ErrorKind, Result, Storage};
-use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::column::writer::ColumnCloseResult;
 use parquet::errors::Result as ParquetResult;
@@ -265,7 +264,8 @@ pub async fn join(
         true => Arc::clone(&context.file_schema),
         false => super::own_columns(context),
     };
-    let root = ArrowSchemaConverter::new().convert(&schema)?.root_schema_ptr();
+    let schema = crate::arrow::stored(&schema);
+    let root = context.parquet_schema(has_lineage)?.root_schema_ptr();
     let mut writer = SerializedFileWriter::new(upload.encoded(), root, properties)?;
     let columns = ArrowRowGroupWriterFactory::new(&writer, schema);
     let mut nans = NanCounts::default();

@@ -14,15 +14,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use icefield_catalog::{Error, ErrorKind, Result};
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
     ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
 };
-use parquet::arrow::{ArrowSchemaConverter, ArrowWriter};
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
 
 use super::file::Encoded;
+use super::parquet_schema::parquet_schema;
 
 /// Rows that are encoded at once by several threads.
 const CHUNK_ROWS: usize = 1 << 16;
@@ -42,12 +43,15 @@ impl Encoder {
         properties: WriterProperties,
         threads: usize,
     ) -> Result<Self> {
+        super::geo::install();
         if threads > 1 {
             return Ok(Self::Shared(Box::new(Shared::new(out, schema, properties, threads)?)));
         }
         // Without Arrow's own schema, which would tell other readers of types they do not know.
-        let options =
-            ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let options = ArrowWriterOptions::new()
+            .with_properties(properties)
+            .with_parquet_schema(parquet_schema(schema)?)
+            .with_skip_arrow_metadata(true);
         let writer = ArrowWriter::try_new_with_options(out, Arc::clone(schema), options)?;
         Ok(Self::Alone(Box::new(writer)))
     }
@@ -146,7 +150,7 @@ impl Shared {
         properties: WriterProperties,
         threads: usize,
     ) -> Result<Self> {
-        let root = ArrowSchemaConverter::new().convert(schema)?.root_schema_ptr();
+        let root = parquet_schema(schema)?.root_schema_ptr();
         let group_rows_max = properties.max_row_group_row_count().unwrap_or(usize::MAX);
         let group_bytes_max = properties.max_row_group_bytes().unwrap_or(usize::MAX);
         let writer = SerializedFileWriter::new(out, root, Arc::new(properties))?;

@@ -13,6 +13,7 @@ use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
 use super::WriteContext;
 use super::encoder::Encoder;
 use super::metrics::{self, NanCounts};
+use crate::arrow as shapes;
 use crate::manifest::DataFile;
 
 /// Encoded bytes after which an upload in parts begins; smaller files are put at once.
@@ -154,15 +155,15 @@ impl FileWriter {
         let location = context.next_location(task, &folder);
         let upload = Upload::new(Arc::clone(&context.storage), location)?;
         let properties = context.settings.properties.clone();
-        let (schema, threads) = (&context.file_schema, context.encoders);
-        let encoder = Encoder::new(upload.encoded(), schema, properties, threads)?;
+        let (schema, threads) = (shapes::stored(&context.file_schema), context.encoders);
+        let encoder = Encoder::new(upload.encoded(), &schema, properties, threads)?;
         Ok(Self { context, partition, encoder, upload, nans: NanCounts::default(), rows: 0 })
     }
 
     pub(super) async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.nans.add(batch);
         self.rows += batch.num_rows() as u64;
-        self.encoder.write(batch).await?;
+        self.encoder.write(&shapes::stored_batch(batch)?).await?;
         self.upload.part_if_due().await
     }
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, Float64Type};
-use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType, Schema};
+use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType, Schema, V3Type};
 use icefield_catalog::{Error, ErrorKind, Result};
 use parquet::basic::Type as PhysicalType;
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
@@ -143,6 +143,13 @@ pub(super) fn of_columns(
         let field = schema.field_by_id(id);
         let Some(kind) = field.and_then(|it| it.field_type.as_primitive_type()) else { continue };
         if mode == Mode::Counts || !chunks().all(|it| trusts(column, kind, it)) {
+            continue;
+        }
+        if let Some(kind) = V3Type::of(kind) {
+            if let Some((lower, upper)) = super::geo::bounds(chunks()).filter(|_| kind.is_geo()) {
+                metrics.lower_bounds.insert(id, lower);
+                metrics.upper_bounds.insert(id, upper);
+            }
             continue;
         }
         let bounds = file_bounds(chunks(), column.physical_type(), kind);

@@ -1,6 +1,8 @@
 //! SHOW CREATE TABLE: the statement that would make a table as it is.
 
-use icefield_catalog::spec::{NullOrder, PrimitiveType, SortDirection, Transform, Type};
+use icefield_catalog::spec::{
+    DEFAULT_CRS, NullOrder, PrimitiveType, SortDirection, Transform, Type, V3Type,
+};
 use icefield_table::Table;
 
 use crate::Result;
@@ -10,7 +12,19 @@ use crate::defaults::in_sql;
 pub(super) fn sql_type(kind: &Type) -> String {
     match kind {
         Type::Primitive(PrimitiveType::Long) => "bigint".to_owned(),
-        Type::Primitive(kind) => kind.to_string(),
+        Type::Primitive(kind) => match V3Type::of(kind) {
+            None => kind.to_string(),
+            // A reference system has letters that are none of a word.
+            Some(V3Type::Geometry { crs: Some(crs) }) => format!("geometry({})", text(&crs)),
+            Some(V3Type::Geography { crs, algorithm }) if crs.is_some() || algorithm.is_some() => {
+                let crs = crs.as_deref().unwrap_or(DEFAULT_CRS);
+                match algorithm {
+                    None => format!("geography({})", text(crs)),
+                    Some(it) => format!("geography({}, {})", text(crs), it.name()),
+                }
+            }
+            Some(kind) => kind.to_string(),
+        },
         Type::List(of) => format!("array<{}>", sql_type(&of.element_field.field_type)),
         Type::Map(of) => format!(
             "map<{}, {}>",

@@ -1,0 +1,114 @@
+//! Variants in SQL: values whose type is their own, as JSON's are.
+//!
+//! ```text
+//!   parse_json('{"a": [1]}') ─▶ variant ─▶ variant_get(v, '$.a[0]', 'int')
+//!   CAST(x AS VARIANT)       ─▶    │    ─▶ CAST(v AS BIGINT), to_json(v), schema_of_variant(v)
+//! ```
+//!
+//! The functions are Spark's. A variant travels as the struct of its two parts (`icefield_table::arrow`);
+//! bytes in it that are no variant are an error where they are looked at, never a panic.
+
+mod casts;
+mod functions;
+mod path;
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, new_null_array};
+use arrow::compute::kernels::zip::zip;
+use arrow::compute::{CastOptions, cast_with_options, is_null};
+use arrow::datatypes::{DataType, Field};
+use icefield_table::arrow::{is_variant, reshape, variant_type};
+use parquet::variant::{GetOptions, Variant, VariantPath, variant_get};
+use parquet_variant_json::VariantToJson;
+
+use crate::{Error, Result};
+pub(crate) use casts::VariantCasts;
+pub(crate) use functions::functions;
+
+/// A variant as JSON; `None` if it is null or its bytes are no variant.
+pub fn json(array: &ArrayRef, row: usize) -> Option<String> {
+    if !is_variant(array.data_type()) || array.is_null(row) {
+        return None;
+    }
+    at(array, row).ok()?.to_json_string().ok()
+}
+
+/// The variant at a row that is not null.
+fn at(array: &ArrayRef, row: usize) -> Result<Variant<'_, '_>> {
+    let parts = array.as_struct();
+    let part = |place: usize| {
+        let column: &ArrayRef = parts.column(place);
+        column.as_binary_view().value(row)
+    };
+    Variant::try_new(part(0), part(1))
+        .map_err(|error| Error::invalid(format!("a value is no variant: {error}")))
+}
+
+/// What lies at a path in each variant, as another type. `tries` makes a null of what is none of that type, where it is
+/// an error else.
+fn get(
+    array: &ArrayRef,
+    path: VariantPath<'_>,
+    shown: &str,
+    to: &DataType,
+    tries: bool,
+) -> Result<ArrayRef> {
+    for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+        at(array, row)?;
+    }
+    let found = variant_get(array, GetOptions::new_with_path(path))?;
+    let found = reshape(&found, &variant_type())?;
+    if is_variant(to) {
+        return Ok(found);
+    }
+    let is_text = to.is_string();
+    let typed = match is_text {
+        true => new_null_array(to, found.len()),
+        false => typed(&found, to),
+    };
+    // Text that reads as the type is of it too, as in a cast.
+    let mut texts = StringBuilder::new();
+    for row in 0..found.len() {
+        match found.is_valid(row) && typed.is_null(row) {
+            true => texts.append_option(text(&at(&found, row)?)?),
+            false => texts.append_null(),
+        }
+    }
+    let texts: ArrayRef = Arc::new(texts.finish());
+    let read = match to.is_nested() {
+        true => new_null_array(to, found.len()),
+        false => cast_with_options(&texts, to, &CastOptions::default())?,
+    };
+    let fails = |row: &usize| texts.is_valid(*row) && read.is_null(*row) && typed.is_null(*row);
+    if !tries && let Some(row) = (0..texts.len()).find(fails) {
+        let value = texts.as_string::<i32>().value(row);
+        return Err(Error::invalid(format!("`{value}` at {shown} is no {to}"))
+            .with_hint("use try_variant_get, which makes a null of it".to_owned()));
+    }
+    Ok(zip(&is_null(&typed)?, &read, &typed)?)
+}
+
+/// Variants that are of a type by themselves; null where they are not.
+fn typed(array: &ArrayRef, to: &DataType) -> ArrayRef {
+    let options = GetOptions::new()
+        .with_as_type(Some(Arc::new(Field::new("value", to.clone(), true))))
+        .with_cast_options(CastOptions { safe: true, ..CastOptions::default() });
+    match variant_get(array, options) {
+        Ok(found) if found.data_type() == to => found,
+        _ => new_null_array(to, array.len()),
+    }
+}
+
+/// A variant as a cast to text has it: text without quotes, everything else as JSON; the null of JSON is null.
+fn text(value: &Variant<'_, '_>) -> Result<Option<String>> {
+    if let Some(text) = value.as_string() {
+        return Ok(Some(text.to_owned()));
+    }
+    if matches!(value, Variant::Null) {
+        return Ok(None);
+    }
+    let json = value.to_json_string()?;
+    let bare = json.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+    Ok(Some(bare.map_or_else(|| json.clone(), str::to_owned)))
+}
