@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use icefield_query::{Error, Result};
-use icefield_table::arrow::Reshape;
+use icefield_table::arrow::{Reshape, geo_type};
 
 use crate::source::{Format, Source};
 
@@ -134,8 +134,12 @@ pub(crate) fn conform(batch: &RecordBatch, wanted: &SchemaRef) -> Result<RecordB
                 let wrong = |error: Error| {
                     Error::invalid(format!("column `{}`: {}", field.name(), error.message))
                 };
-                let shaped =
-                    shape.apply(&array, field.data_type()).map_err(|it| wrong(it.into()))?;
+                let shaped = match text::is_text(array.data_type()) && geo_type(field).is_some() {
+                    true => text::shapes(&array).map_err(wrong)?,
+                    false => {
+                        shape.apply(&array, field.data_type()).map_err(|it| wrong(it.into()))?
+                    }
+                };
                 lossless::check(&array, &shaped).map_err(wrong)?;
                 shaped
             }

@@ -179,7 +179,9 @@ impl From<DataFusionError> for Error {
                     .with_hint("give it more with --memory-limit, or read less")
             }
             DataFusionError::ArrowError(error, _) => from_arrow(&error.to_string()),
-            DataFusionError::Execution(message) => Self::invalid(lower(&message)),
+            DataFusionError::Execution(message) => {
+                from_misfit(&message).unwrap_or_else(|| Self::invalid(lower(&message)))
+            }
             DataFusionError::Internal(message) => Self::new(ErrorKind::Internal, lower(&message)),
             other => Self::invalid(lower(&other.strip_backtrace())),
         }
@@ -236,19 +238,26 @@ fn from_plan(message: &str) -> Error {
         let name = name.trim_start_matches("lake.").trim_start_matches("default.");
         return Error::not_found(format!("no table `{name}`"));
     }
+    from_misfit(message).unwrap_or_else(|| Error::invalid(lower(message)))
+}
+
+/// A value that is not of a column's type.
+fn from_misfit(message: &str) -> Option<Error> {
     if message.contains("can't cast to got") {
         let types = message.split(" got ").nth(1).unwrap_or_default();
         let (from, to) = types.split_once(" and ").unwrap_or((types, "the column's type"));
-        let error = Error::invalid(format!("a value of type {from} does not fit a column of {to}"));
-        return error.with_hint(match to {
+        let shown = if to.starts_with("Struct(\"metadata\"") { "VARIANT" } else { to };
+        let error =
+            Error::invalid(format!("a value of type {from} does not fit a column of {shown}"));
+        return Some(error.with_hint(match to {
             _ if to.starts_with("FixedSizeBinary(16)") => "write a UUID as CAST('…' AS UUID)",
             _ if to.starts_with("Struct(\"metadata\"") => {
                 "parse_json makes a variant of JSON text, CAST(… AS VARIANT) of any value"
             }
             _ => "CAST the value to the column's type",
-        });
+        }));
     }
-    Error::invalid(lower(message))
+    None
 }
 
 fn from_schema(error: &SchemaError) -> Error {

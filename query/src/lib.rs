@@ -19,6 +19,7 @@ mod change;
 pub mod changes;
 mod defaults;
 mod error;
+pub mod geo;
 mod headings;
 mod insert;
 pub mod lineage;

@@ -44,6 +44,7 @@ use datafusion::optimizer::{Analyzer, AnalyzerRule};
 use datafusion::prelude::SessionContext;
 use datafusion::sql::parser::Statement;
 
+use crate::geo;
 use crate::variant::{self, VariantCasts};
 
 /// Puts a statement into words that DataFusion understands, and understands rightly.
@@ -74,7 +75,7 @@ pub(crate) fn functions(context: &mut SessionContext) -> Result<()> {
     SessionContext::register_udf(context, uuid::function());
     SessionContext::register_udf(context, grouped::same());
     SessionContext::register_udf(context, subqueries::one_row());
-    for function in variant::functions() {
+    for function in variant::functions().into_iter().chain(geo::functions()) {
         SessionContext::register_udf(context, function);
     }
     for function in far_times::functions() {

@@ -137,11 +137,7 @@ pub fn from_arrow(field: &Field) -> Result<Type> {
 }
 
 fn arrow_type(field: &Field) -> Result<Type> {
-    let v3 = match icefield_table::arrow::is_variant(field.data_type()) {
-        true => Some(V3Type::Variant),
-        false => icefield_table::arrow::geo_type(field),
-    };
-    if let Some(kind) = v3.and_then(|it| it.stand_in()) {
+    if let Some(kind) = icefield_table::arrow::v3_type(field).and_then(|it| it.stand_in()) {
         return Ok(Type::Primitive(kind));
     }
     let primitive = match field.data_type() {

@@ -25,6 +25,7 @@ use parquet_variant_json::VariantToJson;
 use crate::{Error, Result};
 pub(crate) use casts::VariantCasts;
 pub(crate) use functions::functions;
+pub use functions::{from_json, from_values};
 
 /// A variant as JSON; `None` if it is null or its bytes are no variant.
 pub fn json(array: &ArrayRef, row: usize) -> Option<String> {
@@ -83,7 +84,9 @@ fn get(
     let fails = |row: &usize| texts.is_valid(*row) && read.is_null(*row) && typed.is_null(*row);
     if !tries && let Some(row) = (0..texts.len()).find(fails) {
         let value = texts.as_string::<i32>().value(row);
-        return Err(Error::invalid(format!("`{value}` at {shown} is no {to}"))
+        let kind = crate::types::from_arrow(&Field::new("", to.clone(), true))?;
+        let kind = icefield_catalog::spec::type_name(&kind);
+        return Err(Error::invalid(format!("`{value}` at {shown} is no {kind}"))
             .with_hint("use try_variant_get, which makes a null of it".to_owned()));
     }
     Ok(zip(&is_null(&typed)?, &read, &typed)?)

@@ -155,7 +155,14 @@ fn inner_field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
     let made = field(of, name, ids);
     match ids {
         true => made,
-        false => Arc::new(Field::clone(&made).with_nullable(true)),
+        false => {
+            let mut made = Field::clone(&made).with_nullable(true);
+            // What an expression makes does not say so, and would be of another type.
+            if V3Type::of_type(&of.field_type).is_some() {
+                made = made.with_metadata(HashMap::new());
+            }
+            Arc::new(made)
+        }
     }
 }
 
@@ -166,12 +173,23 @@ fn field(of: &NestedField, name: &str, ids: bool) -> FieldRef {
     } else if matches!(*of.field_type, Type::Primitive(PrimitiveType::Uuid)) {
         metadata.insert(EXTENSION.to_owned(), "arrow.uuid".to_owned());
     }
-    if let Some((name, with)) = V3Type::of_type(&of.field_type).as_ref().and_then(extension) {
-        metadata.insert(EXTENSION.to_owned(), name.to_owned());
-        metadata.insert(EXTENSION_METADATA.to_owned(), with);
+    if let Some(kind) = V3Type::of_type(&of.field_type) {
+        metadata.extend(extension_metadata(&kind));
     }
     let kind = data_type(&of.field_type, ids);
     Arc::new(Field::new(name, kind, !of.required).with_metadata(metadata))
+}
+
+/// The metadata of a field that holds geometries of a type.
+pub fn geo_metadata(kind: &V3Type) -> HashMap<String, String> {
+    if kind.is_geo() { extension_metadata(kind) } else { HashMap::new() }
+}
+
+fn extension_metadata(kind: &V3Type) -> HashMap<String, String> {
+    let Some((name, with)) = extension(kind) else { return HashMap::new() };
+    [(EXTENSION, name.to_owned()), (EXTENSION_METADATA, with)]
+        .map(|(key, value)| (key.to_owned(), value))
+        .into()
 }
 
 /// The Arrow extension type, and its metadata, of a type that Arrow stores as another.
@@ -220,6 +238,17 @@ pub fn field_id(field: &Field) -> Option<i32> {
     field.metadata().get(FIELD_ID)?.parse().ok()
 }
 
+/// The type of a field that is a variant or a geometry, also as other writers' files have it.
+pub fn v3_type(field: &Field) -> Option<V3Type> {
+    let is_marked = field.metadata().get(EXTENSION).is_some_and(|it| it == "arrow.parquet.variant");
+    let has = |fields: &Fields, name: &str| fields.iter().any(|it| it.name() == name);
+    match field.data_type() {
+        DataType::Struct(parts) if is_marked && has(parts, "metadata") => Some(V3Type::Variant),
+        kind if is_variant(kind) => Some(V3Type::Variant),
+        _ => geo_type(field),
+    }
+}
+
 /// The type of a field whose bytes are geometries.
 pub fn geo_type(field: &Field) -> Option<V3Type> {
     let metadata = field.metadata();
@@ -228,8 +257,13 @@ pub fn geo_type(field: &Field) -> Option<V3Type> {
     }
     let with: serde_json::Value = serde_json::from_str(metadata.get(EXTENSION_METADATA)?).ok()?;
     let text = |key: &str| with.get(key).and_then(serde_json::Value::as_str);
+    // A whole reference system in place of its name is none of a table's.
+    if with.get("crs").is_some_and(serde_json::Value::is_object) {
+        return None;
+    }
     let crs = text("crs").unwrap_or(DEFAULT_CRS);
-    V3Type::parse(&match text("edges") {
+    // GeoArrow calls them edges, the parquet crate an algorithm.
+    V3Type::parse(&match text("edges").or_else(|| text("algorithm")) {
         None => format!("geometry({crs})"),
         Some(edges) => format!("geography({crs}, {edges})"),
     })
@@ -268,7 +302,9 @@ impl Reshape<'_> {
             return Ok(Arc::clone(array));
         }
         match (from, to) {
-            (DataType::Struct(parts), DataType::Struct(_)) if is_variant(to) => {
+            (DataType::Struct(parts), DataType::Struct(_))
+                if is_variant(to) && parts.iter().any(|it| it.name() == "metadata") =>
+            {
                 let is_shredded = parts.iter().any(|it| it.name() == "typed_value");
                 let whole = match is_shredded {
                     true => whole_variant(array)?,
@@ -276,6 +312,7 @@ impl Reshape<'_> {
                 };
                 variant_parts(&whole, to)
             }
+            (_, DataType::Struct(_)) if is_variant(to) => (self.cast)(array, to),
             (_, DataType::Null) => Ok(new_null_array(to, array.len())),
             (DataType::Struct(from), DataType::Struct(to)) => {
                 let array = array.as_struct();

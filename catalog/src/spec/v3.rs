@@ -134,12 +134,14 @@ impl V3Type {
     }
 
     /// The type that a name stands for, as the specification writes it in JSON (Appendix C).
-    pub fn parse(text: &str) -> Option<Self> {
+    pub fn parse<'a>(text: &'a str) -> Option<Self> {
         let (name, arguments) = match text.split_once('(') {
             None => (text.trim(), Vec::new()),
             Some((name, rest)) => {
                 let inner = rest.trim_end().strip_suffix(')')?;
-                (name.trim(), inner.split(',').map(str::trim).collect())
+                // PyIceberg puts quotes around them, Java does not.
+                let bare = |it: &'a str| it.trim().trim_matches(['\'', '"']).trim();
+                (name.trim(), inner.split(',').map(bare).collect())
             }
         };
         let crs = |it: Option<&&str>| {
@@ -228,6 +230,7 @@ mod tests {
             ("geometry", "geometry"),
             ("geometry(OGC:CRS84)", "geometry"),
             ("geometry(srid:3857)", "geometry(srid:3857)"),
+            ("geometry('srid:3857')", "geometry(srid:3857)"),
             ("geography(srid:4326)", "geography(srid:4326)"),
             ("geography(srid:4326, spherical)", "geography(srid:4326)"),
             ("geography(OGC:CRS84, karney)", "geography(OGC:CRS84, karney)"),

@@ -92,7 +92,11 @@ fn leaf(field: &Field, array: &ArrayRef, row: usize) -> String {
         }
         DataType::Binary => hex(array.as_binary::<i32>().value(row)),
         DataType::LargeBinary => hex(array.as_binary::<i64>().value(row)),
-        DataType::BinaryView => hex(array.as_binary_view().value(row)),
+        DataType::BinaryView => {
+            let raw = array.as_binary_view().value(row);
+            let geometry = icefield_table::arrow::geo_type(field);
+            geometry.and_then(|_| icefield_query::geo::wkt(raw)).unwrap_or_else(|| hex(raw))
+        }
         DataType::FixedSizeBinary(_) => {
             let raw = array.as_fixed_size_binary().value(row);
             if icefield_table::arrow::is_uuid(field) { uuid(raw) } else { hex(raw) }

@@ -8,6 +8,7 @@ use arrow::compute::filter;
 use arrow::csv::reader::Format as CsvFormat;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use icefield_query::{Error, Result};
+use icefield_table::arrow::{geo_type, is_variant};
 
 use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, find, text};
 use crate::source::{Format, Source};
@@ -249,10 +250,10 @@ impl Columns {
                 let (name, kind) = (field.name(), sql_name(field.data_type()));
                 Error::unsupported(format!("column `{name}` is {kind}, which CSV cannot hold"))
             };
-            if field.data_type().is_nested() {
+            if field.data_type().is_nested() && !is_variant(field.data_type()) {
                 return Err(unfit());
             }
-            let array = text::values(&text_array, field.data_type());
+            let array = text::values_of(&text_array, field);
             let array = array.map_err(|_| unfit())?;
             // Nothing is null, which not every column may be.
             let is_broken = |row: &usize| match array.is_null(*row) {
@@ -268,7 +269,8 @@ impl Columns {
                         false => format!(
                             "column `{}` is {}, not `{}`",
                             field.name(),
-                            sql_name(field.data_type()),
+                            geo_type(field)
+                                .map_or_else(|| sql_name(field.data_type()), |it| it.to_string()),
                             given.value(row)
                         ),
                     };
@@ -293,6 +295,7 @@ impl Columns {
 /// An Arrow type as SQL calls it, for messages.
 pub(super) fn sql_name(kind: &DataType) -> String {
     match kind {
+        kind if is_variant(kind) => "variant".to_owned(),
         DataType::Int32 => "int".to_owned(),
         DataType::Int64 => "bigint".to_owned(),
         DataType::Float32 => "float".to_owned(),

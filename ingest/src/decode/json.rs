@@ -197,6 +197,8 @@ fn plain_field(field: &FieldRef) -> FieldRef {
 
 fn plain(kind: &DataType) -> DataType {
     match kind {
+        // Its text, as `Shape` has it.
+        kind if icefield_table::arrow::is_variant(kind) => DataType::Utf8,
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,
         DataType::Decimal128(..) | DataType::Float32 | DataType::Float64 => DataType::Utf8,

@@ -10,6 +10,7 @@ use arrow::compute::kernels::cmp::not_distinct;
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{ArrowNativeType, DataType};
 use icefield_query::{Error, Result};
+use icefield_table::arrow::is_variant;
 
 use super::csv::sql_name;
 use super::text::is_text;
@@ -17,7 +18,8 @@ use super::text::is_text;
 /// Refuses an array of which `shaped` was made, if a value in it changed.
 pub(super) fn check(array: &ArrayRef, shaped: &ArrayRef) -> Result<()> {
     let (from, to) = (array.data_type(), shaped.data_type());
-    if from == to || from.is_null() {
+    // Any value is a variant.
+    if from == to || from.is_null() || is_variant(to) {
         return Ok(());
     }
     if let (Some(before), Some(after)) = (array.as_struct_opt(), shaped.as_struct_opt()) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use arrow::datatypes::{DataType, Fields};
+use icefield_table::arrow::is_variant;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -18,6 +19,8 @@ pub(super) enum Shape {
     /// Values of a map, whatever their keys.
     Map(Box<Shape>),
     Integer,
+    /// Any value, which is kept as its text.
+    Variant,
     Other,
 }
 
@@ -33,6 +36,7 @@ impl Shape {
 
     fn of(kind: &DataType) -> Self {
         match kind {
+            kind if is_variant(kind) => Self::Variant,
             DataType::Struct(fields) => Self::of_fields(fields),
             DataType::List(element) | DataType::LargeList(element) => {
                 Self::List(Box::new(Self::of(element.data_type())))
@@ -76,6 +80,7 @@ impl Shape {
                 Some(float) if float.fract() != 0.0 => Err(format!("{number} is no whole number")),
                 _ => Ok(false),
             },
+            (Self::Variant, value) => Ok(!value.is_null()),
             _ => Ok(false),
         }
     }
@@ -136,6 +141,7 @@ impl Shape {
                 });
                 Ok(format!("{{{}}}", parts.collect::<serde_json::Result<Vec<_>>>()?.join(",")))
             }
+            Self::Variant if text != "null" => serde_json::to_string(text),
             _ => Ok(text.to_owned()),
         }
     }

@@ -5,12 +5,15 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Decimal128Array, FixedSizeBinaryBuilder};
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryViewArray, Decimal128Array, FixedSizeBinaryBuilder,
+};
 use arrow::compute::kernels::cast_utils::parse_decimal;
 use arrow::compute::{CastOptions, cast_with_options};
-use arrow::datatypes::{DataType, Decimal128Type, Float32Type, Float64Type, TimeUnit};
+use arrow::datatypes::{DataType, Decimal128Type, Field, Float32Type, Float64Type, TimeUnit};
 use arrow::error::ArrowError;
-use icefield_table::arrow::uuid;
+use icefield_query::{geo, variant};
+use icefield_table::arrow::{geo_type, is_variant, uuid};
 
 use super::csv::sql_name;
 
@@ -23,6 +26,10 @@ pub(super) fn is_text(kind: &DataType) -> bool {
 
 /// Texts as values of a type, null where they are none.
 pub(super) fn values(texts: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+    if is_variant(kind) {
+        return variant::from_json(texts, true)
+            .map_err(|it| ArrowError::from_external_error(it.into()));
+    }
     let (precision, scale) = match kind {
         kind if *kind == UUID => (0, 0),
         DataType::Decimal128(precision, scale) => (*precision, *scale),
@@ -48,9 +55,36 @@ pub(super) fn values(texts: &ArrayRef, kind: &DataType) -> Result<ArrayRef, Arro
     Ok(Arc::new(numbers.with_precision_and_scale(precision, scale)?))
 }
 
+/// Texts as values of a column, null where they are none: geometries are well-known text.
+pub(super) fn values_of(texts: &ArrayRef, field: &Field) -> Result<ArrayRef, ArrowError> {
+    if geo_type(field).is_none() {
+        return values(texts, field.data_type());
+    }
+    let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
+    let texts = texts.as_string::<i32>().iter();
+    let shapes: BinaryViewArray = texts.map(|it| geo::from_text(it?).ok()).collect();
+    Ok(Arc::new(shapes))
+}
+
+/// Well-known texts as geometries.
+///
+/// # Errors
+///
+/// A text that is none.
+pub(super) fn shapes(texts: &ArrayRef) -> icefield_query::Result<ArrayRef> {
+    let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
+    let texts = texts.as_string::<i32>().iter();
+    let shapes = texts.map(|it| it.map(geo::from_text).transpose());
+    Ok(Arc::new(shapes.collect::<icefield_query::Result<BinaryViewArray>>()?))
+}
+
 /// Values as those of another type, where texts have to be all that they say.
 pub(super) fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
-    if !is_text(array.data_type()) || is_text(to) || to.is_nested() {
+    if is_variant(to) && !is_text(array.data_type()) && !array.data_type().is_null() {
+        return variant::from_values(array)
+            .map_err(|it| ArrowError::from_external_error(it.into()));
+    }
+    if !is_text(array.data_type()) || is_text(to) || (to.is_nested() && !is_variant(to)) {
         return icefield_table::arrow::cast(array, to);
     }
     let values = values(array, to)?;

@@ -9,7 +9,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use arrow::array::{ArrayData, ArrayRef, RecordBatch, make_array};
+use arrow::array::{ArrayData, ArrayRef, RecordBatch, make_array, new_null_array};
 use arrow::buffer::NullBuffer;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -407,6 +407,9 @@ fn relabel(array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
 /// The same, also null where `outer` is: fields that are never null have any value where their struct
 /// is null, and who asks for such a field alone is to find a null.
 fn relabelled(array: &ArrayRef, to: &DataType, outer: Option<&NullBuffer>) -> Result<ArrayData> {
+    if to.is_null() {
+        return Ok(new_null_array(to, array.len()).to_data());
+    }
     let data = array.to_data();
     let nulls = NullBuffer::union(array.nulls(), outer);
     let children: Vec<ArrayRef> = data.child_data().iter().cloned().map(make_array).collect();

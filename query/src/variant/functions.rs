@@ -175,13 +175,8 @@ impl ScalarUDFImpl for Function {
 impl Work {
     fn apply(&self, array: &ArrayRef, to: &DataType) -> Result<ArrayRef> {
         Ok(match self {
-            Self::Parse { tries } => parse(array, *tries)?,
-            Self::Make => {
-                let strict = CastOptions { safe: false, ..CastOptions::default() };
-                let made = cast_to_variant_with_options(&plain(array)?, &strict)?;
-                let made: ArrayRef = Arc::new(made.into_inner());
-                reshape(&made, &variant_type())?
-            }
+            Self::Parse { tries } => from_json(array, *tries)?,
+            Self::Make => from_values(array)?,
             Self::Get { tries } | Self::Cast { tries, .. } => {
                 get(array, VariantPath::new(Vec::new()), "$", to, *tries)?
             }
@@ -237,8 +232,12 @@ fn by_path(array: &ArrayRef, paths: &ArrayRef, to: &DataType, tries: bool) -> Re
     Ok(arrow::compute::concat(&rows)?)
 }
 
-/// JSON as variants.
-fn parse(array: &ArrayRef, tries: bool) -> Result<ArrayRef> {
+/// JSON texts as variants. `tries` makes a null of a text that is none, where it is an error else.
+///
+/// # Errors
+///
+/// A text that is no JSON.
+pub fn from_json(array: &ArrayRef, tries: bool) -> crate::Result<ArrayRef> {
     let texts = cast(array, &DataType::Utf8)?;
     let texts = texts.as_string::<i32>();
     let mut out = VariantArrayBuilder::new(texts.len());
@@ -257,12 +256,23 @@ fn parse(array: &ArrayRef, tries: bool) -> Result<ArrayRef> {
                     shown.push('…');
                 }
                 return Err(Error::invalid(format!("`{shown}` is no JSON: {error}"))
-                    .with_hint("try_parse_json makes a null of it".to_owned())
-                    .into());
+                    .with_hint("try_parse_json makes a null of it".to_owned()));
             }
         }
     }
     let made: ArrayRef = Arc::new(out.build().into_inner());
+    Ok(reshape(&made, &variant_type())?)
+}
+
+/// Values of any type as variants.
+///
+/// # Errors
+///
+/// A type that variants do not have.
+pub fn from_values(array: &ArrayRef) -> crate::Result<ArrayRef> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let made = cast_to_variant_with_options(&plain(array)?, &strict)?;
+    let made: ArrayRef = Arc::new(made.into_inner());
     Ok(reshape(&made, &variant_type())?)
 }
 

@@ -18,7 +18,7 @@ use arrow::datatypes::{
 };
 use icefield_catalog::spec::{
     NestedField, NestedFieldRef, PartitionField, PrimitiveLiteral, PrimitiveType, Schema,
-    TableMetadata, Transform, Type,
+    TableMetadata, Transform, Type, V3Type, type_name,
 };
 use icefield_catalog::{Error, ErrorKind, Result, Storage};
 use parquet::arrow::parquet_to_arrow_schema;
@@ -469,6 +469,7 @@ impl<'a> Level<'a> {
             }
         };
         match (field.field_type.as_ref(), own.data_type()) {
+            (kind, _) if V3Type::of_type(kind).is_some_and(|it| is_of(&it, own)) => Ok(()),
             (Type::Primitive(kind), found) if is_fit(kind, found, of.has_int96()) => Ok(()),
             (Type::Struct(kind), DataType::Struct(found)) => inner(kind.fields(), found),
             (Type::List(kind), DataType::List(found)) => {
@@ -492,6 +493,7 @@ impl<'a> Level<'a> {
                     }
                     _ => "",
                 };
+                let kind = type_name(kind);
                 let why = format!("is {found} in it, and {kind} in the table{hint}");
                 self.refuse(of, own.name(), &why)
             }
@@ -507,8 +509,19 @@ impl<'a> Level<'a> {
     }
 }
 
+/// Whether a file says that its column is of a type of version 3; of what is unknown it can only have nulls.
+fn is_of(kind: &V3Type, own: &Field) -> bool {
+    match shapes::v3_type(own) {
+        Some(found) => found == *kind,
+        None => *kind == V3Type::Unknown && own.data_type().is_null(),
+    }
+}
+
 fn is_fit(kind: &PrimitiveType, found: &DataType, has_int96: bool) -> bool {
     use DataType as D;
+    if V3Type::of(kind).is_some() {
+        return false;
+    }
     let in_micros = |unit: &ArrowUnit| *unit != ArrowUnit::Nanosecond || has_int96;
     match kind {
         PrimitiveType::Boolean => matches!(found, D::Boolean),
