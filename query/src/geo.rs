@@ -164,7 +164,7 @@ impl Function {
                 for bytes in bytes.as_binary_view() {
                     out.append_option(match bytes {
                         None => None,
-                        Some(bytes) => self.coordinate(bytes, place)?,
+                        Some(bytes) => Self::coordinate(bytes, place)?,
                     });
                 }
                 Arc::new(out.finish())
@@ -173,15 +173,13 @@ impl Function {
         })
     }
 
-    fn coordinate(&self, bytes: &[u8], place: usize) -> Result<Option<f64>> {
+    /// A coordinate of a point; null for other shapes, since a filter may look at shapes that another leaves out.
+    fn coordinate(bytes: &[u8], place: usize) -> Result<Option<f64>> {
         let geometry = wkb::reader::read_wkb(bytes).map_err(|_| no_geometry())?;
-        match geometry.as_type() {
-            GeometryType::Point(point) => Ok(point.coord().and_then(|it| it.nth(place))),
-            _ => {
-                Err(Error::invalid(format!("{} is of points, and not of other shapes", self.name))
-                    .into())
-            }
-        }
+        Ok(match geometry.as_type() {
+            GeometryType::Point(point) => point.coord().and_then(|it| it.nth(place)),
+            _ => None,
+        })
     }
 }
 

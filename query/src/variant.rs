@@ -18,7 +18,7 @@ use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, new_null_array};
 use arrow::compute::kernels::zip::zip;
 use arrow::compute::{CastOptions, cast_with_options, is_null};
 use arrow::datatypes::{DataType, Field};
-use icefield_table::arrow::{is_variant, reshape, variant_type};
+use icefield_table::arrow::{is_variant, reshape, unsorted_names, variant_type};
 use parquet::variant::{GetOptions, Variant, VariantPath, variant_get};
 use parquet_variant_json::VariantToJson;
 
@@ -32,7 +32,25 @@ pub fn json(array: &ArrayRef, row: usize) -> Option<String> {
     if !is_variant(array.data_type()) || array.is_null(row) {
         return None;
     }
-    at(array, row).ok()?.to_json_string().ok()
+    let one = checked(&array.slice(row, 1)).ok()?;
+    at(&one, 0).ok()?.to_json_string().ok()
+}
+
+/// Variants of which each is one.
+///
+/// # Errors
+///
+/// Bytes that are no variant.
+fn checked(array: &ArrayRef) -> Result<ArrayRef> {
+    let mut rows = (0..array.len()).filter(|row| array.is_valid(*row));
+    if rows.all(|row| at(array, row).is_ok()) {
+        return Ok(Arc::clone(array));
+    }
+    let array = unsorted_names(array)?;
+    for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
+        at(&array, row)?;
+    }
+    Ok(array)
 }
 
 /// The variant at a row that is not null.
@@ -46,7 +64,7 @@ fn at(array: &ArrayRef, row: usize) -> Result<Variant<'_, '_>> {
         .map_err(|error| Error::invalid(format!("a value is no variant: {error}")))
 }
 
-/// What lies at a path in each variant, as another type. `tries` makes a null of what is none of that type, where it is
+/// What lies at a path in each variant, all of which were [`checked`], as another type. `tries` makes a null of what is none of that type, where it is
 /// an error else.
 fn get(
     array: &ArrayRef,
@@ -55,9 +73,6 @@ fn get(
     to: &DataType,
     tries: bool,
 ) -> Result<ArrayRef> {
-    for row in (0..array.len()).filter(|row| array.is_valid(*row)) {
-        at(array, row)?;
-    }
     let found = variant_get(array, GetOptions::new_with_path(path))?;
     let found = reshape(&found, &variant_type())?;
     if is_variant(to) {

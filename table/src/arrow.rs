@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray,
-    new_null_array,
+    Array, ArrayRef, AsArray, BinaryViewArray, ListArray, MapArray, RecordBatch,
+    RecordBatchOptions, StructArray, new_null_array,
 };
 use arrow::datatypes::{
     DataType, Field, FieldRef, Fields, Schema as ArrowSchema, SchemaRef, TimeUnit,
@@ -362,8 +362,37 @@ impl Reshape<'_> {
 
 /// Variants whose fields lie in columns of their own, put together.
 fn whole_variant(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let shredded = VariantArray::try_new(array)?;
-    Ok(Arc::new(unshred_variant(&shredded)?.into_inner()))
+    let whole = |array: &ArrayRef| unshred_variant(&VariantArray::try_new(array)?);
+    let made = match whole(array) {
+        Ok(made) => made,
+        Err(_) => whole(&unsorted_names(array)?)?,
+    };
+    Ok(Arc::new(made.into_inner()))
+}
+
+/// Variants whose metadata does not say that its names are sorted: some writers say so of names that are not, for which
+/// readers that look refuse them. Nothing else depends on it.
+pub fn unsorted_names(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
+    const SORTED: u8 = 0b1_0000;
+    let (fields, columns, nulls) = array.as_struct().clone().into_parts();
+    let mut made = Vec::with_capacity(columns.len());
+    for (field, column) in fields.iter().zip(columns) {
+        if field.name() != "metadata" {
+            made.push(column);
+            continue;
+        }
+        let metadata = cast(&column, &DataType::BinaryView)?;
+        let metadata = metadata.as_binary_view().iter().map(|bytes| {
+            let mut bytes = bytes?.to_vec();
+            if let Some(header) = bytes.first_mut() {
+                *header &= !SORTED;
+            }
+            Some(bytes)
+        });
+        let metadata: ArrayRef = Arc::new(metadata.collect::<BinaryViewArray>());
+        made.push(cast(&metadata, field.data_type())?);
+    }
+    Ok(Arc::new(StructArray::try_new(fields, made, nulls)?))
 }
 
 /// The two parts of variants as a type has them.

@@ -48,6 +48,8 @@ pub fn field_types(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<Vec
                     Transform::Bucket(_) | Transform::Year | Transform::Month | Transform::Hour,
                 ) => PrimitiveType::Int,
                 (_, Transform::Day) => PrimitiveType::Date,
+                // Nobody knows what it makes (trap T-89): text, as in Java.
+                (_, Transform::Unknown) => PrimitiveType::String,
                 (Some(Type::Primitive(kind)), _) => kind,
                 _ => PrimitiveType::String,
             };

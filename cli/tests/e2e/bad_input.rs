@@ -204,13 +204,11 @@ fn damaged_files_are_named() {
 fn metadata_that_is_not_read_says_why() {
     for (from, to, wanted) in [
         ("\"format-version\":2", "\"format-version\":4", "format version 4 is not supported"),
-        ("\"type\":\"string\"", "\"type\":\"variant\"", "column `s` has type `variant`"),
-        ("\"type\":\"string\"", "\"type\":\"unknown\"", "column `s` has type `unknown`"),
-        ("\"type\":\"string\"", "\"type\":\"geometry\"", "column `s` has type `geometry`"),
+        ("\"type\":\"string\"", "\"type\":\"polygon\"", "column `s` has type `polygon`"),
         (
             "\"type\":\"string\"",
-            "\"type\":\"geography(srid:4326)\"",
-            "column `s` has type `geography",
+            "\"type\":\"geography(srid:4326, flat)\"",
+            "column `s` has type `geography(srid:4326, flat)`",
         ),
     ] {
         let (lake, name) = damaged(".metadata.json", |path| {

@@ -49,6 +49,11 @@ fn files_of_others_become_tables_as_they_lie_there() {
 }
 
 #[test]
+fn types_of_version_3_are_those_of_other_engines() {
+    python_runs("v3_types.py");
+}
+
+#[test]
 fn every_change_of_a_table_goes_with_every_other() {
     python_runs("evolution_pairs.py");
 }

@@ -18,7 +18,7 @@ use parquet::variant::{Variant, VariantArrayBuilder, VariantPath, cast_to_varian
 
 use parquet_variant_json::{JsonToVariant, VariantToJson};
 
-use super::{at, get, path};
+use super::{at, checked, get, path};
 use crate::Error;
 use crate::statement::column_type;
 
@@ -154,6 +154,10 @@ impl ScalarUDFImpl for Function {
         let mut columns = arguments.args.iter().map(|it| it.to_array(rows));
         let Some(first) = columns.next().transpose()? else {
             return Err(Error::invalid(format!("{} needs a value", self.name)).into());
+        };
+        let first = match is_variant(first.data_type()) {
+            true => checked(&first)?,
+            false => first,
         };
         let made = match columns.next().transpose()? {
             _ if first.data_type().is_null() && !matches!(self.work, Work::Make) => {

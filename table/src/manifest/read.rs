@@ -541,8 +541,16 @@ fn read_literal(
     kind: &AvroType,
     wanted: &PrimitiveType,
 ) -> Result<Option<PrimitiveLiteral>> {
+    let text = |it: String| Ok(Some(PrimitiveLiteral::String(it)));
     let literal = match kind {
         AvroType::Null => return Ok(None),
+        // Of a transform that is not known.
+        AvroType::Boolean if *wanted == PrimitiveType::String => {
+            return text(cursor.boolean()?.to_string());
+        }
+        AvroType::Long if *wanted == PrimitiveType::String => {
+            return text(cursor.long()?.to_string());
+        }
         AvroType::Boolean => PrimitiveLiteral::Boolean(cursor.boolean()?),
         AvroType::Long => {
             let value = cursor.long()?;
@@ -559,13 +567,18 @@ fn read_literal(
             let raw = cursor.take(4)?.try_into().unwrap_or_default();
             let value = f32::from_le_bytes(raw);
             match wanted {
+                PrimitiveType::String => PrimitiveLiteral::String(value.to_string()),
                 PrimitiveType::Double => PrimitiveLiteral::Double(f64::from(value).into()),
                 _ => PrimitiveLiteral::Float(value.into()),
             }
         }
         AvroType::Double => {
             let raw = cursor.take(8)?.try_into().unwrap_or_default();
-            PrimitiveLiteral::Double(f64::from_le_bytes(raw).into())
+            let value = f64::from_le_bytes(raw);
+            match wanted {
+                PrimitiveType::String => PrimitiveLiteral::String(value.to_string()),
+                _ => PrimitiveLiteral::Double(value.into()),
+            }
         }
         AvroType::Bytes => from_bytes(cursor.bytes()?, wanted)?,
         AvroType::Fixed(length) => from_bytes(cursor.take(*length)?, wanted)?,

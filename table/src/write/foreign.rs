@@ -471,7 +471,11 @@ impl<'a> Level<'a> {
         match (field.field_type.as_ref(), own.data_type()) {
             (kind, _) if V3Type::of_type(kind).is_some_and(|it| is_of(&it, own)) => Ok(()),
             (Type::Primitive(kind), found) if is_fit(kind, found, of.has_int96()) => Ok(()),
-            (Type::Struct(kind), DataType::Struct(found)) => inner(kind.fields(), found),
+            (Type::Struct(kind), DataType::Struct(found))
+                if shapes::v3_type(own) != Some(V3Type::Variant) =>
+            {
+                inner(kind.fields(), found)
+            }
             (Type::List(kind), DataType::List(found)) => {
                 let element = Field::clone(found).with_name("element");
                 inner(&[Arc::clone(&kind.element_field)], &Fields::from(vec![element]))

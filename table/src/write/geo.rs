@@ -132,7 +132,7 @@ pub(super) fn bounds<'a>(
     })
 }
 
-/// The least box that two lie in; of a third or fourth dimension that only one has, nothing is known.
+/// The least box that two lie in; a third or fourth dimension may be one's alone.
 fn union(a: &BoundingBox, b: &BoundingBox) -> BoundingBox {
     let made = BoundingBox::new(
         a.get_xmin().min(b.get_xmin()),
@@ -140,11 +140,14 @@ fn union(a: &BoundingBox, b: &BoundingBox) -> BoundingBox {
         a.get_ymin().min(b.get_ymin()),
         a.get_ymax().max(b.get_ymax()),
     );
-    let both = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| Some(pick(a?, b?));
-    let z =
-        (both(a.get_zmin(), b.get_zmin(), f64::min), both(a.get_zmax(), b.get_zmax(), f64::max));
-    let m =
-        (both(a.get_mmin(), b.get_mmin(), f64::min), both(a.get_mmax(), b.get_mmax(), f64::max));
+    let either = |a: Option<f64>, b: Option<f64>, pick: fn(f64, f64) -> f64| match (a, b) {
+        (Some(a), Some(b)) => Some(pick(a, b)),
+        (one, other) => one.or(other),
+    };
+    let least = |a, b| either(a, b, f64::min);
+    let most = |a, b| either(a, b, f64::max);
+    let z = (least(a.get_zmin(), b.get_zmin()), most(a.get_zmax(), b.get_zmax()));
+    let m = (least(a.get_mmin(), b.get_mmin()), most(a.get_mmax(), b.get_mmax()));
     let made = match z {
         (Some(least), Some(most)) => made.with_zrange(least, most),
         _ => made,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray,
-    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, RecordBatch,
-    StringArray, StructArray, Time64MicrosecondArray,
+    Float32Array, Float64Array, Int32Array, Int64Array, ListArray, MapArray, NullArray,
+    RecordBatch, StringArray, StructArray, Time64MicrosecondArray,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Fields};
-use icefield_catalog::spec::{NestedField, PrimitiveType, Type};
+use icefield_catalog::spec::{NestedField, PrimitiveType, Type, V3Type};
 use icefield_catalog::{Env, Storage};
 use icefield_query::Session;
 use icefield_table::arrow as shapes;
@@ -23,8 +23,8 @@ use proptest::test_runner::RngSeed;
 use crate::changes::Dice;
 use crate::properties::{query, texts, write};
 
-/// A column's type as SQL writes it; `format-version` 3 allows nanoseconds.
-fn kind(nanoseconds: bool) -> impl Strategy<Value = String> {
+/// A column's type as SQL writes it; `format-version` 3 has some more.
+fn kind(is_v3: bool) -> impl Strategy<Value = String> {
     let mut simple: Vec<&str> = vec![
         "BOOLEAN",
         "INT",
@@ -43,8 +43,8 @@ fn kind(nanoseconds: bool) -> impl Strategy<Value = String> {
         "FIXED(3)",
         "BINARY",
     ];
-    if nanoseconds {
-        simple.extend(["TIMESTAMP(9)", "TIMESTAMPTZ(9)"]);
+    if is_v3 {
+        simple.extend(["TIMESTAMP(9)", "TIMESTAMPTZ(9)", "VARIANT", "GEOMETRY"]);
     }
     let leaf = prop::sample::select(simple).prop_map(str::to_owned);
     leaf.prop_recursive(3, 8, 3, |inner| {
@@ -118,6 +118,19 @@ fn primitive(kind: &PrimitiveType, nulls: &NullBuffer, dice: &mut Dice) -> Array
     // Years 1 to 9999, in days and in microseconds.
     let day = |it: i64| (it.rem_euclid(3_652_059) - 719_162) as i32;
     let micros = |it: i64| i64::from(day(it)) * 86_400_000_000 + it.rem_euclid(86_400_000_000);
+    if let Some(kind) = V3Type::of(kind) {
+        return match kind {
+            V3Type::Unknown => Arc::new(NullArray::new(nulls.len())),
+            V3Type::Variant => {
+                let json = each!(StringArray, json(any()));
+                icefield_query::variant::from_json(&json, false).unwrap()
+            }
+            _ => each!(
+                BinaryArray,
+                icefield_query::geo::from_text(&format!("POINT ({} 0.5)", any())).unwrap()
+            ),
+        };
+    }
     match kind {
         PrimitiveType::Boolean => each!(BooleanArray, any() % 2 == 0),
         PrimitiveType::Int => each!(Int32Array, any() as i32),
@@ -156,6 +169,19 @@ fn primitive(kind: &PrimitiveType, nulls: &NullBuffer, dice: &mut Dice) -> Array
                 .unwrap(),
             )
         }
+    }
+}
+
+/// Values of every kind that JSON has.
+fn json(it: i64) -> String {
+    let text = serde_json::Value::from(text(it));
+    match it.rem_euclid(6) {
+        0 => "null".to_owned(),
+        1 => it.to_string(),
+        2 => text.to_string(),
+        3 => format!("[{it}, {text}, []]"),
+        4 => format!("{{\"b\": {it}, \"a\": {{\"c\": [{text}]}}}}"),
+        _ => format!("{{\"{it}\": true, \"\": 1.5}}"),
     }
 }
 
@@ -271,6 +297,8 @@ proptest! {
     fn any_schema_and_rows_come_back_equal(
         (kinds, version) in prop_oneof![Just(2_u8), Just(3)].prop_flat_map(|version| {
             let column = (kind(version == 3), prop::bool::weighted(0.3));
+            let unknown = Just(("UNKNOWN".to_owned(), false));
+            let column = prop_oneof![if version == 3 { 1 } else { 0 } => unknown, 12 => column];
             (prop::collection::vec(column, 1..6), Just(version))
         }),
         rows in 1..40_usize,

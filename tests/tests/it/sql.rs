@@ -125,3 +125,8 @@ async fn inspect() {
 async fn audit() {
     check("audit.slt").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn types() {
+    check("types.slt").await;
+}
