@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::spec::{
     FormatVersion, MAIN_BRANCH, Snapshot, SortOrder, TableIdent, TableMetadata,
     TableMetadataBuilder, TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
+    refuse_misfits,
 };
 use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata, tier};
 
@@ -130,7 +131,9 @@ impl TableChange {
         for update in self.updates.iter().cloned() {
             next = update.apply(next).map_err(unfit)?;
         }
-        Ok(Arc::new(next.build().map_err(unfit)?.metadata))
+        let made = next.build().map_err(unfit)?.metadata;
+        refuse_misfits(&made, None)?;
+        Ok(Arc::new(made))
     }
 
     /// The metadata this change makes of `base`; `None` if a requirement no longer holds.
@@ -170,7 +173,9 @@ impl TableChange {
                 Err(error) => return Err(unfit(error)),
             };
         }
-        Ok(Some(Arc::new(next.build().map_err(unfit)?.metadata)))
+        let next = next.build().map_err(unfit)?.metadata;
+        refuse_misfits(&next, Some(&base.metadata))?;
+        Ok(Some(Arc::new(next)))
     }
 }
 

@@ -36,7 +36,7 @@ pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
 
 /// Parses the content of a metadata file, and says plainly what it cannot read.
 pub fn parse(text: &[u8]) -> Result<TableMetadata> {
-    let plain = match json::from_slice::<TableMetadata>(text) {
+    let plain = match json::metadata_from_slice(text) {
         Ok(metadata) if metadata.current_snapshot().is_some() && metadata.history().is_empty() => {
             return with_history(text, &metadata);
         }
@@ -52,7 +52,7 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
     // Only where it is needed, since it reads everything twice.
     if let Ok(mut value) = serde_json::from_slice::<Value>(text)
         && inline_manifests(&mut value)
-        && let Ok(metadata) = json::from_value(value)
+        && let Ok(metadata) = json::metadata_from_value(value)
     {
         return Ok(metadata);
     }
@@ -115,7 +115,7 @@ fn with_history(text: &[u8], metadata: &TableMetadata) -> Result<TableMetadata> 
         object.insert("snapshot-log".to_owned(), Value::from(vec![entry]));
     }
     // A snapshot that says to be younger than the table's last change is for iceberg to judge.
-    Ok(json::from_value(value).unwrap_or_else(|_| metadata.clone()))
+    Ok(json::metadata_from_value(value).unwrap_or_else(|_| metadata.clone()))
 }
 
 /// Branches and tags of a table of format version 1, of which iceberg 0.10 says that it has none.

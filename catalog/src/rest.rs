@@ -137,10 +137,11 @@ impl RestCatalog {
 
     fn table_of(&self, table: &TableIdent, reply: &mut Reply) -> Result<LoadedTable> {
         let metadata = reply.body.get_mut("metadata").map(Value::take).unwrap_or_default();
-        let metadata: TableMetadata = spec::json::from_value(metadata).map_err(|error| {
-            let message = format!("the server's metadata of `{table}` cannot be read: {error}");
-            Error::new(ErrorKind::DataInvalid, message)
-        })?;
+        let metadata: TableMetadata =
+            spec::json::metadata_from_value(metadata).map_err(|error| {
+                let message = format!("the server's metadata of `{table}` cannot be read: {error}");
+                Error::new(ErrorKind::DataInvalid, message)
+            })?;
         let location = text(&reply.body, "metadata-location").unwrap_or_default();
         let loaded =
             LoadedTable { metadata_location: location.to_owned(), metadata: Arc::new(metadata) };

@@ -4,8 +4,11 @@
 //! them, so that what this crate reads too narrowly is put right in one place: [`V3Type`] has the types
 //! that it does not know, and [`json`] reads and writes whatever may hold them.
 
+mod check;
 pub mod json;
 mod v3;
+
+pub use check::{refuse_misfits, refuse_schema};
 
 pub use v3::{DEFAULT_CRS, EdgeAlgorithm, V3Type, primitive_name, type_name, works_on};
 

@@ -21,6 +21,9 @@ use icefield_catalog::spec::V3Type;
 
 use crate::Error;
 
+/// How deep brackets of a text go; the parser calls itself for each.
+const DEPTH_MAX: usize = 32;
+
 /// WKB as WKT; `None` if the bytes are no geometry.
 pub fn wkt(wkb: &[u8]) -> Option<String> {
     let geometry = wkb::reader::read_wkb(wkb).ok()?;
@@ -202,9 +205,18 @@ fn point_wkb(x: f64, y: f64) -> Vec<u8> {
 /// A text that is no geometry.
 pub fn from_text(text: &str) -> crate::Result<Vec<u8>> {
     let wrong = |why: String| {
-        Error::invalid(format!("`{text}` is no well-known text: {why}"))
+        let shown: String = text.chars().take(80).collect();
+        Error::invalid(format!("`{shown}` is no well-known text: {why}"))
             .with_hint("write geometries as 'POINT (1 2)' or 'LINESTRING (0 0, 1 1)'".to_owned())
     };
+    let depth = |(deep, most): (usize, usize), it: char| match it {
+        '(' => (deep + 1, most.max(deep + 1)),
+        ')' => (deep.saturating_sub(1), most),
+        _ => (deep, most),
+    };
+    if text.chars().fold((0, 0), depth).1 > DEPTH_MAX {
+        return Err(wrong(format!("more than {DEPTH_MAX} shapes lie within each other")));
+    }
     let geometry = wkt::Wkt::<f64>::from_str(text).map_err(|it| wrong(it.to_owned()))?;
     let mut out = Vec::new();
     wkb::writer::write_geometry(&mut out, &geometry, &wkb::writer::WriteOptions::default())

@@ -53,7 +53,7 @@ use datafusion::physical_plan::union::UnionExec;
 use datafusion_datasource::{PartitionedFile, TableSchema};
 use icefield_catalog::spec::{DataFileFormat, Schema as IcebergSchema};
 use icefield_catalog::storage;
-use icefield_table::scan::{ScanTask, plan};
+use icefield_table::scan::{ScanPlan, ScanTask, plan};
 use icefield_table::snapshot::Version;
 use icefield_table::{Table, arrow as shapes};
 use object_store::ObjectMeta;
@@ -63,6 +63,7 @@ use crate::error::external;
 use crate::insert::StatementContext;
 use crate::provider::notes::Notes;
 use columns::{ColumnMap, FieldIds};
+pub(crate) use positions::{Step, step_fields};
 use readers::Readers;
 use source::{FooterCaches, IcebergSource};
 use statistics::FileBounds;
@@ -99,6 +100,18 @@ pub(crate) enum Chosen {
     Without(Arc<HashSet<String>>),
     /// These, without the rows at some more positions of each.
     Only(Arc<HashMap<String, RoaringTreemap>>),
+    /// No files of the version: these, of snapshots that are compared.
+    Steps(Arc<Vec<Piece>>),
+}
+
+/// A file in a step of a changelog.
+#[derive(Debug, Clone)]
+pub(crate) struct Piece {
+    /// The file, with the deletes that a snapshot has of it.
+    pub(crate) task: ScanTask,
+    /// More rows that are left out.
+    pub(crate) without: RoaringTreemap,
+    pub(crate) step: Step,
 }
 
 /// The files of one store that a scan reads.
@@ -123,11 +136,24 @@ impl Scan {
         let schema = &self.version.schema;
         let unmapped = columns::unmapped(self.table.metadata(), schema)?;
         let sieve = sieve::sieve(state, &self.schema, schema, &unmapped, filters)?;
-        let planned = plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?;
+        let planned = match &self.files {
+            Chosen::Steps(pieces) => {
+                let tasks = pieces.iter().map(|it| it.task.clone()).collect();
+                ScanPlan { tasks, ..ScanPlan::default() }
+            }
+            _ => plan(&self.table, &self.version, sieve.as_deref()).await.map_err(external)?,
+        };
         let map = ColumnMap::new(self.table.metadata(), schema, &self.schema)?;
         let pruning = planned.pruning;
-        let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
-        let said = explain::planned(self, state, filters, pruning, &tasks).await?;
+        let (tasks, said) = match &self.files {
+            // Which piece is which is told by its place.
+            Chosen::Steps(pieces) => (planned.tasks, format!("files={}", pieces.len())),
+            _ => {
+                let tasks = self.decided(state, &map, filters, self.chosen(planned.tasks)?)?;
+                let said = explain::planned(self, state, filters, pruning, &tasks).await?;
+                (tasks, said)
+            }
+        };
         let said: Arc<str> = said.into();
         if matches!(self.files, Chosen::All) && self.table.ident().is_some() {
             let bytes = tasks.iter().map(ScanTask::file_size_bytes).sum();
@@ -149,13 +175,17 @@ impl Scan {
         let mut by_root: BTreeMap<String, Vec<(usize, PartitionedFile)>> = BTreeMap::new();
         let more = if with_positions { self.schema.fields().len() - own } else { 0 };
         for (place, task) in tasks.iter().enumerate() {
-            let (root, mut file) = self.file(task)?;
+            let piece = match &self.files {
+                Chosen::Steps(pieces) => pieces.get(place),
+                _ => None,
+            };
+            let (root, mut file) = self.file(task, piece)?;
             // Of files that are read whole, nobody asks; there may be tens of thousands.
-            if !matches!(self.files, Chosen::Only(_)) {
+            if !matches!(self.files, Chosen::Only(_) | Chosen::Steps(_)) {
                 file = file.with_statistics(Arc::new(widened(bounds.of_file(place, task)?, more)));
             }
             if with_positions {
-                file = file.with_extension(self.facts(task)?);
+                file = file.with_extension(self.facts(task, piece)?);
             }
             if let Some(constants) = map.constants(&self.table, task)? {
                 file = file.with_extension(constants);
@@ -168,7 +198,7 @@ impl Scan {
             let (places, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
             let tasks: Vec<_> = places.iter().filter_map(|it| tasks.get(*it)).collect();
             let mut total = widened(bounds.of_table(&places, &tasks, &distinct)?, more);
-            if matches!(self.files, Chosen::Only(_)) {
+            if matches!(self.files, Chosen::Only(_) | Chosen::Steps(_)) {
                 total = total.to_inexact();
             }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
@@ -192,7 +222,7 @@ impl Scan {
             }
         };
         match &self.files {
-            Chosen::All => {}
+            Chosen::All | Chosen::Steps(_) => {}
             Chosen::Without(files) => tasks.retain(|it| keep(it, &|path| !files.contains(path))),
             Chosen::Only(files) => tasks.retain(|it| keep(it, &|path| files.contains_key(path))),
         }
@@ -203,13 +233,14 @@ impl Scan {
     }
 
     /// What the metadata columns are for the rows of a file.
-    fn facts(&self, task: &ScanTask) -> Result<positions::Facts> {
+    fn facts(&self, task: &ScanTask, piece: Option<&Piece>) -> Result<positions::Facts> {
         let (spec_id, values) = task.partition(&self.table).map_err(external)?;
         let metadata = self.table.metadata();
         let spec = icefield_table::partition::spec(metadata, spec_id).map_err(external)?;
         let types = icefield_table::partition::field_types(metadata, spec).map_err(external)?;
         let is_settled = |id: &i64| self.draft.is_none_or(|first| *id < first);
         Ok(positions::Facts {
+            step: piece.map(|it| it.step),
             file: task.file_path().map_err(external)?.to_owned(),
             spec_id,
             partition: icefield_table::partition::path(spec, &types, &values),
@@ -219,7 +250,7 @@ impl Scan {
     }
 
     /// The file of a task, with its deletes, and the root of its store.
-    fn file(&self, task: &ScanTask) -> Result<(String, PartitionedFile)> {
+    fn file(&self, task: &ScanTask, piece: Option<&Piece>) -> Result<(String, PartitionedFile)> {
         let written = task.file_path().map_err(external)?;
         let (manifest, index) = task.entry();
         let format = manifest.file_format(index).map_err(external)?;
@@ -245,7 +276,7 @@ impl Scan {
             PartitionedFile::new_from_meta(meta).with_metadata_size_hint(FOOTER_HINT_BYTES);
         let more = match &self.files {
             Chosen::Only(files) => files.get(written).filter(|it| !it.is_empty()).cloned(),
-            _ => None,
+            _ => piece.map(|it| it.without.clone()).filter(|it| !it.is_empty()),
         };
         if !task.deletes.is_empty() || more.is_some() {
             file = file.with_extension(deletes::Deletes::new(&self.table, task, more)?);
@@ -270,7 +301,12 @@ impl Scan {
         let mut schema = Arc::clone(&map.file_schema);
         if more > 0 {
             let fields = schema.fields().iter().map(|it| Field::clone(it));
-            schema = Arc::new(Schema::new(fields.chain(positions::fields()).collect::<Vec<_>>()));
+            let steps = match self.files {
+                Chosen::Steps(_) => positions::step_fields(),
+                _ => Vec::new(),
+            };
+            let fields = fields.chain(positions::fields()).chain(steps);
+            schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         }
         let places: Vec<usize> = (0..schema.fields().len()).collect();
         let projection_of_all = ProjectionExprs::from_indices(&places, &schema);

@@ -33,7 +33,7 @@ pub fn json(array: &ArrayRef, row: usize) -> Option<String> {
         return None;
     }
     let one = checked(&array.slice(row, 1)).ok()?;
-    at(&one, 0).ok()?.to_json_string().ok()
+    to_json(&at(&one, 0).ok()?).ok()
 }
 
 /// Variants of which each is one.
@@ -60,8 +60,61 @@ fn at(array: &ArrayRef, row: usize) -> Result<Variant<'_, '_>> {
         let column: &ArrayRef = parts.column(place);
         column.as_binary_view().value(row)
     };
-    Variant::try_new(part(0), part(1))
-        .map_err(|error| Error::invalid(format!("a value is no variant: {error}")))
+    let (metadata, value) = (part(0), part(1));
+    // The library panics of dates that calendars here do not have.
+    let work = || Variant::try_new(metadata, value);
+    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
+        Ok(made) => made.map_err(|error| Error::invalid(format!("a value is no variant: {error}"))),
+        Err(_) => Err(Error::invalid("a value is no variant")),
+    }
+}
+
+/// A variant as JSON. Floats that JSON does not have are texts, as in all results.
+fn to_json(value: &Variant<'_, '_>) -> Result<String> {
+    let mut out = String::new();
+    put_json(value, &mut out)?;
+    Ok(out)
+}
+
+fn put_json(value: &Variant<'_, '_>, out: &mut String) -> Result<()> {
+    let text = |it: &str| serde_json::Value::from(it).to_string();
+    let float = |it: f64| {
+        if it.is_nan() {
+            "NaN"
+        } else if it > 0.0 {
+            "Infinity"
+        } else {
+            "-Infinity"
+        }
+    };
+    match value {
+        Variant::Float(it) if !it.is_finite() => out.push_str(&text(float(f64::from(*it)))),
+        Variant::Double(it) if !it.is_finite() => out.push_str(&text(float(*it))),
+        Variant::List(list) => {
+            out.push('[');
+            for (place, it) in list.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                put_json(&it, out)?;
+            }
+            out.push(']');
+        }
+        Variant::Object(object) => {
+            out.push('{');
+            for (place, (name, it)) in object.iter().enumerate() {
+                if place > 0 {
+                    out.push(',');
+                }
+                out.push_str(&text(name));
+                out.push(':');
+                put_json(&it, out)?;
+            }
+            out.push('}');
+        }
+        other => out.push_str(&other.to_json_string()?),
+    }
+    Ok(())
 }
 
 /// What lies at a path in each variant, all of which were [`checked`], as another type. `tries` makes a null of what is none of that type, where it is
@@ -81,7 +134,7 @@ fn get(
     let is_text = to.is_string();
     let typed = match is_text {
         true => new_null_array(to, found.len()),
-        false => typed(&found, to),
+        false => typed(&found, to, tries)?,
     };
     // Text that reads as the type is of it too, as in a cast.
     let mut texts = StringBuilder::new();
@@ -107,14 +160,17 @@ fn get(
     Ok(zip(&is_null(&typed)?, &read, &typed)?)
 }
 
-/// Variants that are of a type by themselves; null where they are not.
-fn typed(array: &ArrayRef, to: &DataType) -> ArrayRef {
+/// Variants that are of a type by themselves; null where they are not, which is an error of what lies within others
+/// unless it is only tried.
+fn typed(array: &ArrayRef, to: &DataType, tries: bool) -> Result<ArrayRef> {
+    let safe = tries || !to.is_nested();
     let options = GetOptions::new()
         .with_as_type(Some(Arc::new(Field::new("value", to.clone(), true))))
-        .with_cast_options(CastOptions { safe: true, ..CastOptions::default() });
+        .with_cast_options(CastOptions { safe, ..CastOptions::default() });
     match variant_get(array, options) {
-        Ok(found) if found.data_type() == to => found,
-        _ => new_null_array(to, array.len()),
+        Ok(found) if found.data_type() == to => Ok(found),
+        Err(error) if !safe => Err(error.into()),
+        _ => Ok(new_null_array(to, array.len())),
     }
 }
 
@@ -126,7 +182,7 @@ fn text(value: &Variant<'_, '_>) -> Result<Option<String>> {
     if matches!(value, Variant::Null) {
         return Ok(None);
     }
-    let json = value.to_json_string()?;
+    let json = to_json(value)?;
     let bare = json.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
     Ok(Some(bare.map_or_else(|| json.clone(), str::to_owned)))
 }

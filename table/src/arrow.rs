@@ -66,9 +66,13 @@ pub fn primitive_type(kind: &PrimitiveType) -> DataType {
     }
 }
 
-/// The Arrow type of a variant.
+/// Arrow metadata key on the parts of a variant, which no column within a table's struct carries.
+const VARIANT_PART: &str = "icefield:variant";
+
+/// The Arrow type of a variant: a struct of its parts, marked, so that a struct of columns that are called so is none.
 pub fn variant_type() -> DataType {
-    let part = |name| Field::new(name, DataType::BinaryView, false);
+    let marked = || [(VARIANT_PART.to_owned(), String::new())].into();
+    let part = |name| Field::new(name, DataType::BinaryView, false).with_metadata(marked());
     DataType::Struct([part("metadata"), part("value")].into_iter().collect())
 }
 
@@ -76,7 +80,7 @@ pub fn variant_type() -> DataType {
 pub fn is_variant(kind: &DataType) -> bool {
     let DataType::Struct(fields) = kind else { return false };
     let is = |field: &FieldRef, name| {
-        field.name() == name && matches!(field.data_type(), DataType::BinaryView)
+        field.name() == name && field.metadata().contains_key(VARIANT_PART)
     };
     matches!(fields.iter().as_slice(), [a, b] if is(a, "metadata") && is(b, "value"))
 }
@@ -362,7 +366,14 @@ impl Reshape<'_> {
 
 /// Variants whose fields lie in columns of their own, put together.
 fn whole_variant(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
-    let whole = |array: &ArrayRef| unshred_variant(&VariantArray::try_new(array)?);
+    // The library panics of names that the metadata lacks.
+    let whole = |array: &ArrayRef| {
+        let work = || unshred_variant(&VariantArray::try_new(array)?);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+            let message = "a shredded variant does not fit its metadata";
+            Err(ArrowError::InvalidArgumentError(message.to_owned()))
+        })
+    };
     let made = match whole(array) {
         Ok(made) => made,
         Err(_) => whole(&unsorted_names(array)?)?,

@@ -14,12 +14,12 @@ use std::collections::{BTreeSet, HashMap};
 use icefield_catalog::spec::{
     FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral,
     PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Type, V3Type,
-    primitive_name, type_name,
+    primitive_name, refuse_schema, type_name,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use crate::commit::Evolution;
-use crate::table::{refuse_depth, refuse_newer_types, refuse_reserved};
+use crate::table::{refuse_depth, refuse_reserved};
 
 /// One change of columns.
 #[derive(Debug, Clone)]
@@ -188,7 +188,7 @@ pub fn columns(metadata: &TableMetadata, changes: &[ColumnChange]) -> Result<Evo
     if schema.as_struct() == current.as_struct() && had == keys {
         return Ok(Evolution::default());
     }
-    refuse_newer_types(&schema, metadata.format_version())?;
+    refuse_schema(&schema, metadata.format_version())?;
     refuse_depth(&schema)?;
     let mapping = metadata.properties().get(name_mapping::PROPERTY);
     let mapping = mapping.and_then(|it| name_mapping::updated(it, current, &schema));

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use icefield_catalog::spec::{
-    FormatVersion, PrimitiveType, Schema, SortOrder, TableIdent, TableMetadata,
-    TableMetadataBuilder, Type, UnboundPartitionSpec, V3Type,
+    FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder, Type,
+    UnboundPartitionSpec, refuse_schema,
 };
 use icefield_catalog::{Error, ErrorKind, LoadedTable, Result, Storage, Warehouse, metadata};
 
@@ -138,7 +138,7 @@ impl Tables {
             }
         };
         let (schema, spec) = (new.schema, new.spec);
-        refuse_newer_types(&schema, version)?;
+        refuse_schema(&schema, version)?;
         refuse_depth(&schema)?;
         for field in schema.as_struct().fields() {
             refuse_reserved(&field.name)?;
@@ -354,9 +354,8 @@ pub(crate) fn refuse_reserved(name: &str) -> Result<()> {
     }
 }
 
-/// Refuses a schema that could not be read again, or has a type where it cannot be.
+/// Refuses a schema that could not be read again.
 pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {
-    refuse_misplaced_types(schema)?;
     fn depth(kind: &Type) -> usize {
         match kind {
             Type::Primitive(_) => 0,
@@ -375,71 +374,6 @@ pub(crate) fn refuse_depth(schema: &Schema) -> Result<()> {
             ErrorKind::DataInvalid,
             format!("column `{}` has more than {DEPTH_MAX} types within each other", field.name),
         )),
-    }
-}
-
-/// Refuses columns of type `unknown` that must have values, or that are in lists and maps, which could not be stored
-/// without them; and keys of maps that cannot be compared.
-fn refuse_misplaced_types(schema: &Schema) -> Result<()> {
-    fn wrong(kind: &Type, required: bool, within: bool) -> Option<&'static str> {
-        match kind {
-            Type::Primitive(_) => match V3Type::of_type(kind)? {
-                V3Type::Unknown if required => Some("is always null, and cannot be NOT NULL"),
-                V3Type::Unknown if within => Some("has unknown values in a list or map"),
-                _ => None,
-            },
-            Type::Struct(of) => of.fields().iter().find_map(|it| {
-                // What is in a list has to be there, if only in part.
-                wrong(&it.field_type, it.required, false)
-            }),
-            Type::List(of) => wrong(&of.element_field.field_type, false, true),
-            Type::Map(of) if V3Type::of_type(&of.key_field.field_type).is_some() => {
-                Some("has keys that cannot be compared")
-            }
-            Type::Map(of) => wrong(&of.key_field.field_type, true, true)
-                .or_else(|| wrong(&of.value_field.field_type, false, true)),
-        }
-    }
-    let mut fields = schema.as_struct().fields().iter();
-    let found = fields.find_map(|it| Some((it, wrong(&it.field_type, it.required, false)?)));
-    match found {
-        None => Ok(()),
-        Some((field, why)) => {
-            let message = format!("column `{}` {why}", field.name);
-            Err(Error::new(ErrorKind::DataInvalid, message))
-        }
-    }
-}
-
-/// Types that came with format version 3 are not put into older tables (trap T-78).
-pub(crate) fn refuse_newer_types(schema: &Schema, version: FormatVersion) -> Result<()> {
-    if version >= FormatVersion::V3 {
-        return Ok(());
-    }
-    let mut ids: Vec<i32> = (1..=schema.highest_field_id()).collect();
-    ids.retain(|id| {
-        let field = schema.field_by_id(*id);
-        let kind = field.and_then(|it| it.field_type.as_primitive_type());
-        kind.is_some_and(|it| {
-            matches!(it, PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs)
-                || V3Type::of(it).is_some()
-        })
-    });
-    let first = ids.first().and_then(|id| Some((schema.field_by_id(*id)?, *id)));
-    match first.and_then(|(field, id)| Some((schema.name_by_field_id(id)?, &field.field_type))) {
-        None => Ok(()),
-        Some((name, kind)) => Err(Error::new(
-            ErrorKind::DataInvalid,
-            match V3Type::of_type(kind) {
-                None => {
-                    format!("column `{name}` counts nanoseconds, which needs a table of format v3")
-                }
-                Some(kind) => {
-                    format!("column `{name}` is of type {kind}, which needs a table of format v3")
-                }
-            },
-        )
-        .with_context("hint", "add TBLPROPERTIES ('format-version' = '3')")),
     }
 }
 

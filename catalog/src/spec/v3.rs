@@ -27,7 +27,10 @@ pub const DEFAULT_CRS: &str = "OGC:CRS84";
 const FIRST: u64 = 1 << 62;
 
 /// How many types can be told apart in a process; more are refused, since names come from files.
-const TYPES_MAX: usize = 10_000;
+const TYPES_MAX: usize = 100_000;
+
+/// Bytes of the name of a reference system.
+const CRS_BYTES_MAX: usize = 256;
 
 /// How a length that stands for a type is written.
 pub(super) const CARRIED: &str = "fixed[4611686018427";
@@ -144,6 +147,9 @@ impl V3Type {
                 (name.trim(), inner.split(',').map(bare).collect())
             }
         };
+        if text.len() > CRS_BYTES_MAX {
+            return None;
+        }
         let crs = |it: Option<&&str>| {
             it.filter(|it| !it.is_empty() && **it != DEFAULT_CRS).map(|it| (*it).to_owned())
         };

@@ -1,12 +1,13 @@
 //! A changelog as SQL over the two states of each step.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
 use arrow::datatypes::DataType;
 use icefield_catalog::spec::{FormatVersion, SchemaRef, SnapshotRef};
-use icefield_table::scan::changes::{self, ChangedFiles, ChangedRows};
+use icefield_table::scan::ScanTask;
+use icefield_table::scan::changes::{self, ChangedRows};
 use icefield_table::snapshot::Version;
 use icefield_table::{At, Table};
 use roaring::RoaringTreemap;
@@ -14,8 +15,83 @@ use roaring::RoaringTreemap;
 use super::{COLUMNS, Wanted};
 use crate::provider::PREPARED;
 use crate::provider::table::IcebergTable;
-use crate::scan::{Chosen, query_schema};
+use crate::scan::positions::{COMMIT, COMMITTED_AT, ORDINAL};
+use crate::scan::{Piece, Step, query_schema};
 use crate::{Error, Result, Session};
+
+/// The columns of a step.
+const STEP: &str = "_change_ordinal, _commit_snapshot_id, _commit_timestamp";
+
+/// That both sides of a join are of one.
+const SAME_STEP: &str = "x._change_ordinal = y._change_ordinal";
+
+/// From how many rows on a query compares no more steps: what it compares is held in memory.
+const ROWS_TOGETHER: u64 = 1 << 20;
+
+/// The same of one side of a join.
+fn step(of: &str) -> String {
+    let columns = [ORDINAL, COMMIT, COMMITTED_AT].map(|it| format!("{of}{it}"));
+    columns.join(", ")
+}
+
+/// What a step is like, and so how its changes are found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Shape {
+    /// Whether rows may have gone, and may have come.
+    goes: bool,
+    comes: bool,
+    /// Whether which rows of a file went is told by their values alone.
+    is_touched: bool,
+    /// Whether rows that came may be copies of such as went.
+    is_copied: bool,
+    /// Whether all rows have ids.
+    has_ids: bool,
+}
+
+/// What steps of one shape read.
+#[derive(Default)]
+struct Share {
+    old: Vec<Piece>,
+    new: Vec<Piece>,
+}
+
+impl Share {
+    fn rows(&self) -> u64 {
+        let rows = |it: &Piece| it.task.record_count().saturating_sub(it.without.len());
+        self.old.iter().chain(&self.new).map(rows).sum()
+    }
+
+    fn add(&mut self, ordinal: usize, step: changes::Step) {
+        let changes::Step { after, files, .. } = step;
+        let step = Step {
+            ordinal: i64::try_from(ordinal).unwrap_or(i64::MAX),
+            snapshot_id: after.snapshot_id(),
+            timestamp_ms: after.timestamp_ms(),
+        };
+        let whole = |task| Piece { task, without: RoaringTreemap::new(), step };
+        // All other rows are left out, which costs nothing where they stand together.
+        let only = |task: ScanTask, rows: &RoaringTreemap| {
+            let mut without = RoaringTreemap::new();
+            without.insert_range(0..task.record_count());
+            without -= rows;
+            Piece { task, without, step }
+        };
+        for rows in files.rows {
+            if !rows.gone.is_empty() {
+                self.old.push(only(rows.old, &rows.gone));
+            }
+            if !rows.come.is_empty() {
+                self.new.push(only(rows.new, &rows.come));
+            }
+        }
+        for (old, new) in files.touched {
+            self.old.push(whole(old));
+            self.new.push(whole(new));
+        }
+        self.old.extend(files.removed.into_iter().map(whole));
+        self.new.extend(files.added.into_iter().map(whole));
+    }
+}
 
 /// A changelog that is being written as SQL.
 pub(super) struct Log<'a> {
@@ -80,100 +156,90 @@ impl<'a> Log<'a> {
     }
 
     pub(super) async fn fill(&mut self, wanted: &Wanted, to: &SnapshotRef) -> Result<()> {
-        if !wanted.net {
-            let steps =
-                changes::steps(self.table, wanted.from, to.snapshot_id(), &self.schema).await?;
-            for (ordinal, step) in steps.iter().enumerate() {
-                self.step(ordinal, step.before.as_ref(), &step.after, &step.files)?;
+        let steps = match wanted.net {
+            false => {
+                changes::steps(self.table, wanted.from, to.snapshot_id(), &self.schema).await?
             }
-            return Ok(());
-        }
-        let before = match wanted.from {
-            None => None,
-            Some(id) => {
-                let found = self.table.metadata().snapshot_by_id(id).cloned();
-                let none =
-                    || Error::not_found(format!("`{}` has no snapshot {id}", self.table.name()));
-                Some(found.ok_or_else(none)?)
+            true => {
+                let before = match wanted.from {
+                    None => None,
+                    Some(id) => {
+                        let found = self.table.metadata().snapshot_by_id(id).cloned();
+                        let name = self.table.name();
+                        let none = || Error::not_found(format!("`{name}` has no snapshot {id}"));
+                        Some(found.ok_or_else(none)?)
+                    }
+                };
+                let files = changes::between(self.table, before.as_ref(), to, &self.schema).await?;
+                vec![changes::Step { before, after: to.clone(), files }]
             }
         };
-        let files = changes::between(self.table, before.as_ref(), to, &self.schema).await?;
-        self.step(0, before.as_ref(), to, &files)
+        let mut open: BTreeMap<Shape, Share> = BTreeMap::new();
+        for (ordinal, step) in steps.into_iter().enumerate() {
+            let shape = self.shape(&step);
+            let share = open.entry(shape).or_default();
+            share.add(ordinal, step);
+            if share.rows() >= ROWS_TOGETHER {
+                let full = std::mem::take(share);
+                self.share(shape, full)?;
+            }
+        }
+        for (shape, share) in open {
+            self.share(shape, share)?;
+        }
+        Ok(())
     }
 
-    /// Some files of a snapshot, and of others some rows, as a table with its metadata columns.
-    fn prepare<'b>(
-        &mut self,
-        snapshot: &SnapshotRef,
-        files: &[&Vec<String>],
-        rows: impl Iterator<Item = (&'b ChangedRows, &'b RoaringTreemap)>,
-    ) -> Result<String> {
-        let version = Version { snapshot: Some(snapshot.clone()), schema: self.schema.clone() };
-        let mut only: HashMap<String, RoaringTreemap> = files
-            .iter()
-            .flat_map(|it| it.iter())
-            .map(|path| (path.clone(), RoaringTreemap::new()))
-            .collect();
-        for (of, wanted) in rows {
-            // All others are left out, which costs nothing where they stand together.
-            let mut others = RoaringTreemap::new();
-            others.insert_range(0..of.count);
-            only.insert(of.path.clone(), &others - wanted);
+    fn shape(&self, step: &changes::Step) -> Shape {
+        let files = &step.files;
+        let is_touched = !files.touched.is_empty();
+        let any = |of: fn(&ChangedRows) -> &RoaringTreemap| {
+            files.rows.iter().any(|it| !of(it).is_empty())
+        };
+        let goes = !files.removed.is_empty() || is_touched || any(|it| &it.gone);
+        let comes = !files.added.is_empty() || is_touched || any(|it| &it.come);
+        // Rows of before an upgrade have no ids.
+        let has_ids = |it: &SnapshotRef| it.first_row_id().is_some();
+        let is_replaced = !files.removed.is_empty() || is_touched || !files.rows.is_empty();
+        Shape {
+            goes: goes && step.before.is_some(),
+            comes,
+            is_touched,
+            is_copied: is_replaced && !files.added.is_empty(),
+            has_ids: self.has_row_ids
+                && step.before.as_ref().is_some_and(has_ids)
+                && has_ids(&step.after),
         }
+    }
+
+    /// Files of several snapshots as a table with its metadata columns, and those of their steps.
+    fn prepare(&mut self, pieces: Vec<Piece>) -> Result<String> {
+        let version = Version { snapshot: None, schema: self.schema.clone() };
         let lake = &self.session.lake;
-        let at = At::Id(snapshot.snapshot_id());
-        let table = IcebergTable::of(lake, self.table.clone(), at, version)?
-            .with_positions()?
-            .with_files(Chosen::Only(Arc::new(only)));
+        let table =
+            IcebergTable::of(lake, self.table.clone(), At::Now, version)?.with_steps(pieces)?;
         let name = lake.prepared_name();
         lake.prepare(&name, Arc::new(table));
         self.prepared.push(name.clone());
         Ok(format!("lake.\"{PREPARED}\".\"{name}\""))
     }
 
-    fn step(
-        &mut self,
-        ordinal: usize,
-        before: Option<&SnapshotRef>,
-        after: &SnapshotRef,
-        files: &ChangedFiles,
-    ) -> Result<()> {
-        let end = format!(
-            "{ordinal}, CAST({} AS BIGINT), to_timestamp_millis({})",
-            after.snapshot_id(),
-            after.timestamp_ms()
-        );
-        let gone = || files.rows.iter().map(|it| (it, &it.gone)).filter(|it| !it.1.is_empty());
-        let come = || files.rows.iter().map(|it| (it, &it.come)).filter(|it| !it.1.is_empty());
-        let is_touched = !files.touched.is_empty();
-        let goes = !files.removed.is_empty() || is_touched || gone().next().is_some();
-        let comes = !files.added.is_empty() || is_touched || come().next().is_some();
-        let old = match before.filter(|_| goes) {
-            Some(before) => {
-                Some(self.prepare(before, &[&files.removed, &files.touched], gone())?)
-            }
-            None => None,
-        };
-        let new = match comes {
-            true => Some(self.prepare(after, &[&files.added, &files.touched], come())?),
-            false => None,
-        };
+    /// The changes of steps of one shape.
+    fn share(&mut self, shape: Shape, share: Share) -> Result<()> {
         let own = self.own("");
-        let part = match (old, new) {
-            (None, None) => return Ok(()),
-            (None, Some(new)) => {
-                let kind = Self::kind("insert");
-                format!("SELECT {own}, {kind}, {end} FROM {new}")
+        let part = match (shape.goes, shape.comes) {
+            (false, false) => return Ok(()),
+            (false, true) => {
+                let new = self.prepare(share.new)?;
+                format!("SELECT {own}, {}, {STEP} FROM {new}", Self::kind("insert"))
             }
-            (Some(old), None) => {
-                let kind = Self::kind("delete");
-                format!("SELECT {own}, {kind}, {end} FROM {old}")
+            (true, false) => {
+                let old = self.prepare(share.old)?;
+                format!("SELECT {own}, {}, {STEP} FROM {old}", Self::kind("delete"))
             }
-            (Some(old), Some(new)) => {
-                // Rows of before an upgrade have no ids.
-                let has_ids = |it: &SnapshotRef| it.first_row_id().is_some();
-                let ids = self.has_row_ids && before.is_some_and(has_ids) && has_ids(after);
-                self.both(&old, &new, &end, files, ids)?
+            (true, true) => {
+                let (old, new) = (self.prepare(share.old)?, self.prepare(share.new)?);
+                self.both(&old, &new, shape)?
             }
         };
         self.parts.push(part);
@@ -181,25 +247,17 @@ impl<'a> Log<'a> {
     }
 
     /// Rows of two states, without those that both have.
-    fn both(
-        &self,
-        old: &str,
-        new: &str,
-        end: &str,
-        files: &ChangedFiles,
-        has_ids: bool,
-    ) -> Result<String> {
+    fn both(&self, old: &str, new: &str, shape: Shape) -> Result<String> {
+        let has_ids = shape.has_ids;
         let (mut gone, mut come) = (format!("SELECT * FROM {old}"), format!("SELECT * FROM {new}"));
-        if !files.touched.is_empty() {
+        if shape.is_touched {
             // Of a file that both have, a row is the same if it stands at the same place.
-            let same = "x._file = y._file AND x._pos = y._pos";
+            let same = format!("x._file = y._file AND x._pos = y._pos AND {SAME_STEP}");
             gone = format!("SELECT x.* FROM {old} x LEFT ANTI JOIN {new} y ON {same}");
             come = format!("SELECT x.* FROM {new} x LEFT ANTI JOIN {old} y ON {same}");
         }
-        let goes = [&files.removed, &files.touched].iter().any(|it| !it.is_empty());
-        let is_copied = (goes || !files.rows.is_empty()) && !files.added.is_empty();
-        if !is_copied {
-            return self.told(&format!("b AS ({gone}), a AS ({come})"), end, has_ids);
+        if !shape.is_copied {
+            return self.told(&format!("b AS ({gone}), a AS ({come})"), has_ids);
         }
         if let Some((name, _)) = self.columns.iter().find(|it| has_map(&it.1)) {
             if !has_ids {
@@ -208,13 +266,15 @@ impl<'a> Log<'a> {
                 )));
             }
             // A row that was copied keeps its id, and says when it changed last.
-            let same = "x._row_id = y._row_id AND x._last_updated_sequence_number = y._last_updated_sequence_number";
+            let same = format!(
+                "x._row_id = y._row_id AND {SAME_STEP} \
+                 AND x._last_updated_sequence_number = y._last_updated_sequence_number"
+            );
             return self.told(
                 &format!(
                     "g AS ({gone}), c AS ({come}), b AS (SELECT x.* FROM g x LEFT ANTI JOIN c y ON {same}), \
                      a AS (SELECT x.* FROM c x LEFT ANTI JOIN g y ON {same})"
                 ),
-                end,
                 has_ids,
             );
         }
@@ -226,9 +286,15 @@ impl<'a> Log<'a> {
         }
         // Rows that are alike are counted off against each other.
         let numbered = |of: &str| {
-            format!("SELECT *, row_number() OVER (PARTITION BY {all}) AS \"$n\" FROM ({of})")
+            format!(
+                "SELECT *, row_number() OVER (PARTITION BY {all}, {ORDINAL}) AS \"$n\" FROM ({of})"
+            )
         };
-        let same = format!("(x.\"$n\" IS NOT DISTINCT FROM y.\"$n\"){alike}");
+        // All in one manner: of others mixed with `=`, DataFusion makes no keys of its hash table.
+        let same = format!(
+            "(x.{ORDINAL} IS NOT DISTINCT FROM y.{ORDINAL}) \
+             AND (x.\"$n\" IS NOT DISTINCT FROM y.\"$n\"){alike}"
+        );
         if !has_ids {
             return self.told(
                 &format!(
@@ -237,16 +303,15 @@ impl<'a> Log<'a> {
                     numbered(&gone),
                     numbered(&come)
                 ),
-                end,
                 false,
             );
         }
         // A row with an id is compared with the row of that id. Only where writers lost ids, rows that are alike are the same.
-        let by_id = "x._row_id = y._row_id";
+        let by_id = format!("x._row_id = y._row_id AND {SAME_STEP}");
         let rest = |of: &str, other: &str| {
             format!(
-                "SELECT x.* FROM (SELECT {all}, _row_id FROM ({of})) x \
-                 LEFT ANTI JOIN (SELECT {all}, _row_id FROM ({other})) y ON {by_id}{alike}"
+                "SELECT x.* FROM (SELECT {all}, {STEP}, _row_id FROM ({of})) x \
+                 LEFT ANTI JOIN (SELECT {all}, {STEP}, _row_id FROM ({other})) y ON {by_id}{alike}"
             )
         };
         let lost = |of: &str, other: &str| {
@@ -254,8 +319,8 @@ impl<'a> Log<'a> {
         };
         let both = |of: &str, other: &str, lost: &str, found: &str| {
             format!(
-                "SELECT {all}, _row_id FROM (SELECT x.* FROM {of} x LEFT SEMI JOIN {other} y ON {by_id}) \
-                 UNION ALL SELECT {all}, _row_id FROM (SELECT x.* FROM {lost} x LEFT ANTI JOIN {found} y ON {same})"
+                "SELECT {all}, {STEP}, _row_id FROM (SELECT x.* FROM {of} x LEFT SEMI JOIN {other} y ON {by_id}) \
+                 UNION ALL SELECT {all}, {STEP}, _row_id FROM (SELECT x.* FROM {lost} x LEFT ANTI JOIN {found} y ON {same})"
             )
         };
         self.told(
@@ -268,13 +333,12 @@ impl<'a> Log<'a> {
                 both("g", "c", "gl", "cl"),
                 both("c", "g", "cl", "gl")
             ),
-            end,
             true,
         )
     }
 
     /// What went (`b`) and what came (`a`), as deletes, inserts and updates.
-    fn told(&self, with: &str, end: &str, has_ids: bool) -> Result<String> {
+    fn told(&self, with: &str, has_ids: bool) -> Result<String> {
         let keys: Vec<String> = match self.keys.is_empty() {
             false => self.keys.iter().map(|it| quoted(it)).collect(),
             true if has_ids => vec!["_row_id".to_owned()],
@@ -284,24 +348,24 @@ impl<'a> Log<'a> {
         if keys.is_empty() {
             let (went, came) = (Self::kind("delete"), Self::kind("insert"));
             return Ok(format!(
-                "SELECT * FROM (WITH {with} SELECT {own}, {went}, {end} FROM b x \
-                 UNION ALL SELECT {own}, {came}, {end} FROM a x)"
+                "SELECT * FROM (WITH {with} SELECT {own}, {went}, {STEP} FROM b x \
+                 UNION ALL SELECT {own}, {came}, {STEP} FROM a x)"
             ));
         }
         let list = keys.join(", ");
-        let mut same = String::new();
+        // A row without an id is nobody's.
+        let equals = if self.keys.is_empty() { "=" } else { "IS NOT DISTINCT FROM" };
+        let mut same = format!("(x.{ORDINAL} {equals} y.{ORDINAL})");
         for key in &keys {
-            let and = if same.is_empty() { "" } else { " AND " };
-            // A row without an id is nobody's.
-            let equals = if self.keys.is_empty() { "=" } else { "IS NOT DISTINCT FROM" };
-            write!(same, "{and}(x.{key} {equals} y.{key})").map_err(unwritable)?;
+            write!(same, " AND (x.{key} {equals} y.{key})").map_err(unwritable)?;
         }
         let side = |of: &str, other: &str, alone: &str, both: &str| {
             format!(
-                "SELECT {own}, CASE WHEN y.\"$hit\" THEN {} ELSE {} END, {end} FROM {of} x \
-                 LEFT JOIN (SELECT DISTINCT {list}, true AS \"$hit\" FROM {other}) y ON {same}",
+                "SELECT {own}, CASE WHEN y.\"$hit\" THEN {} ELSE {} END, {} FROM {of} x \
+                 LEFT JOIN (SELECT DISTINCT {list}, {ORDINAL}, true AS \"$hit\" FROM {other}) y ON {same}",
                 Self::kind(both),
-                Self::kind(alone)
+                Self::kind(alone),
+                step("x.")
             )
         };
         Ok(format!(

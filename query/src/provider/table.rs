@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
@@ -20,7 +20,7 @@ use crate::defaults::write_defaults;
 use crate::error::external;
 use crate::insert::{Purpose, StatementContext, insert_plan};
 use crate::scan::exact::decided_by_partitions;
-use crate::scan::{Chosen, Scan, query_schema, schema_with_positions};
+use crate::scan::{Chosen, Piece, Scan, query_schema, schema_with_positions, step_fields};
 
 /// One version of one table. Made once for a query, so that the query sees one snapshot of it.
 #[derive(Debug, Clone)]
@@ -68,6 +68,15 @@ impl IcebergTable {
         Ok(self)
     }
 
+    /// The rows of files of several snapshots, each with its step after the metadata columns.
+    pub(crate) fn with_steps(mut self, pieces: Vec<Piece>) -> Result<Self> {
+        self = self.with_positions()?;
+        let fields = self.scan.schema.fields().iter().map(|it| Field::clone(it));
+        let fields = fields.chain(step_fields()).collect::<Vec<_>>();
+        self.scan.schema = Arc::new(Schema::new(fields));
+        Ok(self.with_files(Chosen::Steps(Arc::new(pieces))))
+    }
+
     /// The same with only some of its files.
     pub(crate) fn with_files(mut self, files: Chosen) -> Self {
         self.scan.files = files;
@@ -93,6 +102,9 @@ impl TableProvider for IcebergTable {
         &self,
         filters: &[&Expr],
     ) -> Result<Vec<TableProviderFilterPushDown>> {
+        if matches!(self.scan.files, Chosen::Steps(_)) {
+            return Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()]);
+        }
         let constant = self.scan.constant_columns();
         let decided = |filter: &&Expr| match decided_by_partitions(filter, &constant) {
             true => TableProviderFilterPushDown::Exact,

@@ -11,7 +11,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, BooleanArray, Int64Array, RecordBatch};
-use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Int64Type, Schema, TimeUnit};
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{Result, ScalarValue};
@@ -54,6 +54,13 @@ pub(crate) const ROW_ID: &str = "_row_id";
 /// The sequence number of the commit that last changed the row (format v3).
 pub(crate) const LAST_UPDATED: &str = "_last_updated_sequence_number";
 
+/// The place of a row's step in a changelog.
+pub(crate) const ORDINAL: &str = "_change_ordinal";
+/// The snapshot of that step.
+pub(crate) const COMMIT: &str = "_commit_snapshot_id";
+/// When that was.
+pub(crate) const COMMITTED_AT: &str = "_commit_timestamp";
+
 /// Field id of `_row_id` in files that store it.
 pub(crate) const ROW_ID_FIELD: i32 = 2_147_483_540;
 /// Field id of `_last_updated_sequence_number` in files that store it.
@@ -72,9 +79,29 @@ pub(crate) fn fields() -> Vec<Field> {
     ]
 }
 
+/// The columns that tell of which step of a changelog a row is, after the metadata columns of its tables.
+pub(crate) fn step_fields() -> Vec<Field> {
+    vec![
+        Field::new(ORDINAL, DataType::Int64, false),
+        Field::new(COMMIT, DataType::Int64, false),
+        Field::new(COMMITTED_AT, DataType::Timestamp(TimeUnit::Millisecond, None), false),
+    ]
+}
+
+/// A step of a changelog.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Its place among the others.
+    pub(crate) ordinal: i64,
+    pub(crate) snapshot_id: i64,
+    pub(crate) timestamp_ms: i64,
+}
+
 /// What the metadata columns are for one file.
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
+    /// In a changelog.
+    pub(crate) step: Option<Step>,
     pub(crate) file: String,
     pub(crate) spec_id: i32,
     pub(crate) partition: String,
@@ -258,16 +285,23 @@ impl FileColumns {
         };
         let is_deleted =
             IsDeleted { position: Arc::clone(&position), deleted: Arc::clone(deleted) };
-        let known: [(&'static str, Arc<dyn PhysicalExpr>); 7] = [
+        let mut known: HashMap<&'static str, Arc<dyn PhysicalExpr>> = HashMap::from([
             (FILE, text(&facts.file)),
             (POS, position),
             (SPEC_ID, literal(ScalarValue::Int32(Some(facts.spec_id)))),
             (PARTITION, text(&facts.partition)),
             (DELETED, Arc::new(is_deleted)),
             (ROW_ID, Arc::new(row_id)),
-            (LAST_UPDATED, Arc::new(updated)),
-        ];
-        Ok(Self { adapter, known: known.into() })
+            (LAST_UPDATED, Arc::new(updated) as _),
+        ]);
+        if let Some(step) = facts.step {
+            let number = |it| literal(ScalarValue::Int64(Some(it)));
+            let at = ScalarValue::TimestampMillisecond(Some(step.timestamp_ms), None);
+            known.insert(ORDINAL, number(step.ordinal));
+            known.insert(COMMIT, number(step.snapshot_id));
+            known.insert(COMMITTED_AT, literal(at));
+        }
+        Ok(Self { adapter, known })
     }
 
     pub(super) fn rewrite(&self, expr: Arc<dyn PhysicalExpr>) -> Result<Arc<dyn PhysicalExpr>> {

@@ -13,12 +13,13 @@ use datafusion::logical_expr::{
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
+use icefield_catalog::spec::V3Type;
 use icefield_table::arrow::{is_variant, reshape, variant_type};
 use parquet::variant::{Variant, VariantArrayBuilder, VariantPath, cast_to_variant_with_options};
 
-use parquet_variant_json::{JsonToVariant, VariantToJson};
+use parquet_variant_json::JsonToVariant;
 
-use super::{at, checked, get, path};
+use super::{at, checked, get, path, to_json};
 use crate::Error;
 use crate::statement::column_type;
 
@@ -123,6 +124,9 @@ fn named(name: &str) -> Result<DataType> {
         .try_with_sql(name)
         .map_err(|error| Error::invalid(format!("`{name}` is no type: {error}")))?;
     let kind = column_type(&mut parser)?;
+    if V3Type::of_type(&kind).is_some_and(|it| it != V3Type::Variant) {
+        return Err(Error::invalid(format!("variants hold no values of type `{name}`")).into());
+    }
     Ok(icefield_table::arrow::data_type(&kind, false))
 }
 
@@ -189,7 +193,7 @@ impl Work {
                 for row in 0..array.len() {
                     match array.is_valid(row) {
                         true => {
-                            out.append_value(at(array, row)?.to_json_string()?);
+                            out.append_value(to_json(&at(array, row)?)?);
                         }
                         false => out.append_null(),
                     }
@@ -251,7 +255,7 @@ pub fn from_json(array: &ArrayRef, tries: bool) -> crate::Result<ArrayRef> {
             continue;
         };
         // A builder keeps what it was given before it failed: what is wrong is found before.
-        match serde_json::from_str::<serde::de::IgnoredAny>(text) {
+        match serde_json::from_str::<serde_json::Value>(text) {
             Ok(_) => out.append_json(text)?,
             Err(_) if tries => out.append_null(),
             Err(error) => {

@@ -126,7 +126,9 @@ async fn new_metadata(
     let builder =
         TableMetadataBuilder::new(asked.schema, spec, order, location, version, properties)?;
     let uuid = service.session.tables().warehouse().env.uuid();
-    Ok(builder.assign_uuid(uuid).build()?.metadata)
+    let made = builder.assign_uuid(uuid).build()?.metadata;
+    spec::refuse_misfits(&made, None)?;
+    Ok(made)
 }
 
 /// The usual location of a new table, or where that is taken, as the folder of table `a.b` is for those of namespace `a.b`,
@@ -232,7 +234,10 @@ pub(crate) fn answer(
 ) -> Answer {
     let name = format!("{snapshots:?} {}", table.metadata_location);
     let metadata = service.said.of(&name, || match snapshots {
-        Snapshots::All => to_raw_value(&*table.metadata).map_err(unwritable),
+        Snapshots::All => {
+            let text = spec::json::to_vec(&*table.metadata).map_err(unwritable)?;
+            serde_json::from_slice(&text).map_err(unwritable)
+        }
         Snapshots::Refs => to_raw_value(&metadata(table, snapshots)?).map_err(unwritable),
     })?;
     let metadata_location = table.metadata_location.as_str();

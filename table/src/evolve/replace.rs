@@ -2,14 +2,14 @@
 
 use icefield_catalog::spec::{
     MAIN_BRANCH, NestedField, NestedFieldRef, Schema, StructType, TableMetadata, TableRequirement,
-    TableUpdate, Type, UnboundPartitionField, UnboundPartitionSpec,
+    TableUpdate, Type, UnboundPartitionField, UnboundPartitionSpec, refuse_schema,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use super::fresh_ids;
 use crate::commit::Evolution;
 use crate::snapshot;
-use crate::table::{NewTable, refuse_depth, refuse_newer_types, refuse_reserved};
+use crate::table::{NewTable, refuse_depth, refuse_reserved};
 
 /// The updates that make a table what `new` says, and what it then is. A column that there was, of this name and of a type that
 /// its values have still, keeps its id, so that branches go on with it; others get ids that none had before.
@@ -57,7 +57,7 @@ pub fn with(metadata: &TableMetadata, new: &NewTable) -> Result<(Evolution, Tabl
         builder = update.apply(builder)?;
     }
     let next = builder.build()?.metadata;
-    refuse_newer_types(&schema, next.format_version())?;
+    refuse_schema(&schema, next.format_version())?;
     let requirements = vec![TableRequirement::LastAssignedFieldIdMatch {
         last_assigned_field_id: metadata.last_column_id(),
     }];

@@ -22,26 +22,34 @@ use crate::manifest::ManifestEntry;
 use crate::snapshot::{self, Version};
 use crate::table::Table;
 
-/// Paths of data files, by what became of them.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// Data files, by what became of them, each as the scan of its snapshot has it.
+#[derive(Debug, Clone, Default)]
 pub struct ChangedFiles {
     /// Only the first snapshot has them.
-    pub removed: Vec<String>,
+    pub removed: Vec<ScanTask>,
     /// Only the second has them.
-    pub added: Vec<String>,
+    pub added: Vec<ScanTask>,
     /// Both have them, with other deletes, of which some name values.
-    pub touched: Vec<String>,
+    pub touched: Vec<(ScanTask, ScanTask)>,
     /// Both have them, and the rows that differ are known by their positions.
     pub rows: Vec<ChangedRows>,
 }
 
+impl ChangedFiles {
+    /// Whether no file has other rows.
+    pub fn is_empty(&self) -> bool {
+        let files = self.removed.is_empty() && self.added.is_empty();
+        files && self.touched.is_empty() && self.rows.is_empty()
+    }
+}
+
 /// Rows of a data file that only one of two snapshots has.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct ChangedRows {
-    /// The file.
-    pub path: String,
-    /// Rows in it, deleted ones included.
-    pub count: u64,
+    /// The file, as the first snapshot has it.
+    pub old: ScanTask,
+    /// The file, as the second has it.
+    pub new: ScanTask,
     /// Positions of rows that only the first has.
     pub gone: RoaringTreemap,
     /// Positions of rows that only the second has.
@@ -101,7 +109,7 @@ pub async fn steps(
                 let version = Version { snapshot: Some(after.clone()), schema: schema.clone() };
                 let new = appended(table, parent.snapshot_id(), &version, None).await?.tasks;
                 known = None;
-                ChangedFiles { added: paths(&new)?, ..ChangedFiles::default() }
+                ChangedFiles { added: new, ..ChangedFiles::default() }
             }
             _ => {
                 let old = match known.take() {
@@ -114,7 +122,7 @@ pub async fn steps(
                 changed
             }
         };
-        if files != ChangedFiles::default() {
+        if !files.is_empty() {
             steps.push(Step { before: before.clone(), after: after.clone(), files });
         }
         before = Some(after);
@@ -143,9 +151,8 @@ type Files = HashMap<String, State>;
 
 /// What a snapshot has of a data file.
 struct State {
-    rows: u64,
-    /// The deletes that reach it, and what tells them from others.
-    deletes: Vec<Arc<ManifestEntry>>,
+    task: ScanTask,
+    /// What tells the deletes that reach it from others.
     key: Vec<(String, Option<i64>)>,
 }
 
@@ -161,8 +168,7 @@ async fn files_of(
         let mut key: Vec<_> = task.deletes.iter().map(of).collect();
         key.sort_unstable();
         let path = task.file_path()?.to_owned();
-        let rows = task.record_count();
-        files.insert(path, State { rows, deletes: task.deletes, key });
+        files.insert(path, State { task, key });
     }
     Ok(files)
 }
@@ -171,16 +177,17 @@ async fn difference(table: &Table, old: &Files, new: &Files) -> Result<ChangedFi
     let mut changed = ChangedFiles::default();
     for (path, state) in new {
         match old.get(path) {
-            None => changed.added.push(path.clone()),
+            None => changed.added.push(state.task.clone()),
             Some(known) if known.key == state.key => {}
             Some(known) => match rows_between(table, path, known, state).await? {
                 Some(rows) => changed.rows.push(rows),
-                None => changed.touched.push(path.clone()),
+                None => changed.touched.push((known.task.clone(), state.task.clone())),
             },
         }
     }
     changed.rows.retain(|it| !(it.gone.is_empty() && it.come.is_empty()));
-    changed.removed.extend(old.keys().filter(|it| !new.contains_key(*it)).cloned());
+    let removed = old.iter().filter(|(path, _)| !new.contains_key(*path));
+    changed.removed.extend(removed.map(|(_, state)| state.task.clone()));
     Ok(changed)
 }
 
@@ -193,17 +200,14 @@ async fn rows_between(
 ) -> Result<Option<ChangedRows>> {
     let is_of_values =
         |it: &Arc<ManifestEntry>| it.file.content == DataContentType::EqualityDeletes;
+    let (old, new) = (&old.task, &new.task);
     if old.deletes.iter().chain(&new.deletes).any(is_of_values) {
         return Ok(None);
     }
     let before = positions_of(table, path, &old.deletes).await?;
     let after = positions_of(table, path, &new.deletes).await?;
     let (gone, come) = (&after - &before, &before - &after);
-    Ok(Some(ChangedRows { path: path.to_owned(), count: old.rows, gone, come }))
-}
-
-fn paths(tasks: &[ScanTask]) -> Result<Vec<String>> {
-    tasks.iter().map(|it| it.file_path().map(str::to_owned)).collect()
+    Ok(Some(ChangedRows { old: old.clone(), new: new.clone(), gone, come }))
 }
 
 /// Whether a snapshot says that it adds data files, and nothing else.

@@ -108,14 +108,17 @@ pub(super) fn bounds<'a>(
             continue;
         }
         let found = chunk.geo_statistics()?.bounding_box()?;
+        // A box that crosses the antimeridian has its west right of its east, and no least or greatest.
+        let is_plain = found.get_xmin() <= found.get_xmax() && found.get_ymin() <= found.get_ymax();
+        if !is_plain {
+            return None;
+        }
         all = Some(match all {
             None => found.clone(),
             Some(before) => union(&before, found),
         });
     }
     let all = all?;
-    // A box that crosses the antimeridian has its west right of its east, and no least or greatest.
-    let is_plain = all.get_xmin() <= all.get_xmax() && all.get_ymin() <= all.get_ymax();
     let corner = |x: f64, y: f64, z: Option<f64>, m: Option<f64>| {
         let mut out: Vec<u8> = [x, y].into_iter().flat_map(f64::to_le_bytes).collect();
         if z.is_some() || m.is_some() {
@@ -124,12 +127,10 @@ pub(super) fn bounds<'a>(
         out.extend(m.into_iter().flat_map(f64::to_le_bytes));
         out
     };
-    is_plain.then(|| {
-        (
-            corner(all.get_xmin(), all.get_ymin(), all.get_zmin(), all.get_mmin()),
-            corner(all.get_xmax(), all.get_ymax(), all.get_zmax(), all.get_mmax()),
-        )
-    })
+    Some((
+        corner(all.get_xmin(), all.get_ymin(), all.get_zmin(), all.get_mmin()),
+        corner(all.get_xmax(), all.get_ymax(), all.get_zmax(), all.get_mmax()),
+    ))
 }
 
 /// The least box that two lie in; a third or fourth dimension may be one's alone.
