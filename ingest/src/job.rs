@@ -1,6 +1,6 @@
 //! The job: find, skip what is there, work out columns, decode, write, commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,8 +12,8 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use icefield_catalog::spec::{
-    NestedField, NestedFieldRef, PrimitiveType, Schema, SortOrder, StructType, TableMetadata, Type,
-    UnboundPartitionSpec,
+    self, FormatVersion, NestedField, NestedFieldRef, PrimitiveType, Schema, SortOrder, StructType,
+    TableMetadata, Type, UnboundPartitionSpec, V3Type,
 };
 use icefield_query::{Error, ErrorKind, Purpose, Result, Session, types, write_rows};
 use icefield_table::commit::Evolution;
@@ -131,7 +131,7 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
                 schema: Schema::builder().with_fields(columns.clone()).build()?,
                 spec: UnboundPartitionSpec::builder().build(),
                 order: SortOrder::unsorted_order(),
-                properties: Default::default(),
+                properties: properties_for(&columns),
                 location: None,
             };
             let new_columns = columns.iter().map(|it| it.name.clone()).collect();
@@ -436,9 +436,21 @@ fn inside(path: &str, ours: &Type, theirs: &Field) -> Vec<(String, Field)> {
     }
 }
 
+/// What a new table has to be for columns of these types.
+fn properties_for(columns: &[NestedFieldRef]) -> HashMap<String, String> {
+    let schema = Schema::builder().with_fields(columns.to_vec()).build();
+    let needs = schema.is_ok_and(|it| spec::refuse_schema(&it, FormatVersion::V2).is_err());
+    needs.then(|| ("format-version".to_owned(), "3".to_owned())).into_iter().collect()
+}
+
 /// The change that makes a column wide enough for a file's, if there is one.
 fn widening(schema: &Schema, place: usize, field: &Field) -> Option<ColumnChange> {
     let column = schema.as_struct().fields().get(place)?;
+    if V3Type::of_type(&column.field_type) == Some(V3Type::Unknown) && !field.data_type().is_null()
+    {
+        let to = types::from_arrow(field).ok()?.as_primitive_type()?.clone();
+        return Some(ColumnChange::Widen { path: column.name.clone(), to });
+    }
     let to = match (column.field_type.as_primitive_type()?, field.data_type()) {
         (PrimitiveType::Int, DataType::Int64 | DataType::UInt32) => PrimitiveType::Long,
         (PrimitiveType::Float, DataType::Float64) => PrimitiveType::Double,

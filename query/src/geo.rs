@@ -28,8 +28,10 @@ const DEPTH_MAX: usize = 32;
 pub fn wkt(wkb: &[u8]) -> Option<String> {
     let geometry = wkb::reader::read_wkb(wkb).ok()?;
     let mut text = String::new();
-    wkt::to_wkt::write_geometry(&mut text, &geometry).ok()?;
-    Some(text)
+    // The library panics of shapes that are empty within others, or writes them wrongly.
+    let write = || wkt::to_wkt::write_geometry(&mut text, &geometry).is_ok();
+    let is_written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).ok()?;
+    (is_written && !text.contains("()")).then_some(text)
 }
 
 /// The functions.
@@ -216,6 +218,15 @@ pub fn from_text(text: &str) -> crate::Result<Vec<u8>> {
     };
     if text.chars().fold((0, 0), depth).1 > DEPTH_MAX {
         return Err(wrong(format!("more than {DEPTH_MAX} shapes lie within each other")));
+    }
+    // The library stops at the first bracket that closes all.
+    let mut open = 0_i64;
+    let ends = text.trim_end().char_indices().find(|(_, it)| {
+        open += i64::from(*it == '(') - i64::from(*it == ')');
+        *it == ')' && open == 0
+    });
+    if ends.is_some_and(|(at, _)| at + 1 < text.trim_end().len()) {
+        return Err(wrong("something follows the shape".to_owned()));
     }
     let geometry = wkt::Wkt::<f64>::from_str(text).map_err(|it| wrong(it.to_owned()))?;
     let mut out = Vec::new();

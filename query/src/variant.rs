@@ -9,23 +9,22 @@
 //! bytes in it that are no variant are an error where they are looked at, never a panic.
 
 mod casts;
+mod convert;
 mod functions;
 mod path;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringBuilder, new_null_array};
-use arrow::compute::kernels::zip::zip;
-use arrow::compute::{CastOptions, cast_with_options, is_null};
-use arrow::datatypes::{DataType, Field};
-use icefield_table::arrow::{is_variant, reshape, unsorted_names, variant_type};
-use parquet::variant::{GetOptions, Variant, VariantPath, variant_get};
+use arrow::array::{Array, ArrayRef, AsArray};
+use icefield_table::arrow::{is_variant, unsorted_names};
+use parquet::variant::Variant;
 use parquet_variant_json::VariantToJson;
 
 use crate::{Error, Result};
 pub(crate) use casts::VariantCasts;
+pub use convert::from_values;
+pub use functions::from_json;
 pub(crate) use functions::functions;
-pub use functions::{from_json, from_values};
 
 /// A variant as JSON; `None` if it is null or its bytes are no variant.
 pub fn json(array: &ArrayRef, row: usize) -> Option<String> {
@@ -115,63 +114,6 @@ fn put_json(value: &Variant<'_, '_>, out: &mut String) -> Result<()> {
         other => out.push_str(&other.to_json_string()?),
     }
     Ok(())
-}
-
-/// What lies at a path in each variant, all of which were [`checked`], as another type. `tries` makes a null of what is none of that type, where it is
-/// an error else.
-fn get(
-    array: &ArrayRef,
-    path: VariantPath<'_>,
-    shown: &str,
-    to: &DataType,
-    tries: bool,
-) -> Result<ArrayRef> {
-    let found = variant_get(array, GetOptions::new_with_path(path))?;
-    let found = reshape(&found, &variant_type())?;
-    if is_variant(to) {
-        return Ok(found);
-    }
-    let is_text = to.is_string();
-    let typed = match is_text {
-        true => new_null_array(to, found.len()),
-        false => typed(&found, to, tries)?,
-    };
-    // Text that reads as the type is of it too, as in a cast.
-    let mut texts = StringBuilder::new();
-    for row in 0..found.len() {
-        match found.is_valid(row) && typed.is_null(row) {
-            true => texts.append_option(text(&at(&found, row)?)?),
-            false => texts.append_null(),
-        }
-    }
-    let texts: ArrayRef = Arc::new(texts.finish());
-    let read = match to.is_nested() {
-        true => new_null_array(to, found.len()),
-        false => cast_with_options(&texts, to, &CastOptions::default())?,
-    };
-    let fails = |row: &usize| texts.is_valid(*row) && read.is_null(*row) && typed.is_null(*row);
-    if !tries && let Some(row) = (0..texts.len()).find(fails) {
-        let value = texts.as_string::<i32>().value(row);
-        let kind = crate::types::from_arrow(&Field::new("", to.clone(), true))?;
-        let kind = icefield_catalog::spec::type_name(&kind);
-        return Err(Error::invalid(format!("`{value}` at {shown} is no {kind}"))
-            .with_hint("use try_variant_get, which makes a null of it".to_owned()));
-    }
-    Ok(zip(&is_null(&typed)?, &read, &typed)?)
-}
-
-/// Variants that are of a type by themselves; null where they are not, which is an error of what lies within others
-/// unless it is only tried.
-fn typed(array: &ArrayRef, to: &DataType, tries: bool) -> Result<ArrayRef> {
-    let safe = tries || !to.is_nested();
-    let options = GetOptions::new()
-        .with_as_type(Some(Arc::new(Field::new("value", to.clone(), true))))
-        .with_cast_options(CastOptions { safe, ..CastOptions::default() });
-    match variant_get(array, options) {
-        Ok(found) if found.data_type() == to => Ok(found),
-        Err(error) if !safe => Err(error.into()),
-        _ => Ok(new_null_array(to, array.len())),
-    }
 }
 
 /// A variant as a cast to text has it: text without quotes, everything else as JSON; the null of JSON is null.

@@ -273,6 +273,13 @@ pub fn geo_type(field: &Field) -> Option<V3Type> {
     })
 }
 
+/// A field of sixteen bytes as one of UUIDs.
+pub fn as_uuid(field: Field) -> Field {
+    let mut metadata = field.metadata().clone();
+    metadata.insert(EXTENSION.to_owned(), "arrow.uuid".to_owned());
+    field.with_metadata(metadata)
+}
+
 /// Whether a field is a UUID, which Arrow stores as sixteen bytes.
 pub fn is_uuid(field: &Field) -> bool {
     field.metadata().get(EXTENSION).is_some_and(|it| it == "arrow.uuid")

@@ -62,6 +62,15 @@ def main():
         assert "keeps no principals" in sql("CREATE PRINCIPAL eve", code=1)
         said = server.sql("SELECT DISTINCT principal FROM system.audit_log WHERE action = 'commit'")
         assert sorted(it["principal"] for it in said) == ["job", "loader"], said
+        # Types of version 3 by way of the protocol, which has them as the specification writes them.
+        sql("CREATE TABLE cleaned.v3 (id BIGINT, v VARIANT, g GEOMETRY('srid:3857'), u UNKNOWN) TBLPROPERTIES ('format-version' = '3')")
+        sql("INSERT INTO cleaned.v3 (id, v, g) SELECT 1, parse_json('{\"a\": [1]}'), st_point(1, 2)")
+        sql("ALTER TABLE cleaned.v3 ADD COLUMN more VARIANT; ALTER TABLE cleaned.v3 ALTER COLUMN u TYPE DATE")
+        sql("UPDATE cleaned.v3 SET more = parse_json('2') WHERE id = 1")
+        read = "SELECT id, to_json(v) AS v, st_astext(g) AS g, u, to_json(more) AS more FROM cleaned.v3"
+        assert rows(read) == server.sql(read) == [{"id": 1, "v": '{"a":[1]}', "g": "POINT(1 2)", "u": None, "more": "2"}], rows(read)
+        for columns in ("v VARIANT", "g GEOMETRY"):
+            assert "needs a table of format v3" in sql(f"CREATE TABLE cleaned.bad ({columns})", code=1)
         url, server.url = server.url, "http://127.0.0.1:9"
         assert "does not answer" in sql("SELECT 1 FROM raw.f", code=3)
         server.url = "http://ada:secret@127.0.0.1:9"

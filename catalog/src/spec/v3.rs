@@ -158,6 +158,8 @@ impl V3Type {
             [] if is("unknown") => Some(Self::Unknown),
             [] if is("variant") => Some(Self::Variant),
             [] | [_] if is("geometry") => Some(Self::Geometry { crs: crs(arguments.first()) }),
+            // An algorithm alone is no reference system.
+            [one] if EdgeAlgorithm::parse(one).is_some() => None,
             [] | [_] if is("geography") => {
                 Some(Self::Geography { crs: crs(arguments.first()), algorithm: None })
             }

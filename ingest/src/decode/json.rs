@@ -61,12 +61,23 @@ impl Columns {
             infer_json_schema_from_iterator(it.into_iter().map(Ok::<_, ArrowError>)).ok()
         };
         let both = |a: &Schema, b: &Schema| both_fields(a.fields(), b.fields(), widens);
+        // A value of no one type, such as a list of numbers and objects, is told by its column's type alone.
+        let each = |one: Value| {
+            let Value::Object(object) = one else { return infer(vec![one]) };
+            let fields = object.into_iter().flat_map(|(name, value)| {
+                let alone = Value::Object([(name.clone(), value)].into_iter().collect());
+                let kind = infer(vec![alone]).map(|it| it.fields().to_vec());
+                kind.unwrap_or_else(|| vec![Field::new(name, DataType::Utf8, true).into()])
+            });
+            Some(Schema::new(fields.collect::<Fields>()))
+        };
         if let Some(together) = infer(sample.clone()).and_then(|it| both(&self.all, &it)) {
             self.all = Schema::new(together);
             return;
         }
         for one in sample {
-            if let Some(together) = infer(vec![one]).and_then(|it| both(&self.all, &it)) {
+            let alone = infer(vec![one.clone()]).or_else(|| each(one));
+            if let Some(together) = alone.and_then(|it| both(&self.all, &it)) {
                 self.all = Schema::new(together);
             }
         }
@@ -192,6 +203,10 @@ fn decode(plain: &SchemaRef, wanted: &SchemaRef, texts: &[&str]) -> Result<Recor
 /// Views as plain text and bytes, which the decoder knows for sure; values that it would round or cut as the
 /// texts that they are written as.
 fn plain_field(field: &FieldRef) -> FieldRef {
+    if icefield_table::arrow::geo_type(field).is_some() {
+        let text = Field::clone(field).with_metadata(HashMap::new());
+        return text.with_data_type(DataType::Utf8).with_nullable(true).into();
+    }
     Field::clone(field).with_data_type(plain(field.data_type())).with_nullable(true).into()
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, Decimal128Array, FixedSizeBinaryBuilder,
+    new_null_array,
 };
 use arrow::compute::kernels::cast_utils::parse_decimal;
 use arrow::compute::{CastOptions, cast_with_options};
@@ -26,6 +27,9 @@ pub(super) fn is_text(kind: &DataType) -> bool {
 
 /// Texts as values of a type, null where they are none.
 pub(super) fn values(texts: &ArrayRef, kind: &DataType) -> Result<ArrayRef, ArrowError> {
+    if kind.is_null() {
+        return Ok(new_null_array(kind, texts.len()));
+    }
     if is_variant(kind) {
         return variant::from_json(texts, true)
             .map_err(|it| ArrowError::from_external_error(it.into()));
@@ -62,8 +66,20 @@ pub(super) fn values_of(texts: &ArrayRef, field: &Field) -> Result<ArrayRef, Arr
     }
     let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
     let texts = texts.as_string::<i32>().iter();
-    let shapes: BinaryViewArray = texts.map(|it| geo::from_text(it?).ok()).collect();
+    let shapes: BinaryViewArray = texts.map(|it| shape(it?).ok()).collect();
     Ok(Arc::new(shapes))
+}
+
+/// A geometry written as well-known text, or its bytes as hexadecimal digits.
+fn shape(text: &str) -> icefield_query::Result<Vec<u8>> {
+    let digits = text.strip_prefix("0x").unwrap_or(text);
+    let is_hex = digits.len() >= 10 && digits.bytes().all(|it| it.is_ascii_hexdigit());
+    let byte = |at: usize| u8::from_str_radix(digits.get(at..at + 2)?, 16).ok();
+    let bytes = || (0..digits.len()).step_by(2).map(byte).collect::<Option<Vec<u8>>>();
+    match is_hex.then(bytes).flatten() {
+        Some(bytes) => Ok(bytes),
+        None => geo::from_text(text),
+    }
 }
 
 /// Well-known texts as geometries.
@@ -74,7 +90,7 @@ pub(super) fn values_of(texts: &ArrayRef, field: &Field) -> Result<ArrayRef, Arr
 pub(super) fn shapes(texts: &ArrayRef) -> icefield_query::Result<ArrayRef> {
     let texts = arrow::compute::cast(texts, &DataType::Utf8)?;
     let texts = texts.as_string::<i32>().iter();
-    let shapes = texts.map(|it| it.map(geo::from_text).transpose());
+    let shapes = texts.map(|it| it.map(shape).transpose());
     Ok(Arc::new(shapes.collect::<icefield_query::Result<BinaryViewArray>>()?))
 }
 

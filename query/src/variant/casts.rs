@@ -12,6 +12,7 @@ use datafusion::optimizer::AnalyzerRule;
 use icefield_table::arrow::is_variant;
 
 use super::functions::{cast_to, make};
+use crate::Error;
 use crate::mend::everywhere;
 
 /// The rule.
@@ -24,8 +25,27 @@ impl AnalyzerRule for VariantCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        refuse_texts(&plan)?;
         everywhere(plan, |expr, schema| expr.transform_up(|expr| rewrite(expr, schema)))
     }
+}
+
+/// Refuses INSERT of a text into a variant, which more often than not is JSON and would be stored as one text. The
+/// casts that make rows those of the table are the first below an INSERT; who writes a cast means it.
+fn refuse_texts(plan: &LogicalPlan) -> Result<()> {
+    let LogicalPlan::Dml(insert) = plan else { return Ok(()) };
+    let LogicalPlan::Projection(rows) = insert.input.as_ref() else { return Ok(()) };
+    for expr in &rows.expr {
+        if let Expr::Cast(Cast { expr, field }) = expr.clone().unalias()
+            && is_variant(field.data_type())
+            && expr.get_type(rows.input.schema()).is_ok_and(|it| it.is_string())
+        {
+            let message = "a text does not fit a column of VARIANT";
+            let hint = "parse_json makes a variant of JSON text, CAST(… AS VARIANT) of any value";
+            return Err(Error::invalid(message).with_hint(hint.to_owned()).into());
+        }
+    }
+    Ok(())
 }
 
 fn rewrite(expr: Expr, schema: &DFSchema) -> Result<Transformed<Expr>> {

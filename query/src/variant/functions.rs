@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, StringBuilder};
-use arrow::compute::{CastOptions, cast};
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef};
 use datafusion::common::{Result, ScalarValue};
 use datafusion::logical_expr::{
@@ -15,11 +15,12 @@ use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use icefield_catalog::spec::V3Type;
 use icefield_table::arrow::{is_variant, reshape, variant_type};
-use parquet::variant::{Variant, VariantArrayBuilder, VariantPath, cast_to_variant_with_options};
+use parquet::variant::{Variant, VariantArrayBuilder, VariantPath};
 
 use parquet_variant_json::JsonToVariant;
 
-use super::{at, checked, get, path, to_json};
+use super::convert::{from_values, get};
+use super::{at, checked, path, to_json};
 use crate::Error;
 use crate::statement::column_type;
 
@@ -120,8 +121,10 @@ impl Function {
 
 /// An Arrow type by its name in SQL.
 fn named(name: &str) -> Result<DataType> {
+    // Brackets that close together are one operator to the parser.
+    let spaced = name.replace('>', "> ");
     let mut parser = Parser::new(&GenericDialect {})
-        .try_with_sql(name)
+        .try_with_sql(&spaced)
         .map_err(|error| Error::invalid(format!("`{name}` is no type: {error}")))?;
     let kind = column_type(&mut parser)?;
     if V3Type::of_type(&kind).is_some_and(|it| it != V3Type::Variant) {
@@ -148,7 +151,12 @@ impl ScalarUDFImpl for Function {
             self.refuse_other(first.data_type())?;
         }
         let kind = self.kind(arguments.scalar_arguments)?;
-        Ok(Arc::new(Field::new(self.name, kind, true)))
+        let field = Field::new(self.name, kind, true);
+        // Sixteen bytes are a UUID: other bytes are of no length in a variant.
+        Ok(Arc::new(match field.data_type() {
+            DataType::FixedSizeBinary(16) => icefield_table::arrow::as_uuid(field),
+            _ => field,
+        }))
     }
 
     fn invoke_with_args(&self, arguments: ScalarFunctionArgs) -> Result<ColumnarValue> {
@@ -270,27 +278,6 @@ pub fn from_json(array: &ArrayRef, tries: bool) -> crate::Result<ArrayRef> {
     }
     let made: ArrayRef = Arc::new(out.build().into_inner());
     Ok(reshape(&made, &variant_type())?)
-}
-
-/// Values of any type as variants.
-///
-/// # Errors
-///
-/// A type that variants do not have.
-pub fn from_values(array: &ArrayRef) -> crate::Result<ArrayRef> {
-    let strict = CastOptions { safe: false, ..CastOptions::default() };
-    let made = cast_to_variant_with_options(&plain(array)?, &strict)?;
-    let made: ArrayRef = Arc::new(made.into_inner());
-    Ok(reshape(&made, &variant_type())?)
-}
-
-/// Values of types that the kernel knows.
-fn plain(array: &ArrayRef) -> Result<ArrayRef> {
-    Ok(match array.data_type() {
-        DataType::Utf8View => cast(array, &DataType::Utf8)?,
-        DataType::BinaryView => cast(array, &DataType::Binary)?,
-        _ => Arc::clone(array),
-    })
 }
 
 /// The type of a variant as Spark names it.

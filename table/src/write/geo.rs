@@ -85,14 +85,19 @@ fn is_of_points(wkb: &[u8]) -> bool {
 ///
 /// Such bytes.
 pub(crate) fn refuse_other_bytes(path: &str, bytes: &[u8]) -> Result<()> {
-    match wkb::reader::read_wkb(bytes) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::new(
+    let refuse = |why: String| {
+        Err(Error::new(
             ErrorKind::DataInvalid,
-            format!(
-                "column `{path}` holds geometries, and a value is no well-known binary: {error}"
-            ),
-        )),
+            format!("column `{path}` holds geometries, and a value is no well-known binary: {why}"),
+        ))
+    };
+    match wkb::reader::read_wkb(bytes) {
+        // Numbers of reference systems, which only some write, and what stands behind the shape make it longer.
+        Ok(shape) if wkb::writer::geometry_wkb_size(&shape) != bytes.len() => {
+            refuse("it is longer than its shape".to_owned())
+        }
+        Ok(_) => Ok(()),
+        Err(error) => refuse(error.to_string()),
     }
 }
 
