@@ -171,8 +171,9 @@ def case_geometries(lake):
     lake.tally.same("DuckDB reads a point", read[1], struct.pack("<BIdd", 1, 1, 1, 2))
     lake.tally.same("DuckDB reads no geometry", read[3], None)
     lake.run("DELETE FROM cleaned.plain WHERE id = 2")
-    boxes = [((0.0, -1.0), (4.0, 4.0)), ((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))]
-    lake.tally.same("the box stays while a deleted row is in the file", corners(lake, "cleaned.plain", 2), boxes)
+    found = [it for it in corners(lake, "cleaned.plain", 2) if it[0]]
+    box = [pick(end[at] for end in (it[side] for it in found)) for side, pick in ((0, min), (1, max)) for at in (0, 1)]
+    lake.tally.same("the box stays while a deleted row is in the file", box, [0.0, -1.0, 4.0, 5.0])
     lake.run("CALL system.rewrite_data_files(table => 'cleaned.plain', options => map('rewrite-all', 'true'))")
     lake.tally.same("the box of what is left", corners(lake, "cleaned.plain", 2), [((1.0, 2.0, 3.0), (4.0, 5.0, 6.0))])
     for where, count in (("g = st_point(1, 2)", 1), ("g = st_point(2, 2)", 0), ("g IS NULL", 1), ("st_x(g) = 1 AND id = 1", 1)):

@@ -100,13 +100,19 @@ impl Call {
         self.headers.get(name).and_then(|it| it.to_str().ok())
     }
 
-    /// The body.
+    /// The body, in which schemas and specs are the specification's.
+    pub(crate) fn spec<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        let body = self.json::<serde_json::Value>()?;
+        Ok(icefield_catalog::spec::json::from_value(body)?)
+    }
+
+    /// The body, in which there are none, or only as JSON.
     pub(crate) fn json<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
         // An array would stand for an object's values, in an order that nobody else looks at.
         if self.body.iter().find(|it| !it.is_ascii_whitespace()) != Some(&b'{') {
             return Err(Refusal::bad("the body is not a JSON object"));
         }
-        Ok(icefield_catalog::spec::json::from_slice(&self.body)?)
+        Ok(serde_json::from_slice(&self.body)?)
     }
 
     /// The idempotency key, if there is one.

@@ -52,7 +52,7 @@ struct Create {
 /// `POST /namespaces/{namespace}/tables`.
 pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
-    let asked: Create = call.json()?;
+    let asked: Create = call.spec()?;
     check_name("table", &asked.name)?;
     let table = TableIdent::new(namespace, asked.name.clone());
     // Keys for a place that nobody has yet are given only if it is ours to choose.

@@ -67,7 +67,7 @@ struct Create {
 /// `POST /namespaces/{namespace}/views`.
 pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
-    let asked: Create = call.json()?;
+    let asked: Create = call.spec()?;
     check_name("view", &asked.name)?;
     let view = TableIdent::new(namespace, asked.name.clone());
     let done = async |catalog: Arc<dyn Catalog>| {
