@@ -255,7 +255,7 @@ impl Session {
         };
         let said = Arc::new(self.context_of(""));
         let state = self.state_with(&said, "").await?;
-        let mut log = Log::new(self, table, schema, wanted)?;
+        let mut log = Log::new(self, table, schema, wanted, &state)?;
         if let Some(to) = to {
             log.fill(wanted, &to).await?;
         }

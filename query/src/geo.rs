@@ -18,6 +18,7 @@ use datafusion::logical_expr::{
 };
 use geo_traits::{CoordTrait, GeometryTrait, GeometryType, PointTrait};
 use icefield_catalog::spec::V3Type;
+use icefield_table::guard::guarded;
 
 use crate::Error;
 
@@ -29,8 +30,7 @@ pub fn wkt(wkb: &[u8]) -> Option<String> {
     let geometry = wkb::reader::read_wkb(wkb).ok()?;
     let mut text = String::new();
     // The library panics of shapes that are empty within others, or writes them wrongly.
-    let write = || wkt::to_wkt::write_geometry(&mut text, &geometry).is_ok();
-    let is_written = std::panic::catch_unwind(std::panic::AssertUnwindSafe(write)).ok()?;
+    let is_written = guarded(|| wkt::to_wkt::write_geometry(&mut text, &geometry).is_ok())?;
     (is_written && !text.contains("()")).then_some(text)
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use icefield_table::arrow::{is_variant, unsorted_names};
+use icefield_table::guard::guarded;
 use parquet::variant::Variant;
 use parquet_variant_json::VariantToJson;
 
@@ -61,10 +62,11 @@ fn at(array: &ArrayRef, row: usize) -> Result<Variant<'_, '_>> {
     };
     let (metadata, value) = (part(0), part(1));
     // The library panics of dates that calendars here do not have.
-    let work = || Variant::try_new(metadata, value);
-    match std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)) {
-        Ok(made) => made.map_err(|error| Error::invalid(format!("a value is no variant: {error}"))),
-        Err(_) => Err(Error::invalid("a value is no variant")),
+    match guarded(|| Variant::try_new(metadata, value)) {
+        Some(made) => {
+            made.map_err(|error| Error::invalid(format!("a value is no variant: {error}")))
+        }
+        None => Err(Error::invalid("a value is no variant")),
     }
 }
 

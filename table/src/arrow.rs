@@ -21,6 +21,8 @@ use icefield_catalog::spec::{
 };
 use parquet::variant::{VariantArray, unshred_variant};
 
+use crate::guard::guarded;
+
 /// The time zone of `timestamptz`, in the one spelling used everywhere.
 pub const UTC: &str = "+00:00";
 
@@ -375,8 +377,7 @@ impl Reshape<'_> {
 fn whole_variant(array: &ArrayRef) -> Result<ArrayRef, ArrowError> {
     // The library panics of names that the metadata lacks.
     let whole = |array: &ArrayRef| {
-        let work = || unshred_variant(&VariantArray::try_new(array)?);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        guarded(|| unshred_variant(&VariantArray::try_new(array)?)).unwrap_or_else(|| {
             let message = "a shredded variant does not fit its metadata";
             Err(ArrowError::InvalidArgumentError(message.to_owned()))
         })

@@ -4,7 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
+use datafusion::datasource::MemTable;
+use datafusion::execution::SessionState;
+use datafusion::physical_plan::execute_stream;
+use futures::TryStreamExt;
 use icefield_catalog::spec::{FormatVersion, SchemaRef, SnapshotRef};
 use icefield_table::scan::ScanTask;
 use icefield_table::scan::changes::{self, ChangedRows};
@@ -27,6 +32,10 @@ const SAME_STEP: &str = "x._change_ordinal = y._change_ordinal";
 
 /// From how many rows on a query compares no more steps: what it compares is held in memory.
 const ROWS_TOGETHER: u64 = 1 << 20;
+
+/// Up to how many rows what is compared is held in memory beforehand, and how many bytes of them a changelog holds.
+const ROWS_KEPT_MAX: u64 = 1 << 18;
+const BYTES_KEPT_MAX: usize = 64 << 20;
 
 /// The same of one side of a join.
 fn step(of: &str) -> String {
@@ -103,6 +112,8 @@ pub(super) struct Log<'a> {
     /// Whether rows have ids of their own that last.
     has_row_ids: bool,
     parts: Vec<String>,
+    state: &'a SessionState,
+    kept_bytes: usize,
     /// Tables that it reads, to be forgotten when it is planned.
     pub(super) prepared: Vec<String>,
 }
@@ -113,6 +124,7 @@ impl<'a> Log<'a> {
         table: &'a Table,
         schema: SchemaRef,
         wanted: &Wanted,
+        state: &'a SessionState,
     ) -> Result<Self> {
         let version = Version { snapshot: None, schema: schema.clone() };
         let fields = query_schema(table, &version)?;
@@ -151,6 +163,8 @@ impl<'a> Log<'a> {
             keys,
             has_row_ids,
             parts: Vec::new(),
+            state,
+            kept_bytes: 0,
             prepared: Vec::new(),
         })
     }
@@ -181,11 +195,11 @@ impl<'a> Log<'a> {
             share.add(ordinal, step);
             if share.rows() >= ROWS_TOGETHER {
                 let full = std::mem::take(share);
-                self.share(shape, full)?;
+                self.share(shape, full).await?;
             }
         }
         for (shape, share) in open {
-            self.share(shape, share)?;
+            self.share(shape, share).await?;
         }
         Ok(())
     }
@@ -224,8 +238,32 @@ impl<'a> Log<'a> {
         Ok(format!("lake.\"{PREPARED}\".\"{name}\""))
     }
 
+    /// The rows of a prepared table held in memory, as another; the table itself, if they are too many.
+    async fn kept(&mut self, table: String) -> Result<String> {
+        let text = format!("SELECT * FROM {table}");
+        let tokens = crate::parser::tokens(&text)?.pop().unwrap_or_default();
+        let plan = self.session.plan(self.state, self.session.parse(tokens)?).await?;
+        let physical = self.state.create_physical_plan(&plan).await?;
+        let schema = physical.schema();
+        let mut stream = execute_stream(physical, self.state.task_ctx())?;
+        let mut rows = Vec::new();
+        while let Some(batch) = stream.try_next().await? {
+            let batch = compact(&batch)?;
+            self.kept_bytes += batch.get_array_memory_size();
+            if self.kept_bytes > BYTES_KEPT_MAX {
+                return Ok(table);
+            }
+            rows.push(batch);
+        }
+        let lake = &self.session.lake;
+        let name = lake.prepared_name();
+        lake.prepare(&name, Arc::new(MemTable::try_new(schema, vec![rows])?));
+        self.prepared.push(name.clone());
+        Ok(format!("lake.\"{PREPARED}\".\"{name}\""))
+    }
+
     /// The changes of steps of one shape.
-    fn share(&mut self, shape: Shape, share: Share) -> Result<()> {
+    async fn share(&mut self, shape: Shape, share: Share) -> Result<()> {
         let own = self.own("");
         let part = match (shape.goes, shape.comes) {
             (false, false) => return Ok(()),
@@ -238,7 +276,12 @@ impl<'a> Log<'a> {
                 format!("SELECT {own}, {}, {STEP} FROM {old}", Self::kind("delete"))
             }
             (true, true) => {
-                let (old, new) = (self.prepare(share.old)?, self.prepare(share.new)?);
+                let is_small = share.rows() <= ROWS_KEPT_MAX;
+                let (mut old, mut new) = (self.prepare(share.old)?, self.prepare(share.new)?);
+                // What is compared is looked at many times.
+                if is_small && shape.is_copied {
+                    (old, new) = (self.kept(old).await?, self.kept(new).await?);
+                }
                 self.both(&old, &new, shape)?
             }
         };
@@ -410,6 +453,16 @@ impl<'a> Log<'a> {
         }
         Ok(format!("SELECT * FROM ({}) AS table_changes({names})", self.parts.join(" UNION ALL ")))
     }
+}
+
+/// A batch whose texts and bytes hold on to no more than they show.
+fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().map(|it| match it.data_type() {
+        DataType::Utf8View => Arc::new(it.as_string_view().gc()) as ArrayRef,
+        DataType::BinaryView => Arc::new(it.as_binary_view().gc()),
+        _ => Arc::clone(it),
+    });
+    Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
 }
 
 fn unwritable(_: std::fmt::Error) -> Error {
