@@ -11,6 +11,7 @@
 //! To skip a few rows costs the Parquet reader more than to decode them.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arrow::array::{BooleanBufferBuilder, Int64Array};
@@ -266,28 +267,41 @@ impl Deleted {
     fn split(&self, rows: usize) -> &Split {
         self.split.get_or_init(|| {
             let mut kept = BooleanBufferBuilder::new(rows);
-            kept.append_n(rows, true);
             let (mut runs, mut short) = (RoaringTreemap::new(), false);
-            let mut end = |run: std::ops::Range<u64>| match run.end - run.start >= RUN_MIN {
-                true => {
-                    runs.insert_range(run);
-                }
-                false => short |= !run.is_empty(),
-            };
-            let mut run = 0..0;
-            for position in &self.positions {
-                if usize::try_from(position).is_ok_and(|it| it < rows) {
-                    kept.set_bit(position as usize, false);
-                }
-                match position == run.end && !run.is_empty() {
-                    true => run.end += 1,
-                    false => end(std::mem::replace(&mut run, position..position + 1)),
+            let place = |it: u64| usize::try_from(it).unwrap_or(usize::MAX).min(rows);
+            for run in ranges(&self.positions) {
+                kept.append_n(place(run.start).saturating_sub(kept.len()), true);
+                kept.append_n(place(run.end).saturating_sub(kept.len()), false);
+                match run.end - run.start >= RUN_MIN {
+                    true => {
+                        runs.insert_range(run);
+                    }
+                    false => short = true,
                 }
             }
-            end(run);
+            kept.append_n(rows - kept.len(), true);
             Split { runs, kept: short.then(|| kept.finish()) }
         })
     }
+}
+
+/// Positions as the runs that they stand in, in order, each as long as can be.
+fn ranges(of: &RoaringTreemap) -> impl Iterator<Item = Range<u64>> {
+    let runs = of.bitmaps().flat_map(|(high, bitmap)| {
+        let mut rest = bitmap.iter();
+        let whole = move |low: u32| u64::from(high) << 32 | u64::from(low);
+        std::iter::from_fn(move || rest.next_range())
+            .map(move |it| whole(*it.start())..whole(*it.end()) + 1)
+    });
+    // A run may go on where another part of the map begins.
+    let mut runs = runs.peekable();
+    std::iter::from_fn(move || {
+        let mut run = runs.next()?;
+        while let Some(next) = runs.next_if(|it| it.start == run.end) {
+            run.end = next.end;
+        }
+        Some(run)
+    })
 }
 
 /// Which of the rows with these numbers, which ascend, are kept.
@@ -334,20 +348,33 @@ fn row_group(
     let count = |it: u64| usize::try_from(it).unwrap_or(usize::MAX);
     let mut selectors: Vec<RowSelector> = Vec::new();
     let mut at = start;
-    let mut positions = runs.iter();
-    positions.advance_to(start);
-    for position in positions.take_while(|it| *it < start + rows) {
-        if position > at {
-            selectors.push(RowSelector::select(count(position - at)));
+    let mut within = runs.clone();
+    within.remove_range(..start);
+    within.remove_range(start + rows..);
+    for run in ranges(&within) {
+        if run.start > at {
+            selectors.push(RowSelector::select(count(run.start - at)));
         }
-        match selectors.last_mut() {
-            Some(last) if last.skip => last.row_count += 1,
-            _ => selectors.push(RowSelector::skip(1)),
-        }
-        at = position + 1;
+        selectors.push(RowSelector::skip(count(run.end - run.start)));
+        at = run.end;
     }
     if at < start + rows {
         selectors.push(RowSelector::select(count(start + rows - at)));
     }
     RowGroupAccess::Selection(RowSelection::from(selectors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_are_as_long_as_can_be() {
+        let edge = 1_u64 << 32;
+        let of: RoaringTreemap =
+            [0, 1, 2, 5, 65_535, 65_536, edge - 1, edge, edge + 1, edge + 9].into_iter().collect();
+        let found: Vec<_> = ranges(&of).collect();
+        assert_eq!(found, [0..3, 5..6, 65_535..65_537, edge - 1..edge + 2, edge + 9..edge + 10]);
+        assert_eq!(ranges(&RoaringTreemap::new()).count(), 0);
+    }
 }
