@@ -240,7 +240,11 @@ impl<'a> Log<'a> {
 
     /// The rows of a prepared table held in memory, as another; the table itself, if they are too many.
     async fn kept(&mut self, table: String) -> Result<String> {
-        let text = format!("SELECT * FROM {table}");
+        // Not all metadata columns: who asks for `_deleted` sees deleted rows too.
+        let text = format!(
+            "SELECT {}, _file, _pos, _row_id, _last_updated_sequence_number, {STEP} FROM {table}",
+            self.own("")
+        );
         let tokens = crate::parser::tokens(&text)?.pop().unwrap_or_default();
         let plan = self.session.plan(self.state, self.session.parse(tokens)?).await?;
         let physical = self.state.create_physical_plan(&plan).await?;
