@@ -8,7 +8,8 @@
 //!
 //! A row that stands in both, in one file or copied to another, did not change. What is deleted and inserted under one key in one
 //! step is an update: the key is what the table says identifies rows, what the caller says, or in format version 3 the row's
-//! own id. Everything is a query over the two states, so that it is as quick, spills and prunes as any.
+//! own id. Everything is a query over the two states, so that it is as quick, spills and prunes as any; steps that are
+//! alike share one, up to a million rows, and few rows that are compared are read once and held.
 
 mod log;
 

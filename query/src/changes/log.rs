@@ -33,11 +33,13 @@ const SAME_STEP: &str = "x._change_ordinal = y._change_ordinal";
 /// From how many rows on a query compares no more steps: what it compares is held in memory.
 const ROWS_TOGETHER: u64 = 1 << 20;
 
-/// Up to how many rows what is compared is held in memory beforehand, and how many bytes of them a changelog holds.
+/// Up to how many rows what is compared is held in memory beforehand.
 const ROWS_KEPT_MAX: u64 = 1 << 18;
+
+/// How many bytes of such rows a changelog holds.
 const BYTES_KEPT_MAX: usize = 64 << 20;
 
-/// The same of one side of a join.
+/// The columns of a step, of one side of a join.
 fn step(of: &str) -> String {
     let columns = [ORDINAL, COMMIT, COMMITTED_AT].map(|it| format!("{of}{it}"));
     columns.join(", ")
