@@ -22,7 +22,7 @@ pub use client::Access;
 use client::{Client, Method, Reply};
 use lent::Keys;
 use serde_json::{Value, json};
-use wire::{ident, text, texts};
+use wire::{ident, text};
 
 use crate::dropped::Dropped;
 use crate::storage::encoded;
@@ -33,7 +33,7 @@ use crate::spec::{
 };
 use crate::{
     Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, TableChange,
+    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, TableChange, names,
 };
 
 /// What a key of the ledger is called among a table's properties.
@@ -209,16 +209,20 @@ impl RestCatalog {
     }
 
     fn space(&self, namespace: &NamespaceIdent) -> String {
-        let levels = namespace.as_ref().join(self.client.separator());
+        let levels = wire::levels(namespace).join(self.client.separator());
         format!("/namespaces/{}", encoded(&levels))
     }
 
     fn table(&self, table: &TableIdent) -> String {
-        format!("{}/tables/{}", self.space(table.namespace()), encoded(table.name()))
+        format!(
+            "{}/tables/{}",
+            self.space(table.namespace()),
+            encoded(&names::spoken(table.name()))
+        )
     }
 
     fn view(&self, view: &TableIdent) -> String {
-        format!("{}/views/{}", self.space(view.namespace()), encoded(view.name()))
+        format!("{}/views/{}", self.space(view.namespace()), encoded(&names::spoken(view.name())))
     }
 
     /// Every table of a namespace and of those below it.
@@ -256,7 +260,7 @@ impl Catalog for RestCatalog {
         &self,
         parent: Option<&NamespaceIdent>,
     ) -> Result<Vec<NamespaceIdent>> {
-        let above = parent.map(|it| it.as_ref().join(self.client.separator()));
+        let above = parent.map(|it| wire::levels(it).join(self.client.separator()));
         let reply = self.pages("/namespaces", above.as_deref(), "namespaces").await?;
         let reply = match parent {
             Some(parent) => reply.or(404, || no_namespace(parent))?,
@@ -266,7 +270,7 @@ impl Catalog for RestCatalog {
         let names = reply.body.get("namespaces").and_then(Value::as_array).cloned();
         let mut all = Vec::new();
         for name in names.unwrap_or_default() {
-            all.push(NamespaceIdent::from_vec(texts(&name))?);
+            all.push(wire::namespace(&name)?);
         }
         all.sort();
         Ok(all)
@@ -277,7 +281,7 @@ impl Catalog for RestCatalog {
         namespace: &NamespaceIdent,
         properties: HashMap<String, String>,
     ) -> Result<()> {
-        let body = json!({ "namespace": namespace.as_ref(), "properties": properties });
+        let body = json!({ "namespace": wire::levels(namespace), "properties": properties });
         let reply = self.change(Method::POST, "/namespaces", Some(body)).await?;
         reply.or(409, || namespace_exists(namespace))?.ok().map(drop)
     }
@@ -385,7 +389,8 @@ impl Catalog for RestCatalog {
         overwrite: bool,
     ) -> Result<LoadedTable> {
         let body = json!({
-            "name": table.name(), "metadata-location": metadata_location, "overwrite": overwrite,
+            "name": names::spoken(table.name()), "metadata-location": metadata_location,
+            "overwrite": overwrite,
         });
         let path = format!("{}/register", self.space(table.namespace()));
         let reply = self.change(Method::POST, &path, Some(body)).await?;
@@ -437,7 +442,7 @@ impl Catalog for RestCatalog {
             let message = "a view behind a server is replaced by its server";
             return Err(Error::new(ErrorKind::FeatureUnsupported, message));
         }
-        let body = json!({ "name": view.name(), "metadata-location": to });
+        let body = json!({ "name": names::spoken(view.name()), "metadata-location": to });
         let path = format!("{}/register-view", self.space(view.namespace()));
         let reply = self.change(Method::POST, &path, Some(body)).await?;
         if reply.status == 409 {

@@ -5,6 +5,7 @@
 //! [view specification]: https://iceberg.apache.org/view-spec/
 
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::commit::unfit;
 use crate::spec::{ViewMetadata, ViewUpdate, json};
@@ -33,6 +34,14 @@ pub async fn read(storage: &Storage, location: &str) -> Result<LoadedView> {
     Ok(LoadedView { metadata_location: location.to_owned(), metadata })
 }
 
+/// The folder of metadata files: `write.metadata.path`, or `metadata` below the view.
+pub fn folder(metadata: &ViewMetadata) -> String {
+    match metadata.properties().get("write.metadata.path") {
+        Some(path) => path.trim_end_matches('/').to_owned(),
+        None => format!("{}/metadata", metadata.location().trim_end_matches('/')),
+    }
+}
+
 /// Writes `metadata` as the file that follows `previous`, which nobody sees yet.
 ///
 /// # Errors
@@ -45,11 +54,26 @@ pub async fn write_next(
     previous: Option<&str>,
 ) -> Result<LoadedView> {
     let version = previous.map_or(0, |it| metadata::version_of(it) + 1);
-    let folder = metadata.location().trim_end_matches('/');
-    let metadata_location = format!("{folder}/metadata/{version:05}-{}.metadata.json", env.uuid());
-    let text = json::to_vec(&metadata)?;
+    let name = format!("{version:05}-{}.metadata.json", env.uuid());
+    let metadata_location = format!("{}/{name}", folder(&metadata));
+    let text = serde_json::to_vec(&to_value(&metadata)?)?;
     storage.write(&metadata_location, Bytes::from(text)).await?;
     Ok(LoadedView { metadata_location, metadata })
+}
+
+/// The metadata as JSON, its versions in order.
+///
+/// # Errors
+///
+/// None that are known.
+pub fn to_value(metadata: &ViewMetadata) -> Result<Value> {
+    let mut value = json::to_value(metadata)?;
+    for (list, id) in [("versions", "version-id"), ("schemas", "schema-id")] {
+        if let Some(all) = value.get_mut(list).and_then(Value::as_array_mut) {
+            all.sort_by_key(|it| it.get(id).and_then(Value::as_i64));
+        }
+    }
+    Ok(value)
 }
 
 /// The metadata that updates make of `base`, in order.

@@ -8,7 +8,7 @@ use crate::memory::MemoryCatalog;
 use crate::rest::{Access, RestCatalog};
 use crate::spec::{NamespaceIdent, TableIdent};
 use crate::sql::SqlCatalog;
-use crate::{Catalog, Env, Error, ErrorKind, Result, Storage};
+use crate::{Catalog, Env, Error, ErrorKind, Result, Storage, names};
 
 /// The namespaces of a new warehouse: data as it came, as it should be, and as people want it.
 pub const TIERS: [&str; 3] = ["raw", "cleaned", "curated"];
@@ -106,9 +106,12 @@ impl Warehouse {
                 return Err(Error::new(ErrorKind::DataInvalid, message)
                     .with_context("hint", "add --warehouse URL or a LOCATION to the table"));
             }
-            None => format!("{}/{}", self.root, table.namespace().as_ref().join("/")),
+            None => {
+                let levels = table.namespace().as_ref().iter().map(|it| names::in_path(it));
+                format!("{}/{}", self.root, levels.collect::<Vec<_>>().join("/"))
+            }
         };
-        Ok(format!("{folder}/{}", table.name()))
+        Ok(format!("{folder}/{}", names::in_path(table.name())))
     }
 }
 

@@ -21,6 +21,7 @@ pub(crate) mod rules;
 pub(crate) mod said;
 mod tables;
 mod views;
+mod wording;
 
 use std::future::Future;
 use std::sync::Arc;

@@ -2,8 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::Result;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata, TableUpdate};
+use crate::{Result, names};
 
 pub(super) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
@@ -14,17 +14,27 @@ pub(super) fn texts(value: &Value) -> Vec<String> {
     all.filter_map(|it| it.as_str().map(str::to_owned)).collect()
 }
 
+/// The levels of a namespace, as they are sent.
+pub(super) fn levels(of: &NamespaceIdent) -> Vec<String> {
+    of.as_ref().iter().map(|it| names::spoken(it)).collect()
+}
+
+/// The namespace that was sent as these levels.
+pub(super) fn namespace(levels: &Value) -> Result<NamespaceIdent> {
+    NamespaceIdent::from_vec(texts(levels).iter().map(|it| names::kept(it)).collect())
+}
+
 pub(super) fn ident(table: &TableIdent) -> Value {
-    json!({ "namespace": table.namespace().as_ref(), "name": table.name() })
+    json!({ "namespace": levels(table.namespace()), "name": names::spoken(table.name()) })
 }
 
 /// The names of a list, in order.
 pub(super) fn idents(body: &Value) -> Result<Vec<TableIdent>> {
     let mut all = Vec::new();
     for one in body.get("identifiers").and_then(Value::as_array).into_iter().flatten() {
-        let namespace = one.get("namespace").map(texts).unwrap_or_default();
-        let name = text(one, "name").unwrap_or_default().to_owned();
-        all.push(TableIdent::new(NamespaceIdent::from_vec(namespace)?, name));
+        let namespace = namespace(one.get("namespace").unwrap_or(&Value::Null))?;
+        let name = names::kept(text(one, "name").unwrap_or_default());
+        all.push(TableIdent::new(namespace, name));
     }
     all.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(all)

@@ -9,6 +9,7 @@ use axum::extract::{
 };
 use axum::http::{HeaderMap, Method};
 use icefield_catalog::audit::Actor;
+use icefield_catalog::names;
 use icefield_catalog::rest::LIFT;
 use icefield_catalog::rights::{Caller, Object};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
@@ -26,6 +27,8 @@ const BODY_BYTES_MAX: usize = 64 << 20;
 const SEPARATOR: char = '\u{1f}';
 /// Characters of a name; the catalog's database keeps no more.
 const NAME_MAX: usize = 255;
+/// How dots, slashes, backslashes and zeros hide in URLs.
+const ENCODED: [&str; 4] = ["%2e", "%2f", "%5c", "%00"];
 
 /// A request.
 #[derive(Debug)]
@@ -167,12 +170,12 @@ impl Call {
 
     /// The view of the path.
     pub(crate) fn view(&self) -> Result<TableIdent, Refusal> {
-        Ok(TableIdent::new(self.namespace()?, self.parameter("view").to_owned()))
+        Ok(TableIdent::new(self.namespace()?, names::kept(self.parameter("view"))))
     }
 
     /// The table of the path.
     pub(crate) fn table(&self) -> Result<TableIdent, Refusal> {
-        Ok(TableIdent::new(self.namespace()?, self.parameter("table").to_owned()))
+        Ok(TableIdent::new(self.namespace()?, names::kept(self.parameter("table"))))
     }
 }
 
@@ -186,20 +189,37 @@ pub(crate) fn levels(levels: Vec<String>) -> Result<NamespaceIdent, Refusal> {
     for level in &levels {
         check_name("namespace", level)?;
     }
-    if levels.iter().map(|it| it.len() + 1).sum::<usize>() > NAME_MAX {
+    if levels.iter().map(|it| names::kept(it).len() + 1).sum::<usize>() > NAME_MAX {
         return Err(Refusal::bad(format!("the namespace has more than {NAME_MAX} characters")));
     }
+    let levels = levels.iter().map(|it| names::kept(it)).collect();
     NamespaceIdent::from_vec(levels).map_err(|_| Refusal::bad("the namespace has no name"))
 }
 
+/// The levels of a namespace, as clients are told them.
+pub(crate) fn spoken(namespace: &NamespaceIdent) -> Vec<String> {
+    namespace.as_ref().iter().map(|it| names::spoken(it)).collect()
+}
+
+/// A name of a table or view of a body, as it is kept.
+pub(crate) fn checked_name(what: &str, name: &str) -> Result<String, Refusal> {
+    check_name(what, name)?;
+    Ok(names::kept(name))
+}
+
 /// Refuses names that lead out of their folder, or that no other engine could ask for again.
-pub(crate) fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
-    let is_odd = |it: char| it.is_control() || matches!(it, '/' | '\\' | '.');
+fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
+    let is_odd = |it: char| it.is_control() || it == '\\';
+    let lower = name.to_ascii_lowercase();
+    let climbs = |it: &str| it.is_empty() || it.chars().all(|it| it == '.');
     let wrong = match name {
         "" => Some("is empty"),
-        it if it.chars().count() > NAME_MAX => Some("is too long"),
-        it if it.contains('.') => Some("has a dot"),
-        it if it.contains(is_odd) => Some("has a slash or a control character"),
+        it if names::kept(it).chars().count() > NAME_MAX => Some("is too long"),
+        it if it.contains(is_odd) => Some("has a backslash or a control character"),
+        it if it.split('/').any(climbs) => Some("is a path that leads elsewhere"),
+        _ if ENCODED.iter().any(|it| lower.contains(it)) => {
+            Some("has a percent-encoded dot or slash")
+        }
         _ => None,
     };
     match wrong {
@@ -215,9 +235,13 @@ mod tests {
     #[test]
     fn names_lead_nowhere_else() {
         assert_eq!(namespace("a\u{1f}b").unwrap().as_ref(), &["a", "b"]);
-        for name in ["", "..", "a/b", "a\u{1f}", "a\u{1f}\u{1f}b", "a\\b", "a\nb", "a.b", "\0"] {
+        for name in ["", "..", "a/../b", "/a", "a/", "a//b", "a\u{1f}", "a\u{1f}\u{1f}b"] {
+            assert!(namespace(name).is_err(), "{name:?}");
+        }
+        for name in ["a\\b", "a\nb", "\0", "%2e%2e", "a%2Fb", "a/.../b", "%5cx"] {
             assert!(namespace(name).is_err(), "{name:?}");
         }
         assert!(namespace("ä ö%").is_ok());
+        assert_eq!(namespace("new.db\u{1f}a/b").unwrap().as_ref(), &["new%2Edb", "a%2Fb"]);
     }
 }

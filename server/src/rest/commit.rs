@@ -11,20 +11,20 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
-use icefield_catalog::spec::{TableIdent, TableMetadata, TableRequirement, TableUpdate};
+use icefield_catalog::spec::{TableIdent, TableMetadata, TableUpdate};
 use icefield_catalog::{
-    Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange, tier,
+    Behalf, Catalog, Commit, CommitOutcome, ErrorKind, LoadedTable, TableChange, names, tier,
 };
 use icefield_table::Table;
 use icefield_table::commit::{growth, rebase};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::call::{Call, check_name};
+use super::call::{Call, checked_name};
 use super::idempotency::once_on_behalf;
 use super::refusal::Refusal;
-use super::tables::{Named, Snapshots, answer, etag, read};
-use super::{Answer, places};
+use super::tables::{Named, Snapshots, answer, etag, holder, read, refuse_taken};
+use super::{Answer, places, wording};
 use crate::{Service, queue};
 
 /// Attempts at a commit that others keep overtaking.
@@ -221,8 +221,7 @@ pub(crate) async fn made_to_fit(
     if change.only_from.as_ref().is_some_and(|it| *it != table.loaded().metadata_location) {
         return Err(Refusal::conflict(format!("{}: it has changed", change.table)));
     }
-    let holds = |it: &TableRequirement| it.check(Some(table.metadata()));
-    let broken = change.requirements.iter().find_map(|it| holds(it).err());
+    let broken = change.requirements.iter().find_map(|it| wording::broken(it, table.metadata()));
     if broken.is_none() && change.apply(table.loaded())?.is_some() {
         return Ok(None);
     }
@@ -237,11 +236,9 @@ pub(crate) async fn made_to_fit(
             return Ok(Some(change));
         }
     }
-    let why = match broken {
-        Some(error) => error.message().to_owned(),
-        None => "the snapshot was made before others that have landed".to_owned(),
-    };
-    Err(Refusal::conflict(format!("{}: {why}", change.table)))
+    let overtaken = || "the snapshot was made before others that have landed".to_owned();
+    let why = broken.unwrap_or_else(overtaken);
+    Err(Refusal::conflict(format!("{why} (table {})", change.table)))
 }
 
 /// Refuses snapshots whose manifest list lies elsewhere than in the table's folders: the server reads it for others, and would
@@ -255,18 +252,23 @@ fn check_lists(change: &TableChange, of: &TableMetadata) -> Result<(), Refusal> 
     Ok(())
 }
 
-/// Refuses to remove a partition spec that manifests are written with: they could not be read any more.
+/// Refuses to remove a partition spec that manifests of snapshots that stay are written with: they could not be read any more.
 async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refusal> {
-    let removed = |it: &TableUpdate| match it {
-        TableUpdate::RemovePartitionSpecs { spec_ids } => spec_ids.clone(),
-        _ => Vec::new(),
-    };
-    let removed: HashSet<i32> = change.updates.iter().flat_map(removed).collect();
+    let mut removed: HashSet<i32> = HashSet::new();
+    let mut gone: HashSet<i64> = HashSet::new();
+    for update in &change.updates {
+        match update {
+            TableUpdate::RemovePartitionSpecs { spec_ids } => removed.extend(spec_ids),
+            TableUpdate::RemoveSnapshots { snapshot_ids } => gone.extend(snapshot_ids),
+            _ => {}
+        }
+    }
     if removed.is_empty() {
         return Ok(());
     }
     let table = service.session.tables().load(&change.table).await?;
-    for snapshot in table.metadata().snapshots() {
+    let stays = |id: i64| !gone.contains(&id);
+    for snapshot in table.metadata().snapshots().filter(|it| stays(it.snapshot_id())) {
         let lines = table.manifest_list_once(snapshot.manifest_list()).await?;
         if let Some(line) = lines.iter().find(|it| removed.contains(&it.spec_id)) {
             let (spec, id) = (line.spec_id, snapshot.snapshot_id());
@@ -281,29 +283,31 @@ async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refu
 async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
     let warehouse = service.session.tables().warehouse();
     if change.creates() {
-        // A name with a dot could be read as that of another table.
-        check_name("table", change.table.name())?;
+        checked_name("table", &names::spoken(change.table.name()))?;
+        if holder(&*warehouse.catalog, &change.table).await? == Some("View") {
+            refuse_taken(&*warehouse.catalog, &change.table, "Table").await?;
+        }
         let made = change.create()?;
         check_lists(change, &made)?;
         return places::check(warehouse, &change.table, &made).await;
     }
-    let adds = |it: &TableUpdate| matches!(it, TableUpdate::AddSnapshot { .. });
-    if change.updates.iter().any(adds) {
-        check_lists(change, &read(&*warehouse.catalog, &change.table).await?.metadata)?;
-    }
     check_specs(service, change).await?;
+    let adds = |it: &TableUpdate| matches!(it, TableUpdate::AddSnapshot { .. });
     let moves = |it: &TableUpdate| match it {
         TableUpdate::SetLocation { .. } => true,
         TableUpdate::SetProperties { updates } => updates.keys().any(|it| it.ends_with(".path")),
         _ => false,
     };
-    if !change.updates.iter().any(moves) {
+    let (adds, moves) = (change.updates.iter().any(adds), change.updates.iter().any(moves));
+    if !adds && !moves {
         return Ok(());
     }
     let base = read(&*warehouse.catalog, &change.table).await?;
-    match change.apply(&base)? {
-        Some(next) => places::check(warehouse, &change.table, &next).await,
-        // It will not land.
-        None => Ok(()),
+    if moves && let Some(next) = change.apply(&base)? {
+        places::check(warehouse, &change.table, &next).await?;
+        // What replaces a table may move it in the same commit.
+        return check_lists(change, &next).or_else(|_| check_lists(change, &base.metadata));
     }
+    // If it moves and does not fit, it will not land.
+    if adds { check_lists(change, &base.metadata) } else { Ok(()) }
 }

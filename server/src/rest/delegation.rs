@@ -13,12 +13,12 @@ use icefield_catalog::audit::Event;
 use icefield_catalog::rights::{Object, Role};
 use icefield_catalog::spec::{TableIdent, TableMetadata};
 use icefield_catalog::storage::delegation::{Access, Asked, Kind, Unsigned, Vended};
-use icefield_catalog::{LoadedTable, tier};
+use icefield_catalog::{LoadedTable, names, tier};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::call::Call;
+use super::call::{self, Call};
 use super::refusal::Refusal;
 use super::{Answer, places, tables};
 use crate::Service;
@@ -84,8 +84,9 @@ pub(crate) async fn lent(
 /// The route of a table, as clients put it behind the catalog's URL.
 fn path(table: &TableIdent) -> String {
     let encoded = |it: &str| utf8_percent_encode(it, NON_ALPHANUMERIC).to_string();
-    let namespace = table.namespace().as_ref().join("\u{1f}");
-    format!("v1/namespaces/{}/tables/{}", encoded(&namespace), encoded(table.name()))
+    let namespace = call::spoken(table.namespace()).join("\u{1f}");
+    let name = names::spoken(table.name());
+    format!("v1/namespaces/{}/tables/{}", encoded(&namespace), encoded(&name))
 }
 
 /// How far who calls may go with a table's files.

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
+use icefield_catalog::names;
 use icefield_catalog::rights::Object;
 use icefield_catalog::spec::NamespaceIdent;
 use serde::Deserialize;
@@ -31,9 +32,9 @@ pub(crate) async fn list(State(service): State<Arc<Service>>, call: Call) -> Ans
     let depth = parent.as_ref().map_or(0, |it| it.as_ref().len());
     let names = all.iter().filter_map(|it| it.as_ref().get(depth).cloned()).collect();
     let (names, next) = page(&call, names)?;
-    let above = parent.map_or_else(Vec::new, |it| it.as_ref().clone());
-    let namespaces: Vec<Vec<String>> =
-        names.into_iter().map(|name| above.iter().cloned().chain([name]).collect()).collect();
+    let above = parent.as_ref().map_or_else(Vec::new, call::spoken);
+    let below = |name: String| above.iter().cloned().chain([names::spoken(&name)]).collect();
+    let namespaces: Vec<Vec<String>> = names.into_iter().map(below).collect();
     Ok(Json(json!({ "namespaces": namespaces, "next-page-token": next })).into_response())
 }
 
@@ -60,7 +61,7 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
 async fn shown(service: &Service, namespace: &NamespaceIdent) -> Answer {
     let catalog = &service.session.tables().warehouse().catalog;
     let properties = catalog.namespace_properties(namespace).await?;
-    let body = json!({ "namespace": namespace.as_ref(), "properties": properties });
+    let body = json!({ "namespace": call::spoken(namespace), "properties": properties });
     Ok(Json(body).into_response())
 }
 

@@ -4,11 +4,12 @@
 
 use axum::Json;
 use axum::response::IntoResponse;
+use icefield_catalog::names;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::call::Call;
+use super::call::{self, Call};
 use super::refusal::Refusal;
 
 /// Names of a page, if the client says nothing else.
@@ -37,7 +38,8 @@ pub(crate) fn page(call: &Call, names: Vec<String>) -> Result<(Vec<String>, Valu
 /// A page of the tables or views of a namespace, as both are answered.
 pub(crate) fn identifiers(call: &Call, of: &NamespaceIdent, all: &[TableIdent]) -> Answer {
     let (names, next) = page(call, all.iter().map(|it| it.name().to_owned()).collect())?;
-    let name = |it: String| json!({ "namespace": of.as_ref(), "name": it });
+    let levels = call::spoken(of);
+    let name = |it: String| json!({ "namespace": levels, "name": names::spoken(&it) });
     let identifiers: Vec<Value> = names.into_iter().map(name).collect();
     Ok(Json(json!({ "identifiers": identifiers, "next-page-token": next })).into_response())
 }

@@ -1,5 +1,6 @@
 //! Where tables may lie: in the warehouse, and not in one another.
 
+use icefield_catalog::places::{folder_of, is_in, normal, overlap};
 use icefield_catalog::spec::{TableIdent, TableMetadata};
 use icefield_catalog::{Warehouse, metadata, storage};
 
@@ -55,6 +56,8 @@ async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result
         dropped
             .map(|it| (it.table, it.metadata_location))
             .filter(|it| own_place.as_ref() != Some(&folder_of(&it.1)))
+            // A table may be made where one of its name lay, whose rights are the same; that one then comes back no more.
+            .filter(|it| it.0 != *of)
             .map(|(table, pointer)| {
                 // It is another table, though it may be called alike.
                 let name = format!("{} (dropped)", table.name());
@@ -63,7 +66,7 @@ async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result
     );
     for (other, pointer) in all {
         let theirs = folder_of(&pointer);
-        let overlaps = |it: &&String| is_in(&normal(it), &theirs) || is_in(&theirs, &normal(it));
+        let overlaps = |it: &&String| overlap(&normal(it), &theirs);
         if let Some(folder) = own.iter().find(overlaps).filter(|_| other != *of) {
             return Err(Refusal::bad(format!(
                 "`{folder}` is where table `{other}` lies, or around it: two cannot share a folder"
@@ -97,37 +100,4 @@ pub(crate) fn folders(of: &TableMetadata) -> Vec<String> {
     let named = ["write.data.path", "write.folder-storage.path", "write.object-storage.path"];
     folders.extend(named.iter().filter_map(|it| of.properties().get(*it).cloned()));
     folders
-}
-
-/// The folder of the table of which a metadata file is current.
-fn folder_of(pointer: &str) -> String {
-    let pointer = normal(pointer);
-    let (folder, _) = pointer.rsplit_once('/').unwrap_or((&pointer, ""));
-    folder.strip_suffix("/metadata").unwrap_or(folder).to_owned()
-}
-
-fn is_in(path: &str, folder: &str) -> bool {
-    path == folder || path.strip_prefix(folder).is_some_and(|it| it.starts_with('/'))
-}
-
-/// A place in the spelling that is compared.
-fn normal(location: &str) -> String {
-    let location = location.trim_end_matches('/');
-    match location.strip_prefix("file:") {
-        Some(path) => format!("file:///{}", path.trim_start_matches('/')),
-        None if location.starts_with('/') => format!("file://{location}"),
-        None => location.replace("s3a://", "s3://").replace("s3n://", "s3://"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_table_lies_where_its_metadata_says() {
-        assert_eq!(folder_of("file:/w/raw/t/metadata/1.metadata.json"), "file:///w/raw/t");
-        assert!(is_in("file:///w/raw/t/x", &folder_of("/w/raw/t/metadata/1.metadata.json")));
-        assert!(!is_in("file:///w/raw/t2", "file:///w/raw/t"));
-    }
 }

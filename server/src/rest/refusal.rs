@@ -9,6 +9,8 @@ use axum::response::{IntoResponse, Response};
 use icefield_catalog::{Error, ErrorKind, refusal, tier};
 use serde_json::{Value, json};
 
+use super::wording::for_clients;
+
 /// What to do about a refusal of a table that only grows, for who comes over the network.
 const LIFT_HINT: &str = "write to a copy in cleaned instead; an administrator lifts the rule for one request by the header \
                          X-Icefield-Lift, which says why";
@@ -134,7 +136,7 @@ impl From<Error> for Refusal {
             }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError"),
         };
-        Self::new(status, kind, error.message())
+        Self::new(status, kind, for_clients(error.kind(), error.message()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! What each route needs of who comes: the rules of the gate, told from the request alone.
 
+use icefield_catalog::names;
 use icefield_catalog::rights::{Object, Role};
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use serde_json::Value;
@@ -141,7 +142,7 @@ fn identifier(value: Option<&Value>) -> Result<TableIdent, Refusal> {
     let name = value.and_then(|it| it.get("name")).and_then(Value::as_str);
     let name = name.ok_or_else(|| Refusal::bad("an identifier has no `name`"))?;
     let namespace: NamespaceIdent = call::levels(levels)?;
-    Ok(TableIdent::new(namespace, name.to_owned()))
+    Ok(TableIdent::new(namespace, names::kept(name)))
 }
 
 fn strings(value: Option<&Value>) -> Vec<String> {

@@ -9,19 +9,20 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use icefield_catalog::audit::Event;
 use icefield_catalog::metadata::folder;
+use icefield_catalog::names;
 use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
     self, FormatVersion, Schema, SortOrder, TableIdent, TableMetadata, TableMetadataBuilder,
     UnboundPartitionSpec,
 };
-use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable, Warehouse};
+use icefield_catalog::{Catalog, Error, ErrorKind, LoadedTable, Warehouse, storage};
 use icefield_compaction::purge::Purge;
 use icefield_table::location;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
-use super::call::{self, Call, check_name};
+use super::call::{self, Call, checked_name};
 use super::delegation::{Lent, lent};
 use super::idempotency::once;
 use super::page::identifiers;
@@ -53,8 +54,7 @@ struct Create {
 pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let asked: Create = call.spec()?;
-    check_name("table", &asked.name)?;
-    let table = TableIdent::new(namespace, asked.name.clone());
+    let table = TableIdent::new(namespace, checked_name("table", &asked.name)?);
     // Keys for a place that nobody has yet are given only if it is ours to choose.
     let is_ours = asked.location.as_ref().is_none_or(String::is_empty);
     let is_staged = asked.stage_create.unwrap_or(false);
@@ -62,11 +62,7 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
     let done = async |catalog: Arc<dyn Catalog>| {
         catalog.namespace_properties(table.namespace()).await?;
         let metadata = new_metadata(&service, &table, asked).await?;
-        match catalog.metadata_location(&table).await {
-            Err(error) if error.kind() == ErrorKind::TableNotFound => {}
-            Err(error) => return Err(error.into()),
-            Ok(_) => return Err(taken(&table)),
-        }
+        refuse_taken(&*catalog, &table, "Table").await?;
         places::check(warehouse, &table, &metadata).await?;
         // Some engines write into folders that are there, and nowhere else.
         for folder in [location::data_folder(&metadata), folder(&metadata)] {
@@ -86,7 +82,13 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
             let metadata = spec::json::to_value(&metadata).map_err(unwritable)?;
             return Ok(Json(Staged { metadata, lent }).into_response());
         }
-        let made = catalog.create_table(&table, metadata, &[]).await?;
+        let made = match catalog.create_table(&table, metadata, &[]).await {
+            Err(error) if error.kind() == ErrorKind::TableAlreadyExists => {
+                refuse_taken(&*catalog, &table, "Table").await?;
+                return Err(error.into());
+            }
+            made => made?,
+        };
         loaded(&service, &call, &table, &made, Snapshots::All).await
     };
     match is_staged {
@@ -98,9 +100,50 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
     }
 }
 
-fn taken(table: &TableIdent) -> Refusal {
-    let message = format!("table `{table}` exists already");
-    Refusal::from(Error::new(ErrorKind::TableAlreadyExists, message))
+/// What has a name, a `Table` or a `View`.
+pub(crate) async fn holder(
+    catalog: &dyn Catalog,
+    name: &TableIdent,
+) -> Result<Option<&'static str>, Refusal> {
+    let there = |found: Result<String, Error>| match found {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::TableNotFound => Ok(false),
+        Err(error) => Err(Refusal::from(error)),
+    };
+    if there(catalog.metadata_location(name).await)? {
+        return Ok(Some("Table"));
+    }
+    Ok(there(catalog.view_location(name).await)?.then_some("View"))
+}
+
+/// Refuses to give a name to a `Table` or a `View` that a table or a view has already.
+pub(crate) async fn refuse_taken(
+    catalog: &dyn Catalog,
+    name: &TableIdent,
+    wanted: &str,
+) -> Result<(), Refusal> {
+    let message = match holder(catalog, name).await? {
+        None => return Ok(()),
+        Some(held) if held == wanted => format!("{held} already exists: {name}"),
+        Some(held) => format!("{held} with same name already exists: {name}"),
+    };
+    Err(Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message))
+}
+
+/// The refusal of a name for what has another, where `error` says that it is taken.
+pub(crate) async fn not_renamed(
+    catalog: &dyn Catalog,
+    (from, to): (&TableIdent, &TableIdent),
+    error: Error,
+) -> Refusal {
+    let is_taken = error.kind() == ErrorKind::TableAlreadyExists;
+    match holder(catalog, to).await {
+        Ok(Some(held)) if is_taken => {
+            let message = format!("Cannot rename {from} to {to}. {held} already exists");
+            Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message)
+        }
+        _ => Refusal::from(error),
+    }
 }
 
 async fn new_metadata(
@@ -140,6 +183,7 @@ async fn free_location(service: &Service, table: &TableIdent) -> Result<String, 
         return Ok(usual);
     }
     let name = [table.namespace().as_ref().as_slice(), &[table.name().to_owned()]].concat();
+    let name: Vec<String> = name.iter().map(|it| names::in_path(it)).collect();
     let suffix = warehouse.env.random() & 0xffff_ffff;
     Ok(format!("{}/{}-{suffix:08x}", warehouse.root, name.join(".")))
 }
@@ -173,10 +217,21 @@ pub(crate) async fn load(State(service): State<Arc<Service>>, call: Call) -> Ans
         }
     }
     let found = read(&**catalog, &table).await?;
+    still_there(service.session.tables().warehouse(), &found)?;
     let now = found.metadata.current_snapshot_id();
     let event = Event::done("load table", Object::Table(table.clone()).name()).between(now, now);
     service.notes.note(call.actor.clone(), event).await?;
     loaded(&service, &call, &table, &found, snapshots).await
+}
+
+/// Refuses to answer with a metadata file that is known but gone, where a look at it costs nothing.
+fn still_there(warehouse: &Warehouse, found: &LoadedTable) -> Result<(), Refusal> {
+    let place = storage::place(&found.metadata_location)?;
+    if place.root == "file:///" && warehouse.storage.local_size(&place).is_none() {
+        let message = format!("Failed to open input stream for file: {}", found.metadata_location);
+        return Err(Refusal::missing("NotFoundException", message));
+    }
+    Ok(())
 }
 
 /// Loads a table. What is wrong with its metadata is not the client's fault.
@@ -300,14 +355,19 @@ struct Register {
 pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let asked: Register = call.json()?;
-    check_name("table", &asked.name)?;
     let warehouse = service.session.tables().warehouse();
     places::check_inside(warehouse, &asked.metadata_location)?;
-    let table = TableIdent::new(namespace, asked.name);
+    let table = TableIdent::new(namespace, checked_name("table", &asked.name)?);
     let overwrite = asked.overwrite.unwrap_or(false);
     let done = async |catalog: Arc<dyn Catalog>| {
         let registered =
-            catalog.register_table(&table, &asked.metadata_location, overwrite).await?;
+            match catalog.register_table(&table, &asked.metadata_location, overwrite).await {
+                Err(error) if error.kind() == ErrorKind::TableAlreadyExists => {
+                    refuse_taken(&*catalog, &table, "Table").await?;
+                    return Err(error.into());
+                }
+                registered => registered?,
+            };
         loaded(&service, &call, &table, &registered, Snapshots::All).await
     };
     once(&service, &call, StatusCode::OK, done, || shown(&service, &call, &table)).await
@@ -352,12 +412,13 @@ pub(crate) struct Named {
 
 impl Named {
     pub(crate) fn is(&self, table: &TableIdent) -> bool {
-        self.namespace == *table.namespace().as_ref() && self.name == table.name()
+        self.namespace == call::spoken(table.namespace())
+            && self.name == names::spoken(table.name())
     }
 
     pub(crate) fn table(self) -> Result<TableIdent, Refusal> {
-        check_name("table", &self.name)?;
-        Ok(TableIdent::new(call::levels(self.namespace)?, self.name))
+        let name = checked_name("table", &self.name)?;
+        Ok(TableIdent::new(call::levels(self.namespace)?, name))
     }
 }
 
@@ -367,7 +428,9 @@ pub(crate) async fn rename(State(service): State<Arc<Service>>, call: Call) -> A
     let (from, to) = (asked.source.table()?, asked.destination.table()?);
     let renamed = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
     let done = async |catalog: Arc<dyn Catalog>| {
-        catalog.rename_table(&from, &to).await?;
+        if let Err(error) = catalog.rename_table(&from, &to).await {
+            return Err(not_renamed(&*catalog, (&from, &to), error).await);
+        }
         renamed().await
     };
     once(&service, &call, StatusCode::NO_CONTENT, done, renamed).await

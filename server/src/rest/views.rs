@@ -11,21 +11,22 @@ use axum::response::IntoResponse;
 use icefield_catalog::audit::Event;
 use icefield_catalog::rights::Object;
 use icefield_catalog::spec::{
-    self, Schema, TableIdent, ViewFormatVersion, ViewMetadataBuilder, ViewUpdate, ViewVersion,
+    Schema, TableIdent, ViewFormatVersion, ViewMetadata, ViewMetadataBuilder, ViewUpdate,
+    ViewVersion,
 };
 use icefield_catalog::views::{self, LoadedView};
-use icefield_catalog::{Catalog, ErrorKind};
+use icefield_catalog::{Catalog, ErrorKind, Warehouse};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Answer;
-use super::call::{Call, check_name};
+use super::call::{Call, checked_name};
 use super::commit::parsed;
 use super::idempotency::once;
 use super::page::identifiers;
 use super::places;
 use super::refusal::Refusal;
-use super::tables::Named;
+use super::tables::{Named, not_renamed, refuse_taken};
 use crate::Service;
 
 /// Attempts at a replacement that others keep overtaking.
@@ -41,9 +42,12 @@ fn not_there(error: icefield_catalog::Error) -> Refusal {
     }
 }
 
-fn taken(view: &TableIdent) -> Refusal {
-    let message = format!("a table or view `{view}` exists already");
-    Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message)
+/// Why a view's name could not be taken.
+async fn taken(catalog: &dyn Catalog, view: &TableIdent) -> Refusal {
+    match refuse_taken(catalog, view, "View").await {
+        Err(refusal) => refusal,
+        Ok(()) => Refusal::conflict(format!("View already exists: {view}, or did until now")),
+    }
 }
 
 /// `GET /namespaces/{namespace}/views`.
@@ -61,41 +65,58 @@ struct Create {
     location: Option<String>,
     schema: Schema,
     view_version: ViewVersion,
-    properties: HashMap<String, String>,
+    /// Required by the specification, and left out by its reference implementation where there are none.
+    #[serde(default)]
+    properties: Option<HashMap<String, String>>,
 }
 
 /// `POST /namespaces/{namespace}/views`.
 pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let asked: Create = call.spec()?;
-    check_name("view", &asked.name)?;
-    let view = TableIdent::new(namespace, asked.name.clone());
+    let view = TableIdent::new(namespace, checked_name("view", &asked.name)?);
     let done = async |catalog: Arc<dyn Catalog>| {
         catalog.namespace_properties(view.namespace()).await?;
+        refuse_taken(&*catalog, &view, "View").await?;
         let warehouse = service.session.tables().warehouse();
         let location = match asked.location.filter(|it| !it.is_empty()) {
             Some(location) => location.trim_end_matches('/').to_owned(),
             None => service.session.tables().free_location(&view).await?,
         };
-        places::check_free(warehouse, &view, &location).await?;
         let version = ViewFormatVersion::V1;
         let made = ViewMetadataBuilder::new(
             location,
             asked.schema,
             asked.view_version,
             version,
-            asked.properties,
+            asked.properties.unwrap_or_default(),
         );
-        let unfit = |it: icefield_catalog::Error| Refusal::bad(it.message());
+        // As clients tell it from a body that they wrote wrongly.
+        let unfit = |it: icefield_catalog::Error| {
+            Refusal::new(StatusCode::BAD_REQUEST, "IllegalArgumentException", it.message())
+        };
         let made = made.map_err(unfit)?.assign_uuid(warehouse.env.uuid());
         let made = made.build().map_err(unfit)?.metadata;
+        check_places(warehouse, &view, &made).await?;
         let made = views::write_next(&warehouse.storage, &warehouse.env, made, None).await?;
         match catalog.move_view(&view, None, &made.metadata_location).await? {
             true => loaded(&made),
-            false => Err(taken(&view)),
+            false => Err(taken(&*catalog, &view).await),
         }
     };
     once(&service, &call, StatusCode::OK, done, || shown(&service, &view)).await
+}
+
+/// Refuses to let a view lie where it must not.
+async fn check_places(
+    warehouse: &Warehouse,
+    view: &TableIdent,
+    metadata: &ViewMetadata,
+) -> Result<(), Refusal> {
+    for folder in [metadata.location(), &views::folder(metadata)] {
+        places::check_free(warehouse, view, folder).await?;
+    }
+    Ok(())
 }
 
 async fn read(service: &Service, view: &TableIdent) -> Result<LoadedView, Refusal> {
@@ -113,7 +134,7 @@ async fn shown(service: &Service, view: &TableIdent) -> Answer {
 
 fn loaded(view: &LoadedView) -> Answer {
     let body = json!({
-        "metadata-location": view.metadata_location, "metadata": spec::json::to_value(&view.metadata)?,
+        "metadata-location": view.metadata_location, "metadata": views::to_value(&view.metadata)?,
         "config": {},
     });
     Ok(Json(body).into_response())
@@ -157,11 +178,13 @@ pub(crate) async fn replace(State(service): State<Arc<Service>>, call: Call) -> 
         for attempt in 0..ATTEMPTS_MAX {
             let base = read(&service, &view).await?;
             if uuids.iter().any(|it| *it != base.metadata.uuid()) {
-                return Err(Refusal::conflict(format!("the view `{view}` has another UUID")));
+                let why = "Requirement failed: view UUID does not match";
+                return Err(Refusal::conflict(format!("{why} (view {view})")));
             }
             let next = views::apply(&base.metadata, &updates)?;
-            if next.location() != base.metadata.location() {
-                places::check_free(warehouse, &view, next.location()).await?;
+            let moves = next.location() != base.metadata.location();
+            if moves || views::folder(&next) != views::folder(&base.metadata) {
+                check_places(warehouse, &view, &next).await?;
             }
             let from = base.metadata_location.as_str();
             let next =
@@ -213,7 +236,12 @@ pub(crate) async fn rename(State(service): State<Arc<Service>>, call: Call) -> A
     let (from, to) = (asked.source.table()?, asked.destination.table()?);
     let renamed = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
     let done = async |catalog: Arc<dyn Catalog>| {
-        catalog.rename_view(&from, &to).await.map_err(not_there)?;
+        if let Err(error) = catalog.rename_view(&from, &to).await {
+            return Err(match error.kind() {
+                ErrorKind::TableAlreadyExists => not_renamed(&*catalog, (&from, &to), error).await,
+                _ => not_there(error),
+            });
+        }
         renamed().await
     };
     once(&service, &call, StatusCode::NO_CONTENT, done, renamed).await
@@ -230,16 +258,15 @@ struct Register {
 pub(crate) async fn register(State(service): State<Arc<Service>>, call: Call) -> Answer {
     let namespace = call.namespace()?;
     let asked: Register = call.json()?;
-    check_name("view", &asked.name)?;
     let warehouse = service.session.tables().warehouse();
     places::check_inside(warehouse, &asked.metadata_location)?;
-    let view = TableIdent::new(namespace, asked.name);
+    let view = TableIdent::new(namespace, checked_name("view", &asked.name)?);
     let done = async |catalog: Arc<dyn Catalog>| {
         catalog.namespace_properties(view.namespace()).await?;
         let found = views::read(&warehouse.storage, &asked.metadata_location).await?;
         match catalog.move_view(&view, None, &found.metadata_location).await? {
             true => loaded(&found),
-            false => Err(taken(&view)),
+            false => Err(taken(&*catalog, &view).await),
         }
     };
     once(&service, &call, StatusCode::OK, done, || shown(&service, &view)).await
