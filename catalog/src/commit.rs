@@ -19,8 +19,8 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::spec::{
     FormatVersion, MAIN_BRANCH, Snapshot, SortOrder, TableIdent, TableMetadata,
-    TableMetadataBuilder, TableMetadataRef, TableRequirement, TableUpdate, UnboundPartitionSpec,
-    refuse_misfits,
+    TableMetadataBuilder, TableMetadataRef, TableRequirement, TableUpdate, Transform,
+    UnboundPartitionField, UnboundPartitionSpec, refuse_misfits,
 };
 use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata, tier};
 
@@ -167,7 +167,7 @@ impl TableChange {
             }
             let is_stale = matches!(&update, TableUpdate::AddSnapshot { snapshot }
                 if is_stale(snapshot, &base.metadata));
-            next = match update.apply(next) {
+            next = match fitting(update, &base.metadata).apply(next) {
                 Ok(next) => next,
                 Err(_) if is_stale => return Ok(None),
                 Err(error) => return Err(unfit(error)),
@@ -177,6 +177,38 @@ impl TableChange {
         refuse_misfits(&next, Some(&base.metadata))?;
         Ok(Some(Arc::new(next)))
     }
+}
+
+/// The same update as iceberg 0.10 takes it: a field that is dropped from a spec of version 1 is void and keeps its column's
+/// name, as Java writes it, which is refused there. Its name means nothing, so it gets another.
+fn fitting(mut update: TableUpdate, base: &TableMetadata) -> TableUpdate {
+    let TableUpdate::AddSpec { spec } = &mut update else { return update };
+    let is_column = |name: &str| base.current_schema().field_by_name(name).is_some();
+    let is_lost =
+        |it: &UnboundPartitionField| it.transform == Transform::Void && is_column(&it.name);
+    if !spec.fields().iter().any(is_lost) {
+        return update;
+    }
+    let fields: Vec<_> = spec
+        .fields()
+        .iter()
+        .cloned()
+        .map(|mut field| {
+            if is_lost(&field) {
+                let id = field.field_id.unwrap_or(field.source_id);
+                field.name = format!("{}_void_{id}", field.name);
+            }
+            field
+        })
+        .collect();
+    let mut made = UnboundPartitionSpec::builder();
+    if let Some(id) = spec.spec_id() {
+        made = made.with_spec_id(id);
+    }
+    if let Ok(made) = made.add_partition_fields(fields) {
+        *spec = made.build();
+    }
+    update
 }
 
 /// An error of updates that do not fit, which iceberg calls unexpected where they name what is not there.

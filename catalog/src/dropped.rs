@@ -84,6 +84,9 @@ impl Warehouse {
     /// taken; metadata that is gone.
     pub async fn undrop_table(&self, table: &TableIdent) -> Result<()> {
         let name = format!("{}.{}", table.namespace().as_ref().join("."), table.name());
+        if self.catalog.is_remote() {
+            return self.catalog.undrop_table("").await;
+        }
         let all = self.dropped().await?;
         let Some((dropped, until)) = all.iter().find(|(it, _)| it.table == *table) else {
             let message = format!("`{name}` was not dropped, or cannot come back any more");

@@ -52,9 +52,10 @@ pub use env::Env;
 pub use iceberg::{Error, ErrorKind, Result};
 pub use journal::JournalEntry;
 pub use requests::{Answered, Behalf};
-use spec::{NamespaceIdent, TableIdent, TableMetadata};
+use spec::{NamespaceIdent, TableIdent, TableMetadata, ViewMetadata};
 pub use sql::{AuditLog, Backup, Rights};
 pub use storage::Storage;
+use views::LoadedView;
 pub use warehouse::Warehouse;
 
 /// A table as the catalog holds it: the location of its current metadata, and that metadata.
@@ -157,6 +158,27 @@ pub trait Catalog: Debug + Send + Sync {
     /// Moves the pointer of a view from one metadata file to another; from none makes the view. False, and nothing
     /// happened, if it is elsewhere, or if the name is taken.
     async fn move_view(&self, view: &TableIdent, from: Option<&str>, to: &str) -> Result<bool>;
+
+    /// A view as it stands; [`ErrorKind::TableNotFound`] if there is no such view.
+    async fn load_view(&self, storage: &Arc<Storage>, view: &TableIdent) -> Result<LoadedView> {
+        let location = self.view_location(view).await?;
+        views::read(storage, &location).await
+    }
+
+    /// Makes a view, or of one that is as `base` what `next` says. None, and nothing happened, if it is not so any more, or if
+    /// the name is taken.
+    async fn save_view(
+        &self,
+        storage: &Arc<Storage>,
+        env: &Env,
+        view: &TableIdent,
+        base: Option<&LoadedView>,
+        next: ViewMetadata,
+    ) -> Result<Option<LoadedView>> {
+        let from = base.map(|it| it.metadata_location.as_str());
+        let next = views::write_next(storage, env, next, from).await?;
+        Ok(self.move_view(view, from, &next.metadata_location).await?.then_some(next))
+    }
 
     /// Forgets a view; gives where its last metadata lies.
     async fn drop_view(&self, view: &TableIdent) -> Result<String>;

@@ -527,6 +527,6 @@ pub(crate) fn not_empty(namespace: &NamespaceIdent) -> Error {
     Error::new(ErrorKind::PreconditionFailed, message)
 }
 
-fn shown(table: &TableIdent) -> String {
+pub(crate) fn shown(table: &TableIdent) -> String {
     format!("{}.{}", table.namespace().as_ref().join("."), table.name())
 }

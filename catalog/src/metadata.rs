@@ -28,10 +28,14 @@ pub const NOT_READ: &str = "this is not Iceberg table metadata";
 /// A file that is missing, is not table metadata, or uses a format version or type that is not
 /// read; the error names the file and, for a type, the column.
 pub async fn read(storage: &Storage, location: &str) -> Result<LoadedTable> {
-    let raw = storage.read(location).await?;
-    let text = if raw.starts_with(&[0x1f, 0x8b]) { gunzip(&raw, location)? } else { raw };
+    let text = plain(storage.read(location).await?, location)?;
     let metadata = parse(&text).map_err(|error| error.with_context("metadata", location))?;
     Ok(LoadedTable { metadata_location: location.to_owned(), metadata: Arc::new(metadata) })
+}
+
+/// The text of a metadata file, which may be gzip, whatever it is called.
+pub(crate) fn plain(raw: Bytes, location: &str) -> Result<Bytes> {
+    if raw.starts_with(&[0x1f, 0x8b]) { gunzip(&raw, location) } else { Ok(raw) }
 }
 
 /// Parses the content of a metadata file, and says plainly what it cannot read.
@@ -51,7 +55,7 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
     };
     // Only where it is needed, since it reads everything twice.
     if let Ok(mut value) = serde_json::from_slice::<Value>(text)
-        && inline_manifests(&mut value)
+        && (inline_manifests(&mut value) | unsigned_ids(&mut value))
         && let Ok(metadata) = json::metadata_from_value(value)
     {
         return Ok(metadata);
@@ -60,6 +64,25 @@ pub fn parse(text: &[u8]) -> Result<TableMetadata> {
         Err(_) => invalid(format!("the table metadata is not JSON: {error}")),
         Ok(value) => why_unread(&value).unwrap_or_else(|| invalid(format!("{NOT_READ}: {error}"))),
     })
+}
+
+/// Ids of snapshots that some writers draw from all 64 bits without a sign, as the numbers of 64 bits with one that they are
+/// everywhere else. Tells whether there were any.
+fn unsigned_ids(value: &mut Value) -> bool {
+    match value {
+        Value::Array(all) => all.iter_mut().fold(false, |found, it| found | unsigned_ids(it)),
+        Value::Object(object) => object.iter_mut().fold(false, |found, (name, it)| {
+            let id = it.as_u64().filter(|it| *it > i64::MAX.cast_unsigned());
+            match id.filter(|_| name.ends_with("snapshot-id")) {
+                Some(id) => {
+                    *it = Value::from(id.cast_signed());
+                    true
+                }
+                None => found | unsigned_ids(it),
+            }
+        }),
+        _ => false,
+    }
 }
 
 /// Refuses defaults that iceberg 0.10 leaves out, those of nanoseconds: rows would be null instead, and the next commit

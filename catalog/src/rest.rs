@@ -10,7 +10,10 @@
 //! ours either: what a server keeps of these is its own.
 
 mod client;
+mod ledger;
 mod lent;
+mod lost;
+mod settled;
 mod tokens;
 mod wire;
 
@@ -20,24 +23,27 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 pub use client::Access;
 use client::{Client, Method, Reply};
+use ledger::{held, unmoved};
 use lent::Keys;
+use lost::{is_lost, is_missing, unknown};
 use serde_json::{Value, json};
 use wire::{ident, text};
 
 use crate::dropped::Dropped;
 use crate::storage::encoded;
 
-use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty};
-use crate::spec::{
-    self, MAIN_BRANCH, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, TableUpdate,
+use crate::memory::{
+    name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty, shown,
 };
+use crate::spec::{
+    self, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, ViewMetadata,
+};
+use crate::views::LoadedView;
 use crate::{
     Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
     JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, TableChange, names,
 };
 
-/// What a key of the ledger is called among a table's properties.
-const LEDGER: &str = "icefield.ledger.";
 /// The header of a change for which the rule of its tier is lifted; its value is why, percent-encoded.
 pub const LIFT: &str = "x-icefield-lift";
 /// Tables whose metadata is kept in memory, beyond which the memory is emptied.
@@ -159,7 +165,7 @@ impl RestCatalog {
         let mut updates = change.updates.clone();
         let mut tag = None;
         if change.creates() {
-            updates.extend(self.keys(&change.ledger));
+            updates.extend(ledger::keys(&change.ledger));
         } else if !change.ledger.is_empty() || change.only_from.is_some() {
             let now = self.load_table(&change.table).await?;
             if change.only_from.as_ref().is_some_and(|it| *it != now.metadata_location) {
@@ -190,8 +196,12 @@ impl RestCatalog {
             }
             if !change.ledger.is_empty() {
                 requirements.extend(unmoved(&now.metadata, &requirements));
-                updates.extend(self.keys(&change.ledger));
+                updates.extend(ledger::keys(&change.ledger));
             }
+        }
+        if !change.creates() && settled::is_needed(&updates) {
+            let now = self.load_table(&change.table).await?;
+            updates = settled::settled(updates, &now.metadata);
         }
         let body = json!({
             "identifier": ident(&change.table),
@@ -199,13 +209,6 @@ impl RestCatalog {
             "updates": spec::json::to_value(&updates)?,
         });
         Ok(Some((body, tag)))
-    }
-
-    fn keys(&self, ledger: &[LedgerEntry]) -> Option<TableUpdate> {
-        let property =
-            |it: &LedgerEntry| (format!("{LEDGER}{}", it.key), it.snapshot_id.to_string());
-        let updates: HashMap<_, _> = ledger.iter().map(property).collect();
-        (!updates.is_empty()).then_some(TableUpdate::SetProperties { updates })
     }
 
     fn space(&self, namespace: &NamespaceIdent) -> String {
@@ -239,21 +242,6 @@ impl RestCatalog {
     }
 }
 
-/// The snapshot that brought a key.
-fn held(metadata: &TableMetadata, key: &str) -> Option<i64> {
-    metadata.properties().get(&format!("{LEDGER}{key}"))?.parse().ok()
-}
-
-/// That the main branch is where it is: two commits with one key cannot both find it so, since a key lands with rows.
-fn unmoved(metadata: &TableMetadata, said: &[TableRequirement]) -> Option<TableRequirement> {
-    let is_said = |it: &TableRequirement| matches!(it, TableRequirement::RefSnapshotIdMatch { r#ref, .. } if r#ref == MAIN_BRANCH);
-    if said.iter().any(is_said) {
-        return None;
-    }
-    let snapshot_id = metadata.current_snapshot_id();
-    Some(TableRequirement::RefSnapshotIdMatch { r#ref: MAIN_BRANCH.to_owned(), snapshot_id })
-}
-
 #[async_trait]
 impl Catalog for RestCatalog {
     async fn list_namespaces(
@@ -282,8 +270,21 @@ impl Catalog for RestCatalog {
         properties: HashMap<String, String>,
     ) -> Result<()> {
         let body = json!({ "namespace": wire::levels(namespace), "properties": properties });
-        let reply = self.change(Method::POST, "/namespaces", Some(body)).await?;
-        reply.or(409, || namespace_exists(namespace))?.ok().map(drop)
+        let reply = self.change(Method::POST, "/namespaces", Some(body)).await;
+        if is_lost(&reply) {
+            let found = self.namespace_properties(namespace).await;
+            let is_ours = |it: &HashMap<String, String>| {
+                properties.iter().all(|(key, value)| it.get(key) == Some(value))
+            };
+            return match found {
+                Ok(found) if is_ours(&found) => Ok(()),
+                _ => {
+                    let name = namespace.as_ref().join(".");
+                    Err(unknown(&format!("namespace `{name}` was made"), reply))
+                }
+            };
+        }
+        reply?.or(409, || namespace_exists(namespace))?.ok().map(drop)
     }
 
     async fn namespace_properties(
@@ -329,6 +330,8 @@ impl Catalog for RestCatalog {
                 Ok(location) => all.push((table, location)),
                 // It was dropped meanwhile.
                 Err(error) if error.kind() == ErrorKind::TableNotFound => {}
+                // One that the server cannot read is there all the same.
+                Err(error) if client::is_of_server(&error) => all.push((table, String::new())),
                 Err(error) => return Err(error),
             }
         }
@@ -354,6 +357,8 @@ impl Catalog for RestCatalog {
         let mut reply = self.client.ask(Method::GET, &path, &[], None, &headers).await?;
         match (reply.status, seen) {
             (304, Some((_, loaded))) => Ok(loaded),
+            // It is there, and its metadata is not.
+            (404, _) if reply.kind() == "NotFoundException" => Err(reply.error()),
             (404, _) => Err(no_table(table)),
             _ => {
                 reply = reply.ok()?;
@@ -371,14 +376,21 @@ impl Catalog for RestCatalog {
         // By a commit, so that ids of fields that files have already stay, and rows come with it.
         self.namespace_properties(table.namespace()).await?;
         let mut updates = wire::making(&metadata);
-        updates.extend(self.keys(ledger));
+        updates.extend(ledger::keys(ledger));
         let body = json!({
             "identifier": ident(table),
             "requirements": [TableRequirement::NotExist],
             "updates": spec::json::to_value(&updates)?,
         });
-        let reply = self.change(Method::POST, &self.table(table), Some(body)).await?;
-        let mut reply = reply.or(409, || name_taken(table))?.ok()?;
+        let reply = self.change(Method::POST, &self.table(table), Some(body)).await;
+        if is_lost(&reply) {
+            // Nobody else could have made one with this UUID.
+            return match self.load_table(table).await {
+                Ok(found) if found.metadata.uuid() == metadata.uuid() => Ok(found),
+                _ => Err(unknown(&format!("table `{}` was made", shown(table)), reply)),
+            };
+        }
+        let mut reply = reply?.or(409, || name_taken(table))?.ok()?;
         self.table_of(table, &mut reply)
     }
 
@@ -401,9 +413,19 @@ impl Catalog for RestCatalog {
 
     /// Whether it can come back is for the server to say.
     async fn drop_table(&self, table: &TableIdent, _: bool) -> Result<String> {
-        let last = self.metadata_location(table).await?;
-        let reply = self.change(Method::DELETE, &self.table(table), None).await?;
-        reply.or(404, || no_table(table))?.ok()?;
+        // One that cannot be read is dropped all the same.
+        let last = match self.metadata_location(table).await {
+            Err(error) if error.kind() == ErrorKind::TableNotFound => return Err(error),
+            last => last.unwrap_or_default(),
+        };
+        let reply = self.change(Method::DELETE, &self.table(table), None).await;
+        if is_lost(&reply) {
+            return match self.load_table(table).await {
+                Err(error) if error.kind() == ErrorKind::TableNotFound => Ok(last),
+                _ => Err(unknown(&format!("table `{}` was dropped", shown(table)), reply)),
+            };
+        }
+        reply?.or(404, || no_table(table))?.ok()?;
         Ok(last)
     }
 
@@ -422,7 +444,15 @@ impl Catalog for RestCatalog {
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
         let body = json!({ "source": ident(from), "destination": ident(to) });
-        let reply = self.change(Method::POST, "/tables/rename", Some(body)).await?;
+        let reply = self.change(Method::POST, "/tables/rename", Some(body)).await;
+        if is_lost(&reply) {
+            let is_gone = self.load_table(from).await.is_err_and(is_missing);
+            return match is_gone && self.load_table(to).await.is_ok() {
+                true => Ok(()),
+                false => Err(unknown(&format!("table `{}` was renamed", shown(from)), reply)),
+            };
+        }
+        let reply = reply?;
         reply.or(409, || name_taken(to))?.renamed(from, to, no_table)
     }
 
@@ -449,6 +479,39 @@ impl Catalog for RestCatalog {
             return Ok(false);
         }
         reply.or(404, || no_namespace(view.namespace()))?.ok().map(|_| true)
+    }
+
+    async fn load_view(&self, _: &Arc<Storage>, view: &TableIdent) -> Result<LoadedView> {
+        let reply = self.get(&self.view(view), &[]).await?.or(404, || no_view(view))?.ok()?;
+        wire::view(reply.body)
+    }
+
+    async fn save_view(
+        &self,
+        _: &Arc<Storage>,
+        _: &Env,
+        view: &TableIdent,
+        base: Option<&LoadedView>,
+        next: ViewMetadata,
+    ) -> Result<Option<LoadedView>> {
+        let (path, body) = match base {
+            None => {
+                let body = wire::new_view(&names::spoken(view.name()), &next)?;
+                (format!("{}/views", self.space(view.namespace())), body)
+            }
+            Some(base) => {
+                (self.view(view), wire::changed_view(ident(view), &base.metadata, &next)?)
+            }
+        };
+        let reply = self.change(Method::POST, &path, Some(body)).await?;
+        if reply.status == 409 {
+            return Ok(None);
+        }
+        let missing = || match base {
+            None => no_namespace(view.namespace()),
+            Some(_) => no_view(view),
+        };
+        wire::view(reply.or(404, missing)?.ok()?.body).map(Some)
     }
 
     async fn drop_view(&self, view: &TableIdent) -> Result<String> {

@@ -202,6 +202,13 @@ impl Storage {
             .then(|| std::fs::metadata(format!("/{}", place.path)).ok().map(|it| it.len()))?
     }
 
+    /// Where a local file lies, for readers that go back and forth in one that is large; `None` for what is elsewhere, not there,
+    /// or in a store that is wrapped.
+    pub fn local_path(&self, place: &Place) -> Option<std::path::PathBuf> {
+        self.local_size(place).filter(|_| self.wrapper.is_none())?;
+        Some(format!("/{}", place.path).into())
+    }
+
     /// The size of the object in bytes; `None` if there is none.
     pub async fn size(&self, location: &str) -> Result<Option<u64>> {
         let (store, path) = self.resolve(location)?;

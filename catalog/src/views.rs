@@ -26,7 +26,7 @@ pub struct LoadedView {
 ///
 /// A file that is missing or is not view metadata.
 pub async fn read(storage: &Storage, location: &str) -> Result<LoadedView> {
-    let raw = storage.read(location).await?;
+    let raw = metadata::plain(storage.read(location).await?, location)?;
     let metadata = json::from_slice(&raw).map_err(|error| {
         Error::new(ErrorKind::DataInvalid, format!("this is not Iceberg view metadata: {error}"))
             .with_context("metadata", location)

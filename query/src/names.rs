@@ -330,7 +330,7 @@ pub(crate) fn is_tier(name: &str) -> bool {
     icefield_catalog::warehouse::TIERS.contains(&name)
 }
 
-fn quoted(parts: &[&str]) -> ObjectName {
+pub(crate) fn quoted(parts: &[&str]) -> ObjectName {
     let part = |it: &&str| ObjectNamePart::Identifier(Ident::with_quote('"', *it));
     ObjectName(parts.iter().map(part).collect())
 }

@@ -18,6 +18,7 @@ pub(crate) mod deletes;
 mod equality;
 pub(crate) mod exact;
 mod explain;
+mod foreign;
 mod groups;
 mod keys;
 mod most;
@@ -117,6 +118,8 @@ pub(crate) struct Piece {
 /// The files of one store that a scan reads.
 struct Part {
     files: Vec<PartitionedFile>,
+    /// Whether they are not Parquet.
+    is_foreign: bool,
     total: Statistics,
     /// Columns that may hold NaN.
     with_nan: Arc<HashSet<String>>,
@@ -172,7 +175,7 @@ impl Scan {
             return Ok(Arc::new(EmptyExec::new(schema)));
         }
         let bounds = FileBounds::new(&self.table, schema, &tasks, &unmapped, projection)?;
-        let mut by_root: BTreeMap<String, Vec<(usize, PartitionedFile)>> = BTreeMap::new();
+        let mut by_root: BTreeMap<(String, bool), Vec<_>> = BTreeMap::new();
         let more = if with_positions { self.schema.fields().len() - own } else { 0 };
         for (place, task) in tasks.iter().enumerate() {
             let piece = match &self.files {
@@ -190,19 +193,20 @@ impl Scan {
             if let Some(constants) = map.constants(&self.table, task)? {
                 file = file.with_extension(constants);
             }
-            by_root.entry(root).or_default().push((place, file));
+            let is_foreign = file.extensions.contains::<foreign::Foreign>();
+            by_root.entry((root, is_foreign)).or_default().push((place, file));
         }
         let distinct = statistics::distinct(&self.table, &self.version);
         let mut plans = Vec::new();
-        for (root, files) in by_root {
-            let (places, files): (Vec<_>, Vec<_>) = files.into_iter().unzip();
+        for ((root, is_foreign), files) in by_root {
+            let (places, files): (Vec<usize>, Vec<PartitionedFile>) = files.into_iter().unzip();
             let tasks: Vec<_> = places.iter().filter_map(|it| tasks.get(*it)).collect();
             let mut total = widened(bounds.of_table(&places, &tasks, &distinct)?, more);
             if matches!(self.files, Chosen::Only(_) | Chosen::Steps(_)) {
                 total = total.to_inexact();
             }
             let with_nan = Arc::new(bounds.with_nan(&tasks, &map.file_schema));
-            let part = Part { files, total, with_nan, said: Arc::clone(&said) };
+            let part = Part { files, is_foreign, total, with_nan, said: Arc::clone(&said) };
             let late = is_selective(filters, schema, &part.total, &tasks);
             plans.push(self.source(state, &root, part, &map, (projection, limit, more, late))?);
         }
@@ -254,14 +258,8 @@ impl Scan {
         let written = task.file_path().map_err(external)?;
         let (manifest, index) = task.entry();
         let format = manifest.file_format(index).map_err(external)?;
-        if format != DataFileFormat::Parquet {
-            let format = format.to_string().to_uppercase();
-            return Err(crate::Error::unsupported(format!(
-                "data file `{written}` is {format}; only Parquet data files can be read"
-            ))
-            .into());
-        }
-        let place = storage::place(&self.table.locate(written)).map_err(external)?;
+        let location = self.table.locate(written);
+        let place = storage::place(&location).map_err(external)?;
         // Asking a local file for its size costs nothing, and some writers get it wrong.
         let size = self.table.storage().local_size(&place);
         let meta = ObjectMeta {
@@ -274,6 +272,10 @@ impl Scan {
         };
         let mut file =
             PartitionedFile::new_from_meta(meta).with_metadata_size_hint(FOOTER_HINT_BYTES);
+        if format != DataFileFormat::Parquet {
+            let rows = task.record_count();
+            file = file.with_extension(foreign::Foreign { format, location, rows });
+        }
         let more = match &self.files {
             Chosen::Only(files) => files.get(written).filter(|it| !it.is_empty()).cloned(),
             _ => piece.map(|it| it.without.clone()).filter(|it| !it.is_empty()),
@@ -289,7 +291,7 @@ impl Scan {
         &self,
         state: &dyn Session,
         root: &str,
-        Part { files, total, with_nan, said }: Part,
+        Part { files, is_foreign, total, with_nan, said }: Part,
         map: &ColumnMap,
         (projection, limit, more, late): (Option<&Vec<usize>>, Option<usize>, usize, bool),
     ) -> Result<Arc<dyn ExecutionPlan>> {
@@ -315,7 +317,7 @@ impl Scan {
         let mut options = TableParquetOptions { global, ..TableParquetOptions::default() };
         options.global.coerce_int96 = Some("us".to_owned());
         options.global.pushdown_filters |= late;
-        let rows = match (more > 0, options.global.pushdown_filters) {
+        let rows = match (more > 0 || is_foreign, options.global.pushdown_filters) {
             (true, _) => positions::RowFilters::Hint,
             (false, true) => positions::RowFilters::Exact,
             (false, false) => positions::RowFilters::Unused,
@@ -336,8 +338,9 @@ impl Scan {
             cache: Arc::clone(&self.cache),
             statement: state.config().get_extension::<StatementContext>().map_or(0, |it| it.id),
             said,
+            is_foreign,
         };
-        let source: Arc<dyn FileSource> = match more > 0 {
+        let source: Arc<dyn FileSource> = match more > 0 || is_foreign {
             true => Arc::new(numbered),
             false => {
                 let parquet = ParquetSource::new(schema)

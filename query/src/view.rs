@@ -5,11 +5,14 @@
 //! ```
 //!
 //! A view of the catalog has versions, each with its query in one or several dialects. Ours is `icefield`; of others' those are
-//! read that are near to it. Its columns are called as its schema has them, whatever its query calls them by now.
+//! read that are near to it ([`foreign`]). Its columns are called as its schema has them, whatever its query calls them by now.
+
+mod foreign;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
+use arrow::datatypes::DataType;
 use datafusion::catalog::TableProvider;
 use datafusion::common::TableReference;
 use datafusion::datasource::ViewTable;
@@ -17,8 +20,9 @@ use datafusion::execution::SessionState;
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
+use icefield_catalog::ErrorKind;
 use icefield_catalog::spec::{TableIdent, ViewMetadata};
-use icefield_catalog::{ErrorKind, views};
+use icefield_table::arrow as shapes;
 
 use crate::names::{self, SEARCH};
 use crate::provider::catalog::NAME;
@@ -41,6 +45,8 @@ pub(crate) struct View {
     pub(crate) columns: Vec<String>,
     /// The namespace of names in it that have none.
     pub(crate) namespace: String,
+    /// The dialect it is written in, and the types of its columns there, if it is another's.
+    pub(crate) foreign: Option<(String, Vec<DataType>)>,
 }
 
 /// A view of the catalog as a query that can be read here.
@@ -62,7 +68,7 @@ pub(crate) fn of_metadata(name: &str, metadata: &ViewMetadata) -> Result<View> {
         })
         .collect();
     let found = DIALECTS.iter().find_map(|wanted| all.iter().find(|it| it.0 == *wanted));
-    let Some((_, query)) = found else {
+    let Some((dialect, query)) = found else {
         let there: Vec<&str> = all.iter().map(|it| it.0.as_str()).collect();
         return Err(Error::unsupported(format!(
             "view `{name}` is written for {}, which is not read here",
@@ -71,7 +77,10 @@ pub(crate) fn of_metadata(name: &str, metadata: &ViewMetadata) -> Result<View> {
     };
     let columns = schema.as_struct().fields().iter().map(|it| it.name.clone()).collect();
     let namespace = version.default_namespace().as_ref().join(".");
-    Ok(View { query: query.clone(), columns, namespace })
+    let types =
+        || shapes::schema(schema).fields().iter().map(|it| it.data_type().clone()).collect();
+    let foreign = (!foreign::is_ours(dialect)).then(|| (dialect.clone(), types()));
+    Ok(View { query: query.clone(), columns, namespace, foreign })
 }
 
 /// Views that a statement reads, known to the planner as long as this is there.
@@ -120,8 +129,8 @@ impl Lake {
     /// A view of the catalog; `None` if there is none of this name.
     pub(crate) async fn view(&self, view: &TableIdent) -> Result<Option<ViewMetadata>> {
         let warehouse = self.tables.warehouse();
-        let location = match warehouse.catalog.view_location(view).await {
-            Ok(location) => location,
+        match warehouse.catalog.load_view(&warehouse.storage, view).await {
+            Ok(found) => Ok(Some(found.metadata)),
             Err(error)
                 if matches!(
                     error.kind(),
@@ -130,11 +139,10 @@ impl Lake {
                         | ErrorKind::FeatureUnsupported
                 ) =>
             {
-                return Ok(None);
+                Ok(None)
             }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(views::read(&warehouse.storage, &location).await?.metadata))
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -259,8 +267,13 @@ impl Session {
             ))
             .with_hint("CREATE OR REPLACE VIEW makes it anew"));
         }
+        let mut own: Vec<Expr> = own.into_iter().map(Expr::Column).collect();
+        if let Some((dialect, types)) = &view.foreign {
+            foreign::refuse(&plan, dialect).map_err(of_view)?;
+            own = foreign::typed(own, &plan, types, dialect).map_err(of_view)?;
+        }
         let named = own.into_iter().zip(&view.columns);
-        let named = named.map(|(column, name)| Expr::Column(column).alias(name.clone()));
+        let named = named.map(|(column, name)| column.alias(name.clone()));
         Ok(LogicalPlanBuilder::from(plan).project(named.collect::<Vec<_>>())?.build()?)
     }
 
@@ -281,6 +294,12 @@ impl Session {
             let (mut tokens, found) = parser::time_travel(tokens)?;
             self.resolve_versions(&mut tokens, found).await?;
             let mut statement = self.parse_in(tokens, &view.namespace)?;
+            if let Some((dialect, _)) = &view.foreign
+                && let Statement::Statement(inner) = &mut statement
+            {
+                let namespaces = self.lake.namespaces().await?;
+                foreign::translate(inner.as_mut(), dialect, &namespaces)?;
+            }
             if view.namespace != SEARCH
                 && let Statement::Statement(inner) = &mut statement
             {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   deletion vector (v3)      Puffin blob, one a data file      ─┐
-//!   position delete file (v2) Parquet: file_path, pos           ─┴─▶ RoaringTreemap of positions
+//!   position delete file (v2) rows of file_path, pos            ─┴─▶ RoaringTreemap of positions
 //! ```
 //!
 //! Both become one bitmap. Equality deletes name values, not positions; they are made into positions
@@ -25,7 +25,7 @@ use crate::table::Table;
 ///
 /// # Errors
 ///
-/// A delete file that is missing, damaged, or of a format that cannot be read.
+/// A delete file that is missing or damaged.
 pub async fn positions_of(
     table: &Table,
     path: &str,
@@ -37,22 +37,12 @@ pub async fn positions_of(
             (DataContentType::PositionDeletes, DataFileFormat::Puffin) => {
                 all |= vector::load(table, entry).await?;
             }
-            (DataContentType::PositionDeletes, DataFileFormat::Parquet) => {
+            (DataContentType::PositionDeletes, format) => {
                 let location = table.locate(&entry.file.path);
-                let bytes = table.storage().read(&location).await?;
-                if let Some(found) = positions::parse(bytes, &location)?.remove(path) {
+                let mut found = positions::read(table.storage(), format, &location).await?;
+                if let Some(found) = found.remove(path) {
                     all |= found;
                 }
-            }
-            (DataContentType::PositionDeletes, format) => {
-                return Err(Error::new(
-                    ErrorKind::FeatureUnsupported,
-                    format!(
-                        "delete file `{}` is {}; only Parquet and Puffin can be read",
-                        entry.file.path,
-                        format.to_string().to_uppercase()
-                    ),
-                ));
             }
             _ => {}
         }

@@ -17,6 +17,7 @@ pub mod arrow;
 pub mod commit;
 pub mod deletes;
 pub mod evolve;
+pub mod formats;
 pub mod guard;
 pub mod line;
 pub mod location;

@@ -188,12 +188,13 @@ def races(server, clients=16, each=10):
 def places(server):
     root = server.ask("GET", "/v1/config")[1]["overrides"]["warehouse"]
     tables = "/v1/namespaces/raw/tables"
-    for name in ("", ".", "..", "a/b", "a\\b", "a\u001fb", "a\u0000b", "a.b", "x" * 300):
+    for name in ("", ".", "..", "a/../b", "/a", "a/", "a\\b", "a\u001fb", "a\u0000b", "%2e%2e", "a%2Fb", "x" * 300):
         refused(server.ask("POST", tables, {"name": name, "schema": SCHEMA}), 400, "BadRequestException")
         refused(server.ask("POST", "/v1/namespaces", {"namespace": ["a", name]}), 400, "BadRequestException")
     refused(server.ask("POST", "/v1/namespaces", {"namespace": []}), 400, "BadRequestException")
     for path in ("/v1/namespaces/..%2Fetc", "/v1/namespaces/%00", "/v1/namespaces/a%1F%1Fb", "/v1/namespaces/%ff"):
         refused(server.ask("GET", path), 400, "BadRequestException")
+    odd_names(server)
     made = make(server, "here")
     for location in ("file:///etc/icefield", "/tmp", root, f"{root}/../x", f"{root}/a/..", f"{root}/%2e%2e/x", f"{root}x/y",
                      "s3://bucket/x", "", "nonsense", made["metadata"]["location"], made["metadata"]["location"] + "/in",
@@ -231,6 +232,35 @@ def places(server):
     refused(server.ask("POST", cleaned + "/here/unregister"), 404, "NoSuchTableException")
 
 
+def odd_names(server):
+    """Dots and slashes within names, and blanks as Java's client writes them: all lead where they say, and nowhere else."""
+    for name, path in (("a.b", "a.b"), ("a/b", "a%2Fb"), ("a b", "a+b"), ("a+b", "a%2Bb")):
+        assert server.ask("POST", "/v1/namespaces", {"namespace": [name]})[0] == 200, name
+        assert server.ask("GET", f"/v1/namespaces/{path}")[1]["namespace"] == [name], name
+        assert [name] in server.ask("GET", "/v1/namespaces")[1]["namespaces"], name
+        tables = f"/v1/namespaces/{path}/tables"
+        status, body, _ = server.ask("POST", tables, {"name": name, "schema": SCHEMA})
+        assert status == 200, body
+        assert server.ask("GET", f"{tables}/{path}")[1]["metadata"]["table-uuid"] == body["metadata"]["table-uuid"]
+        assert server.ask("GET", tables)[1]["identifiers"] == [{"namespace": [name], "name": name}], name
+        assert server.ask("POST", f"{tables}/{path}", {"identifier": {"namespace": [name], "name": name}, "requirements": [],
+                                                       "updates": []})[0] == 200, name
+    refused(server.ask("GET", "/v1/namespaces/a%1Fb"), 404, "NoSuchNamespaceException")
+    assert server.ask("DELETE", "/v1/namespaces/a.b/tables/a.b")[0] == 204
+    refused(server.ask("GET", "/v1/namespaces/a.b/tables/a.b"), 404, "NoSuchTableException")
+    # Spark's client reads metadata columns itself; its tables of version 1 lose a partition field by making it void.
+    spec = {"spec-id": 0, "fields": [{"source-id": 1, "field-id": 1000, "name": "id", "transform": "identity"}]}
+    made = server.ask("POST", "/v1/namespaces/a%2Bb/tables", {"name": "v1", "schema": SCHEMA, "partition-spec": spec,
+                                                              "properties": {"format-version": "1"}})
+    assert made[0] == 200, made
+    table = "/v1/namespaces/a%2Bb/tables/v1"
+    void = {"spec-id": 1, "fields": [{"source-id": 1, "field-id": 1000, "name": "id", "transform": "void"}]}
+    status, body, _ = server.ask("POST", table, {"requirements": [], "updates": [
+        {"action": "add-spec", "spec": void}, {"action": "set-default-spec", "spec-id": -1}]})
+    assert status == 200 and body["metadata"]["partition-specs"][1]["fields"][0]["transform"] == "void", body
+    assert server.ask("POST", f"{table}/plan", {"select": ["id", "_file", "_pos", "_row_id"]})[0] == 200
+
+
 def ordered(metadata):
     """With its versions and schemas in order, of which they have none."""
     return {key: sorted(value, key=json.dumps) if isinstance(value, list) else value for key, value in metadata.items()}
@@ -252,10 +282,12 @@ def views(server):
     refused(server.ask("POST", path, {**view, "name": "taken"}), 409, "AlreadyExistsException")
     refused(server.ask("POST", "/v1/namespaces/raw/tables", {"name": "v", "schema": SCHEMA}), 409, "AlreadyExistsException")
     refused(server.ask("POST", "/v1/namespaces/nowhere/views", view), 404, "NoSuchNamespaceException")
-    for wrong in ({**view, "name": "a/b"}, {**view, "name": "x", "location": "/etc"}, {"name": "x"},
+    for wrong in ({**view, "name": "a\\b"}, {**view, "name": "x", "location": "/etc"}, {"name": "x"},
                   {**view, "name": "x", "location": made["metadata"]["location"]},
-                  {**view, "name": "x", "view-version": {**version, "representations": [version["representations"][0]] * 2}}):
+                  {**view, "name": "x", "properties": {"write.metadata.path": "/etc"}}):
         refused(server.ask("POST", path, wrong), 400, "BadRequestException")
+    twice = {**view, "name": "x", "view-version": {**version, "representations": [version["representations"][0]] * 2}}
+    refused(server.ask("POST", path, twice), 400, "IllegalArgumentException")
     assert [it["name"] for it in server.ask("GET", path)[1]["identifiers"]] == ["v"]
     assert "v" not in [it["name"] for it in server.ask("GET", "/v1/namespaces/raw/tables")[1]["identifiers"]]
     assert server.ask("GET", path + "/v")[1]["metadata"] == first["metadata"]

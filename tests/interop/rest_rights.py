@@ -259,8 +259,9 @@ def shapes(server, admin):
             {"action": "set-location", "location": server.sql("SHOW CREATE TABLE raw.t")[0]["create_statement"]
              .split("LOCATION '")[1].split("'")[0] + "-beside"}]
     body = {"requirements": [{"type": "assert-create"}], "updates": make}
-    assert server.ask("POST", "/v1/namespaces/raw/tables/web.deep", body, auth)[0] == 400
-    assert not [it for it in server.sql("SHOW GRANTS TO mallory") if it["role"] == "owner"]
+    assert server.ask("POST", "/v1/namespaces/raw/tables/web.deep", body, auth)[0] == 200
+    owned = [it["object"] for it in server.sql("SHOW GRANTS TO mallory") if it["role"] == "owner"]
+    assert owned == ["raw.web%2Edeep"], "and not raw.web.deep, which was there"
     snapshot = {"snapshot-id": 7, "sequence-number": 99, "timestamp-ms": 1, "summary": {"operation": "append"},
                 "manifest-list": "file:///etc/passwd", "schema-id": 0}
     status, refused, _ = server.ask("POST", path_of(T), {"requirements": [], "updates": [

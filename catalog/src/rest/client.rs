@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(super) use reqwest::Method;
 use reqwest::header::{ETAG, RETRY_AFTER};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::tokens::Tokens;
@@ -105,7 +105,8 @@ impl Reply {
         }
     }
 
-    fn kind(&self) -> &str {
+    /// The exception that the server calls its refusal.
+    pub(super) fn kind(&self) -> &str {
         self.body.get("error").and_then(|it| text(it, "type")).unwrap_or_default()
     }
 
@@ -114,7 +115,7 @@ impl Reply {
         let said = self.body.get("error").and_then(|it| text(it, "message"));
         let said = said.map_or_else(|| format!("it answered {}", self.status), str::to_owned);
         let said: String = said.chars().take(SHOWN_MAX).collect();
-        let message = format!("the catalog's server: {said}");
+        let message = format!("{SERVER}{said}");
         match (self.status, self.kind()) {
             (404, "NoSuchNamespaceException") => Error::new(ErrorKind::NamespaceNotFound, said),
             (404, "NoSuchTableException" | "NoSuchViewException") => {
@@ -316,10 +317,29 @@ impl Client {
                 let message = format!("the catalog's server did not answer in JSON: {error}");
                 return Err(Error::new(ErrorKind::Unexpected, message));
             }
-            Err(_) => Value::Null,
+            // A page that says why, of what stands before the server or of its framework.
+            Err(_) => json!({ "error": { "message": plain(&bytes, status) } }),
         };
         Ok(Reply { status, body, tag, wait })
     }
+}
+
+/// What an answer says that is not JSON, in one line.
+fn plain(bytes: &[u8], status: u16) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match words.is_empty() || words.starts_with('<') {
+        true => format!("it answered {status}"),
+        false => format!("it answered {status}: {words}"),
+    }
+}
+
+/// What a server says of itself begins with this.
+const SERVER: &str = "the catalog's server: ";
+
+/// Whether an error is one that the server answered with.
+pub(super) fn is_of_server(error: &Error) -> bool {
+    error.message().starts_with(SERVER)
 }
 
 /// A server that does not answer.

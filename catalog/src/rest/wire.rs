@@ -1,9 +1,14 @@
 //! Names and metadata in the protocol's JSON.
 
+use std::collections::HashMap;
+
 use serde_json::{Value, json};
 
-use crate::spec::{NamespaceIdent, TableIdent, TableMetadata, TableUpdate};
-use crate::{Result, names};
+use crate::spec::{
+    NamespaceIdent, TableIdent, TableMetadata, TableUpdate, ViewMetadata, json as spec_json,
+};
+use crate::views::LoadedView;
+use crate::{Error, ErrorKind, Result, names};
 
 pub(super) fn text<'a>(value: &'a Value, key: &str) -> Option<&'a str> {
     value.get(key).and_then(Value::as_str)
@@ -38,6 +43,74 @@ pub(super) fn idents(body: &Value) -> Result<Vec<TableIdent>> {
     }
     all.sort_by(|a, b| a.name().cmp(b.name()));
     Ok(all)
+}
+
+/// A view as it is answered.
+pub(super) fn view(mut body: Value) -> Result<LoadedView> {
+    let metadata = body.get_mut("metadata").map(Value::take).unwrap_or_default();
+    let metadata = spec_json::from_value(metadata).map_err(|error| {
+        let message = format!("the server's metadata of a view cannot be read: {error}");
+        Error::new(ErrorKind::DataInvalid, message)
+    })?;
+    let location = text(&body, "metadata-location").unwrap_or_default();
+    Ok(LoadedView { metadata_location: location.to_owned(), metadata })
+}
+
+/// The request that makes a view.
+pub(super) fn new_view(name: &str, of: &ViewMetadata) -> Result<Value> {
+    Ok(json!({
+        "name": name,
+        "location": of.location(),
+        "schema": spec_json::to_value(of.current_schema().as_ref())?,
+        "view-version": spec_json::to_value(of.current_version().as_ref())?,
+        "properties": of.properties(),
+    }))
+}
+
+/// The request that makes of a view what `next` says.
+pub(super) fn changed_view(
+    identifier: Value,
+    base: &ViewMetadata,
+    next: &ViewMetadata,
+) -> Result<Value> {
+    let mut updates = Vec::new();
+    let (was, is) = (base.properties(), next.properties());
+    let set: HashMap<_, _> =
+        is.iter().filter(|(key, value)| was.get(*key) != Some(value)).collect();
+    if !set.is_empty() {
+        updates.push(json!({ "action": "set-properties", "updates": set }));
+    }
+    let gone: Vec<_> = was.keys().filter(|it| !is.contains_key(*it)).collect();
+    if !gone.is_empty() {
+        updates.push(json!({ "action": "remove-properties", "removals": gone }));
+    }
+    if base.location() != next.location() {
+        updates.push(json!({ "action": "set-location", "location": next.location() }));
+    }
+    if base.current_version_id() != next.current_version_id() {
+        let schema = next.current_schema();
+        let mut known = base.schemas_iter().filter(|it| it.as_struct() == schema.as_struct());
+        let mut version = spec_json::to_value(next.current_version().as_ref())?;
+        let id = match known.next() {
+            Some(known) => known.schema_id(),
+            None => {
+                let schema = spec_json::to_value(schema.as_ref())?;
+                updates.push(json!({ "action": "add-schema", "schema": schema }));
+                // The one added last.
+                -1
+            }
+        };
+        if let Some(version) = version.as_object_mut() {
+            version.insert("schema-id".to_owned(), id.into());
+        }
+        updates.push(json!({ "action": "add-view-version", "view-version": version }));
+        updates.push(json!({ "action": "set-current-view-version", "view-version-id": -1 }));
+    }
+    Ok(json!({
+        "identifier": identifier,
+        "requirements": [{ "type": "assert-view-uuid", "uuid": base.uuid() }],
+        "updates": updates,
+    }))
 }
 
 /// The updates that make a table of this metadata out of nothing.

@@ -54,6 +54,11 @@ fn types_of_version_3_are_those_of_other_engines() {
 }
 
 #[test]
+fn icebergs_java_implementation_works_with_us_on_either_side() {
+    python_runs("java_client.py");
+}
+
+#[test]
 fn every_change_of_a_table_goes_with_every_other() {
     python_runs("evolution_pairs.py");
 }

@@ -127,7 +127,8 @@ impl Procedure for CreateChangelogView {
             text(name),
             arguments.flag("net_changes")
         );
-        let made = View { query, columns: Vec::new(), namespace: session.lake.current() };
+        let made =
+            View { query, columns: Vec::new(), namespace: session.lake.current(), foreign: None };
         // What is wrong with it is told of now.
         let said = Arc::new(session.context_of(""));
         let state = session.state_with(&said, "").await?;

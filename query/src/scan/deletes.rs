@@ -23,6 +23,7 @@ use icefield_catalog::Storage;
 use icefield_catalog::spec::{DataContentType, DataFileFormat};
 use icefield_table::Table;
 use icefield_table::deletes::{positions, vector};
+use icefield_table::formats::Opened;
 use icefield_table::scan::ScanTask;
 use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
@@ -48,7 +49,7 @@ pub(crate) struct Deletes {
 #[derive(Debug, Clone)]
 enum Source {
     Vector { location: String, offset: u64, length: u64, cardinality: u64 },
-    Positions { location: String },
+    Positions { location: String, format: DataFileFormat },
 }
 
 impl Deletes {
@@ -58,7 +59,7 @@ impl Deletes {
         more: Option<RoaringTreemap>,
     ) -> Result<Self> {
         let mut sources = Vec::new();
-        let mut by_columns: HashMap<Vec<i32>, Vec<String>> = HashMap::new();
+        let mut by_columns: HashMap<Vec<i32>, Vec<(String, DataFileFormat)>> = HashMap::new();
         for entry in &task.deletes {
             let file = &entry.file;
             let location = table.locate(&file.path);
@@ -68,19 +69,12 @@ impl Deletes {
                     let cardinality = file.record_count;
                     sources.push(Source::Vector { offset, length, cardinality, location });
                 }
-                (DataContentType::PositionDeletes, DataFileFormat::Parquet) => {
-                    sources.push(Source::Positions { location });
-                }
-                (DataContentType::EqualityDeletes, DataFileFormat::Parquet) => {
-                    let ids = file.equality_ids.clone().unwrap_or_default();
-                    by_columns.entry(ids).or_default().push(location);
+                (DataContentType::PositionDeletes, format) => {
+                    sources.push(Source::Positions { location, format });
                 }
                 (_, format) => {
-                    return Err(Error::unsupported(format!(
-                        "delete file `{location}` is {}; only Parquet and Puffin can be read",
-                        format.to_string().to_uppercase()
-                    ))
-                    .into());
+                    let ids = file.equality_ids.clone().unwrap_or_default();
+                    by_columns.entry(ids).or_default().push((location, format));
                 }
             }
         }
@@ -94,19 +88,18 @@ impl Deletes {
         })
     }
 
-    /// All deleted rows of `file`, which is in `store` and has `footer`.
+    /// All deleted rows of a data file.
     pub(crate) async fn load(
         &self,
         storage: &Arc<Storage>,
         cache: &DeleteCache,
-        (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
-        footer: &Arc<ParquetMetaData>,
+        file: &Target<'_>,
     ) -> Result<Arc<Deleted>> {
         let key = self.key();
         let all = match cache.known(&key) {
             Some(known) => known,
             None => {
-                let all = self.read(storage, cache, (store, file), footer).await?;
+                let all = self.read(storage, cache, file).await?;
                 cache.keep(key, Arc::new(Deleted::from(all)))
             }
         };
@@ -124,7 +117,7 @@ impl Deletes {
                 Source::Vector { location, offset, .. } => {
                     key.push_str(&format!("\n{location}#{offset}"));
                 }
-                Source::Positions { location } => key.push_str(&format!("\n{location}")),
+                Source::Positions { location, .. } => key.push_str(&format!("\n{location}")),
             }
         }
         for deletes in self.equality.iter() {
@@ -142,8 +135,7 @@ impl Deletes {
         &self,
         storage: &Arc<Storage>,
         cache: &DeleteCache,
-        (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
-        footer: &Arc<ParquetMetaData>,
+        file: &Target<'_>,
     ) -> Result<RoaringTreemap> {
         let mut all = RoaringTreemap::new();
         for source in self.sources.iter() {
@@ -161,8 +153,8 @@ impl Deletes {
                     }
                     all |= vector;
                 }
-                Source::Positions { location } => {
-                    let by_file = cache.positions(storage, location).await?;
+                Source::Positions { location, format } => {
+                    let by_file = cache.positions(storage, *format, location).await?;
                     if let Some(positions) = by_file.get(&self.data_file) {
                         all |= positions;
                     }
@@ -170,10 +162,18 @@ impl Deletes {
             }
         }
         for deletes in self.equality.iter() {
-            all |= deletes.positions(storage, &cache.keys, (store, file), footer).await?;
+            all |= deletes.positions(storage, &cache.keys, file).await?;
         }
         Ok(all)
     }
+}
+
+/// A data file that deletes are applied to.
+pub(crate) enum Target<'a> {
+    /// In this store, with this footer.
+    Parquet(&'a Arc<dyn ObjectStore>, &'a PartitionedFile, &'a Arc<ParquetMetaData>),
+    /// Of another format.
+    Other(&'a Opened),
 }
 
 /// Positions by data file.
@@ -211,14 +211,19 @@ impl DeleteCache {
         deleted
     }
 
-    async fn positions(&self, storage: &Storage, location: &str) -> Result<ByFile> {
+    async fn positions(
+        &self,
+        storage: &Storage,
+        format: DataFileFormat,
+        location: &str,
+    ) -> Result<ByFile> {
         let kept =
             self.positions.lock().unwrap_or_else(PoisonError::into_inner).get(location).cloned();
         if let Some(found) = kept {
             return Ok(found);
         }
-        let bytes = storage.read(location).await.map_err(external)?;
-        let read = Arc::new(positions::parse(bytes, location).map_err(external)?);
+        let read = positions::read(storage, format, location).await.map_err(external)?;
+        let read = Arc::new(read);
         let mut kept = self.positions.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= CACHED_FILES_MAX {
             kept.clear();
@@ -262,6 +267,16 @@ impl Deleted {
     /// Which rows of a file of `rows` stay; `None` if its [`access_plan`] says that.
     pub(crate) fn kept(&self, rows: usize) -> Option<&BooleanBuffer> {
         self.split(rows).kept.as_ref()
+    }
+
+    /// Which of these rows stay; `None` if all do.
+    pub(crate) fn kept_of(&self, rows: Range<u64>) -> Option<BooleanBuffer> {
+        if self.positions.range_cardinality(rows.clone()) == 0 {
+            return None;
+        }
+        let count = usize::try_from(rows.end - rows.start).unwrap_or(usize::MAX);
+        let is_kept = |it: usize| !self.positions.contains(rows.start + it as u64);
+        Some(BooleanBuffer::collect_bool(count, is_kept))
     }
 
     fn split(&self, rows: usize) -> &Split {

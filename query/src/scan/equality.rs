@@ -16,23 +16,22 @@ use arrow::row::{RowConverter, SortField};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::physical_expr::PhysicalExpr;
 use datafusion::physical_expr::expressions::Column;
-use datafusion_datasource::PartitionedFile;
 use datafusion_physical_expr_adapter::PhysicalExprAdapterFactory;
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use icefield_catalog::Storage;
-use icefield_catalog::spec::{NestedField, NestedFieldRef, Schema, StructType, Type};
-use icefield_table::scan::ScanTask;
-use icefield_table::{Table, arrow as shapes};
-use object_store::ObjectStore;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+use icefield_catalog::spec::{
+    DataFileFormat, NestedField, NestedFieldRef, Schema, StructType, Type,
 };
+use icefield_table::formats::Opened;
+use icefield_table::scan::ScanTask;
+use icefield_table::{Table, arrow as shapes, formats};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::ParquetObjectReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask};
-use parquet::file::metadata::ParquetMetaData;
 use roaring::RoaringTreemap;
 
 use super::columns::{ColumnMap, Constants, FieldIds, Ids};
+use super::deletes::Target;
 use crate::Error;
 use crate::error::external;
 
@@ -41,7 +40,8 @@ use crate::error::external;
 pub(crate) struct EqualityDeletes {
     columns: KeyColumns,
     constants: Option<Constants>,
-    locations: Vec<String>,
+    /// With their formats.
+    locations: Vec<(String, DataFileFormat)>,
 }
 
 /// Columns to compare, as the newest schema that has them has them.
@@ -137,6 +137,8 @@ struct Keys {
 #[derive(Debug, Default)]
 pub(crate) struct KeySets(Mutex<HashMap<Vec<String>, Arc<Keys>>>);
 
+/// Rows decoded at a time.
+const BATCH_ROWS: usize = 8192;
 /// Key sets kept.
 const KEY_SETS_MAX: usize = 64;
 
@@ -145,7 +147,7 @@ impl EqualityDeletes {
         table: &Table,
         task: &ScanTask,
         ids: &[i32],
-        mut locations: Vec<String>,
+        mut locations: Vec<(String, DataFileFormat)>,
     ) -> Result<Self> {
         let metadata = table.metadata();
         let mut older: Vec<_> = metadata.schemas_iter().cloned().collect();
@@ -171,7 +173,7 @@ impl EqualityDeletes {
         let shown = shapes::schema(&schema);
         let map = ColumnMap::new(metadata, &schema, &shown)?;
         let constants = map.constants(table, task)?;
-        locations.sort();
+        locations.sort_by(|a, b| a.0.cmp(&b.0));
         let paths = ids.iter().filter_map(|id| path(schema.as_struct().fields(), *id)).collect();
         let columns = KeyColumns { schema: Arc::clone(&map.file_schema), ids: map.ids, paths };
         Ok(Self { columns, constants, locations })
@@ -181,7 +183,8 @@ impl EqualityDeletes {
     pub(crate) fn key(&self) -> String {
         let (schema, paths) = (&self.columns.schema, &self.columns.paths);
         let names = schema.fields().iter().map(|it| it.name().as_str()).collect::<Vec<_>>();
-        format!("\n={}{paths:?}\n{}", names.join(","), self.locations.join("\n"))
+        let locations = self.locations.iter().map(|it| it.0.as_str()).collect::<Vec<_>>();
+        format!("\n={}{paths:?}\n{}", names.join(","), locations.join("\n"))
     }
 
     /// The positions of the rows of `file` that have a key.
@@ -189,22 +192,32 @@ impl EqualityDeletes {
         &self,
         storage: &Arc<Storage>,
         sets: &KeySets,
-        (store, file): (&Arc<dyn ObjectStore>, &PartitionedFile),
-        footer: &Arc<ParquetMetaData>,
+        file: &Target<'_>,
     ) -> Result<RoaringTreemap> {
         let keys = self.keys(storage, sets).await?;
-        let metadata = ArrowReaderMetadata::try_new(Arc::clone(footer), ArrowReaderOptions::new())?;
-        let physical = Arc::clone(metadata.schema());
-        let exprs = self.columns.exprs(&physical, self.constants.clone())?;
-        let mask = self.columns.mask(&exprs, &metadata);
-        let reader = ParquetObjectReader::new(Arc::clone(store), file.object_meta.location.clone())
-            .with_file_size(file.object_meta.size);
-        let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
-            .with_projection(mask)
-            .build()?;
+        let constants = self.constants.clone();
+        let (exprs, mut batches) = match file {
+            Target::Parquet(store, file, footer) => {
+                let footer = Arc::clone(footer);
+                let metadata = ArrowReaderMetadata::try_new(footer, ArrowReaderOptions::new())?;
+                let exprs = self.columns.exprs(metadata.schema(), constants)?;
+                let mask = ProjectionMask::roots(metadata.parquet_schema(), places(&exprs));
+                let path = file.object_meta.location.clone();
+                let reader = ParquetObjectReader::new(Arc::clone(store), path)
+                    .with_file_size(file.object_meta.size);
+                let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
+                    .with_projection(mask)
+                    .build()?;
+                (exprs, stream.map_err(DataFusionError::from).boxed())
+            }
+            Target::Other(file) => {
+                let exprs = self.columns.exprs(file.schema(), constants)?;
+                let batches = file.batches(&places(&exprs), BATCH_ROWS).map_err(external)?;
+                (exprs, stream::iter(batches.map(|it| it.map_err(external))).boxed())
+            }
+        };
         let (mut found, mut start) = (RoaringTreemap::new(), 0_u64);
-        let mut stream = std::pin::pin!(stream);
-        while let Some(batch) = stream.try_next().await? {
+        while let Some(batch) = batches.try_next().await? {
             let rows = batch.num_rows();
             let columns = evaluate(&exprs, &batch)?;
             let compared = self.columns.compared(&columns)?;
@@ -221,27 +234,27 @@ impl EqualityDeletes {
 
     /// The keys of all delete files together.
     async fn keys(&self, storage: &Arc<Storage>, sets: &KeySets) -> Result<Arc<Keys>> {
-        let kept =
-            sets.0.lock().unwrap_or_else(PoisonError::into_inner).get(&self.locations).cloned();
+        let names: Vec<String> = self.locations.iter().map(|it| it.0.clone()).collect();
+        let kept = sets.0.lock().unwrap_or_else(PoisonError::into_inner).get(&names).cloned();
         if let Some(keys) = kept {
             return Ok(keys);
         }
         let fields = self.columns.types().into_iter().map(SortField::new).collect();
         let converter = RowConverter::new(fields)?;
         let mut rows = HashSet::new();
-        for location in &self.locations {
-            let bytes = storage.read(location).await.map_err(external)?;
+        for (location, format) in &self.locations {
+            let file = formats::open(storage, *format, location).await.map_err(external)?;
             let damaged = |error: DataFusionError| {
                 Error::corrupt(format!("cannot apply deletes of `{location}`: {error}"))
             };
-            self.columns.read(bytes, &converter, &mut rows).map_err(damaged)?;
+            self.columns.read(&file, &converter, &mut rows).map_err(damaged)?;
         }
         let keys = Arc::new(Keys { converter, rows });
         let mut kept = sets.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= KEY_SETS_MAX {
             kept.clear();
         }
-        kept.insert(self.locations.clone(), Arc::clone(&keys));
+        kept.insert(names, Arc::clone(&keys));
         Ok(keys)
     }
 }
@@ -265,30 +278,30 @@ impl KeyColumns {
             .collect()
     }
 
-    fn mask(&self, exprs: &[Arc<dyn PhysicalExpr>], file: &ArrowReaderMetadata) -> ProjectionMask {
-        let used = exprs.iter().flat_map(datafusion::physical_expr::utils::collect_columns);
-        let places: Vec<usize> = used.map(|it| it.index()).collect();
-        ProjectionMask::roots(file.parquet_schema(), places)
-    }
-
     /// Adds the keys of a delete file.
     fn read(
         &self,
-        bytes: bytes::Bytes,
+        file: &Opened,
         converter: &RowConverter,
         rows: &mut HashSet<Box<[u8]>>,
     ) -> Result<()> {
-        let metadata = ArrowReaderMetadata::load(&bytes, ArrowReaderOptions::new())?;
-        let exprs = self.exprs(metadata.schema(), None)?;
-        let mask = self.mask(&exprs, &metadata);
-        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, metadata);
-        for batch in builder.with_projection(mask).build()? {
-            let columns = evaluate(&exprs, &batch?)?;
+        let exprs = self.exprs(file.schema(), None)?;
+        for batch in file.batches(&places(&exprs), BATCH_ROWS).map_err(external)? {
+            let columns = evaluate(&exprs, &batch.map_err(external)?)?;
             let converted = converter.convert_columns(&self.compared(&columns)?)?;
             rows.extend(converted.iter().map(|it| Box::from(it.as_ref())));
         }
         Ok(())
     }
+}
+
+/// The places of the columns that expressions are about, in order.
+fn places(exprs: &[Arc<dyn PhysicalExpr>]) -> Vec<usize> {
+    let used = exprs.iter().flat_map(datafusion::physical_expr::utils::collect_columns);
+    let mut places: Vec<usize> = used.map(|it| it.index()).collect();
+    places.sort_unstable();
+    places.dedup();
+    places
 }
 
 /// The columns to compare of a batch, which has only those of the file's columns that are used.

@@ -35,7 +35,8 @@ use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber}
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
 
 use super::cache::Visit;
-use super::deletes::{Deleted, Deletes, access_plan, mask};
+use super::deletes::{Deleted, Deletes, Target, access_plan, mask};
+use super::foreign::{self, Foreign};
 use super::groups::{Fillings, Known};
 use super::keys;
 use super::most::filtered;
@@ -55,6 +56,9 @@ pub(crate) async fn open(
     partition: usize,
     file: PartitionedFile,
 ) -> Result<Batches> {
+    if let Some(format) = file.extension::<Foreign>().cloned() {
+        return foreign::open(source, file, format).await;
+    }
     Ok(Ready::rows(prepare(source, store, partition, file, None).await?))
 }
 
@@ -79,7 +83,8 @@ pub(crate) async fn prepare(
     let deleted = match file.extension::<Deletes>() {
         None => Arc::default(),
         Some(deletes) => {
-            deletes.load(&source.storage, &source.deletes, (&store, &file), &footer).await?
+            let target = Target::Parquet(&store, &file, &footer);
+            deletes.load(&source.storage, &source.deletes, &target).await?
         }
     };
     let (options, stored) = read_as(&footer, &table)?;
@@ -96,7 +101,7 @@ pub(crate) async fn prepare(
 }
 
 /// The filter that row groups are pruned by; `None` if it tells that the file has no row.
-fn pruning(
+pub(super) fn pruning(
     source: &PositionSource,
     table: &SchemaRef,
     file: &PartitionedFile,

@@ -129,6 +129,8 @@ pub(crate) struct PositionSource {
     pub(crate) statement: u64,
     /// What planning left out, for EXPLAIN.
     pub(crate) said: Arc<str>,
+    /// Whether the files are not Parquet, and so read whole.
+    pub(crate) is_foreign: bool,
 }
 
 /// What the reader makes of filters on rows.
@@ -188,7 +190,11 @@ impl FileSource for PositionSource {
     }
 
     fn file_type(&self) -> &str {
-        "iceberg-parquet-positions"
+        if self.is_foreign { "iceberg-foreign" } else { "iceberg-parquet-positions" }
+    }
+
+    fn supports_repartitioning(&self) -> bool {
+        !self.is_foreign
     }
 
     fn fmt_extra(&self, kind: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {

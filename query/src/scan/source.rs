@@ -37,7 +37,7 @@ use parquet::file::metadata::PageIndexPolicy;
 
 use super::cache::{ColumnCache, Visit};
 use super::columns::{Constants, FieldIds, Ids};
-use super::deletes::{DeleteCache, Deletes, access_plan};
+use super::deletes::{DeleteCache, Deletes, Target, access_plan};
 use super::open::{Batches, Ready, prepare};
 use super::positions::{PositionSource, RowFilters};
 use super::readers::Readers;
@@ -128,6 +128,7 @@ impl IcebergSource {
             cache: Arc::clone(&self.cache),
             statement: self.statement,
             said: Arc::clone(&self.said),
+            is_foreign: false,
         }
     }
 
@@ -359,9 +360,8 @@ impl MorselPlanner for Look {
                     .with_page_index_policy(Some(PageIndexPolicy::Skip))
                     .fetch_metadata()
                     .await?;
-                let place = (&store, &file);
-                let deleted =
-                    deletes.load(&source.storage, &source.deletes, place, &footer).await?;
+                let target = Target::Parquet(&store, &file, &footer);
+                let deleted = deletes.load(&source.storage, &source.deletes, &target).await?;
                 let rows = usize::try_from(footer.file_metadata().num_rows()).unwrap_or(0);
                 if deleted.kept(rows).is_some() {
                     let ready = prepare(numbered, store, partition, file, visit).await?;

@@ -13,7 +13,6 @@ use icefield_catalog::spec::{
     NestedField, Schema, StructType, TableIdent, Type, ViewFormatVersion, ViewMetadata,
     ViewMetadataBuilder, ViewVersion,
 };
-use icefield_catalog::views;
 use icefield_table::ErrorKind;
 use icefield_table::evolve::fresh_ids;
 use serde_json::json;
@@ -209,7 +208,7 @@ async fn make(session: &Session, create: Create, text: &str) -> Result<()> {
         let [name] = parts(&create.name).try_into().map_err(|_: Vec<_>| {
             Error::invalid("a temporary view is of no namespace").with_hint("leave it out")
         })?;
-        let view = View { query, columns, namespace: current };
+        let view = View { query, columns, namespace: current, foreign: None };
         columns_of(session, &view).await?;
         if session.lake.temporaries().contains_key(&name) && !create.or_replace {
             return match create.if_not_exists {
@@ -228,7 +227,7 @@ async fn make(session: &Session, create: Create, text: &str) -> Result<()> {
         true => ident.namespace().as_ref().join("."),
         false => current,
     };
-    let view = View { query, columns, namespace };
+    let view = View { query, columns, namespace, foreign: None };
     let making = |it| *lake.making.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = it;
     making(Some((ident.namespace().as_ref().join("."), ident.name().to_owned())));
     let found = columns_of(session, &view).await;
@@ -258,10 +257,10 @@ async fn make(session: &Session, create: Create, text: &str) -> Result<()> {
     let format = ViewFormatVersion::V1;
     let made = ViewMetadataBuilder::new(location, schema, version, format, create.properties)?;
     let made = made.assign_uuid(warehouse.env.uuid()).build()?.metadata;
-    let made = views::write_next(&warehouse.storage, &warehouse.env, made, None).await?;
-    match warehouse.catalog.move_view(&ident, None, &made.metadata_location).await? {
-        true => Ok(()),
-        false => Err(Error::invalid(format!("there is a table or view `{}` already", create.name))),
+    let (storage, env) = (&warehouse.storage, &warehouse.env);
+    match warehouse.catalog.save_view(storage, env, &ident, None, made).await? {
+        Some(_) => Ok(()),
+        None => Err(Error::invalid(format!("there is a table or view `{}` already", create.name))),
     }
 }
 
@@ -273,16 +272,14 @@ async fn replaced(
 ) -> Result<()> {
     let warehouse = lake.tables.warehouse();
     for attempt in 0..ATTEMPTS_MAX {
-        let location = match warehouse.catalog.view_location(view).await {
-            Ok(location) => location,
+        let (storage, env) = (&warehouse.storage, &warehouse.env);
+        let base = match warehouse.catalog.load_view(storage, view).await {
+            Ok(base) => base,
             Err(error) if error.kind() == ErrorKind::TableNotFound => return Err(no_view(view)),
             Err(error) => return Err(error.into()),
         };
-        let base = views::read(&warehouse.storage, &location).await?;
-        let next = change(base.metadata)?;
-        let next =
-            views::write_next(&warehouse.storage, &warehouse.env, next, Some(&location)).await?;
-        if warehouse.catalog.move_view(view, Some(&location), &next.metadata_location).await? {
+        let next = change(base.metadata.clone())?;
+        if warehouse.catalog.save_view(storage, env, view, Some(&base), next).await?.is_some() {
             return Ok(());
         }
         let wait = Duration::from_millis(1 << attempt.min(6));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{
-    ConnectInfo, FromRequest, FromRequestParts, OriginalUri, Query, RawPathParams, Request,
+    ConnectInfo, FromRequest, FromRequestParts, MatchedPath, OriginalUri, Query, RawPathParams,
+    Request,
 };
 use axum::http::{HeaderMap, Method};
 use icefield_catalog::audit::Actor;
@@ -53,12 +54,15 @@ impl FromRequest<Arc<Service>> for Call {
         let parameters = RawPathParams::from_request_parts(&mut head, state)
             .await
             .map_err(|_| Refusal::bad("the path is not UTF-8"))?;
-        let parameters =
+        let mut parameters: HashMap<String, String> =
             parameters.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let Query(query) = Query::<HashMap<String, String>>::from_request_parts(&mut head, state)
             .await
             .map_err(|error| Refusal::bad(format!("the query of the URL: {error}")))?;
         let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |it| &it.0);
+        if let Some(route) = head.extensions.get::<MatchedPath>() {
+            parameters.extend(with_blanks(route.as_str(), uri.path()));
+        }
         let path = uri.path_and_query().map_or_else(String::new, ToString::to_string);
         let peer = head.extensions.get::<ConnectInfo<Peer>>().map(|it| it.0.0);
         let request_id = head.extensions.get::<RequestId>().map_or("", |it| it.0.as_str());
@@ -68,6 +72,20 @@ impl FromRequest<Arc<Service>> for Call {
         let (method, headers) = (head.method, head.headers);
         Ok(Self { method, path, parameters, query, headers, body, actor, caller })
     }
+}
+
+/// The parts of a path that have a plus, which Java's client writes for a blank; a plus itself all clients encode.
+fn with_blanks(route: &str, path: &str) -> HashMap<String, String> {
+    let parts = route.split('/').zip(path.split('/'));
+    let parts = parts.filter(|(_, part)| part.contains('+'));
+    parts
+        .filter_map(|(name, part)| {
+            let name = name.strip_prefix('{')?.strip_suffix('}')?;
+            let blank = part.replace('+', " ");
+            let text = percent_decode_str(&blank).decode_utf8().ok()?;
+            Some((name.to_owned(), text.into_owned()))
+        })
+        .collect()
 }
 
 async fn read(body: Body) -> Result<Bytes, Refusal> {
@@ -231,6 +249,15 @@ fn check_name(what: &str, name: &str) -> Result<(), Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plus_in_a_path_is_a_blank() {
+        let found = with_blanks(
+            "/v1/namespaces/{namespace}/tables/{table}",
+            "/v1/namespaces/a%2Bb/tables/t+u%2Fv",
+        );
+        assert_eq!(found, HashMap::from([("table".to_owned(), "t u/v".to_owned())]));
+    }
 
     #[test]
     fn names_lead_nowhere_else() {

@@ -212,6 +212,17 @@ async fn noted(service: &Service, call: &Call, wanted: &Wanted) -> Result<(), Re
     service.notes.note(call.actor.clone(), event).await
 }
 
+/// The columns that the specification keeps names for.
+const METADATA_COLUMNS: [&str; 7] = [
+    "_file",
+    "_pos",
+    "_deleted",
+    "_spec_id",
+    "_partition",
+    "_row_id",
+    "_last_updated_sequence_number",
+];
+
 fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
     let metadata = table.metadata();
     let case_sensitive = asked.case_sensitive.unwrap_or(true);
@@ -219,7 +230,9 @@ fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
     let mut stats = asked.stats_fields.unwrap_or_default();
     stats.sort();
     stats.dedup();
-    for name in asked.select.iter().flatten().chain(&stats) {
+    // Metadata columns are made by who reads the files.
+    let is_made = |it: &&String| METADATA_COLUMNS.contains(&it.as_str());
+    for name in asked.select.iter().flatten().filter(|it| !is_made(it)).chain(&stats) {
         let found = match case_sensitive {
             true => schema.field_by_name(name),
             false => schema.field_by_name_case_insensitive(name),

@@ -149,6 +149,11 @@ impl Lost {
         }
     }
 
+    /// What became of the swap is known.
+    pub(super) fn found(&mut self) {
+        self.open = None;
+    }
+
     pub(super) fn why(&self) -> &str {
         self.last.as_deref().unwrap_or("other commits came first each time")
     }

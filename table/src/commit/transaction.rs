@@ -137,6 +137,27 @@ fn first_table(open: &[(Draft, Pending)]) -> Result<Table> {
     open.first().map(|(draft, _)| draft.base.clone()).ok_or_else(nameless)
 }
 
+/// What landed, if it is all that was to.
+fn whole(tables: &Tables, open: &[(Draft, Pending)], landed: Vec<Changed>) -> Result<Vec<Changed>> {
+    let has_landed = |id: i64| landed.iter().any(|it| it.snapshot_id == id);
+    let wanted = open.iter().filter(|(_, it)| it.change.changes_rows());
+    let (done, missing): (Vec<_>, Vec<_>) = wanted.partition(|(_, it)| has_landed(it.snapshot_id));
+    if missing.is_empty() || !tables.warehouse().catalog.is_remote() {
+        return Ok(landed);
+    }
+    let names = |of: &[&(Draft, Pending)]| {
+        let names = of.iter().map(|(it, _)| format!("`{}`", it.base.name()));
+        names.collect::<Vec<_>>().join(", ")
+    };
+    let message = format!(
+        "the catalog's server committed one part of the transaction and not the other: {} changed, {} did not",
+        names(&done),
+        names(&missing)
+    );
+    Err(Error::new(ErrorKind::Unexpected, message)
+        .with_context("hint", "roll back the tables that changed or do the rest alone"))
+}
+
 /// One attempt; `None` if it lost the race.
 async fn attempt(
     tables: &Tables,
@@ -157,9 +178,10 @@ async fn attempt(
         }
         loaded.push(current);
     }
-    // The pointers moved together, so one that has landed says that all have.
+    // The pointers moved together, so one that has landed says that all have; but servers of others move them one by one.
     if !landed.is_empty() {
-        return Ok(Some(landed));
+        lost.found();
+        return whole(tables, open, landed).map(Some);
     }
     let Some(first) = loaded.first().cloned() else { return Ok(Some(Vec::new())) };
     lost.not_found(&first);
@@ -189,7 +211,7 @@ async fn attempt(
     // A table that was only read is part of the commit as a requirement, without any update.
     match tables.warehouse().catalog.commit(&Commit::of(changes)).await {
         Ok(CommitOutcome::Committed(loaded)) => {
-            let done = idents.into_iter().filter_map(|(ident, snapshot_id)| {
+            let landed = idents.into_iter().filter_map(|(ident, snapshot_id)| {
                 let table = loaded
                     .iter()
                     .find(|it| it.metadata.snapshot_by_id(snapshot_id).is_some())?
@@ -197,7 +219,7 @@ async fn attempt(
                 let table = tables.table(Some(ident), table);
                 Some(Changed { snapshot_id, was_there: false, table })
             });
-            Ok(Some(done.collect()))
+            whole(tables, open, landed.collect()).map(Some)
         }
         Ok(CommitOutcome::Conflict) => {
             lost.conflicted();

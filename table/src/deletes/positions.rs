@@ -7,17 +7,16 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
-use bytes::Bytes;
-use icefield_catalog::Result;
-use icefield_catalog::spec::DataContentType;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use icefield_catalog::spec::{DataContentType, DataFileFormat};
+use icefield_catalog::{Result, Storage};
+use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
-use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 use roaring::RoaringTreemap;
 
 use super::corrupt;
+use crate::formats;
 use crate::manifest::DataFile;
 
 /// Field id of `file_path`.
@@ -44,17 +43,17 @@ pub struct Rows {
 ///
 /// # Errors
 ///
-/// Bytes that are no such file; of the rows, also what cannot be decoded, and a path or position that is null or negative.
-pub fn rows(
-    bytes: Bytes,
+/// A file that is missing or no such file; of the rows, also what cannot be decoded, and a path or position that is null or negative.
+pub async fn rows(
+    storage: &Storage,
+    format: DataFileFormat,
     location: &str,
     with_row: bool,
 ) -> Result<impl Iterator<Item = Result<Rows>> + use<>> {
+    let file = formats::open(storage, format, location).await?;
     let location = location.to_owned();
-    let unreadable = |error: parquet::errors::ParquetError| corrupt(&location, &error.to_string());
-    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(unreadable)?;
     let find = |id: i32, name: &str| {
-        let fields = builder.schema().fields();
+        let fields = file.schema().fields();
         fields
             .iter()
             .position(|it| crate::arrow::field_id(it) == Some(id))
@@ -65,14 +64,16 @@ pub fn rows(
     };
     let (path, pos) = (place(FILE_PATH, "file_path")?, place(POS, "pos")?);
     let row = find(ROW, "row").filter(|_| with_row);
-    let read: Vec<usize> = [Some(path), Some(pos), row].into_iter().flatten().collect();
-    let mask = ProjectionMask::roots(builder.parquet_schema(), read.iter().copied());
+    let mut read: Vec<usize> = [Some(path), Some(pos), row].into_iter().flatten().collect();
+    read.sort_unstable();
+    read.dedup();
     // Columns come in the order of the file.
+    let now_read = read.clone();
     let now = move |place: usize| read.iter().filter(|it| **it < place).count();
     let (path, pos, row) = (now(path), now(pos), row.map(&now));
-    let batches = builder.with_projection(mask).build().map_err(unreadable)?;
+    let batches = file.batches(&now_read, BATCH_ROWS)?;
     Ok(batches.map(move |batch| {
-        let batch = batch.map_err(|error| corrupt(&location, &error.to_string()))?;
+        let batch = batch?;
         let wrong = || corrupt(&location, "its columns are of the wrong types");
         let paths = arrow::compute::cast(batch.column(path), &DataType::Utf8)?;
         let paths = paths.as_string_opt::<i32>().ok_or_else(wrong)?.clone();
@@ -88,10 +89,18 @@ pub fn rows(
     }))
 }
 
-/// Parses a position delete file: positions by data file.
-pub fn parse(bytes: Bytes, location: &str) -> Result<HashMap<String, RoaringTreemap>> {
+/// Reads a position delete file: positions by data file.
+///
+/// # Errors
+///
+/// Those of [`rows`].
+pub async fn read(
+    storage: &Storage,
+    format: DataFileFormat,
+    location: &str,
+) -> Result<HashMap<String, RoaringTreemap>> {
     let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
-    for rows in rows(bytes, location, false)? {
+    for rows in rows(storage, format, location, false).await? {
         let Rows { paths, positions, .. } = rows?;
         let mut last: Option<(&str, &mut RoaringTreemap)> = None;
         for (index, position) in positions.values().iter().enumerate() {
@@ -168,16 +177,21 @@ pub fn encode(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
 
-    #[test]
-    fn t42_what_is_encoded_parses_and_has_whole_bounds() {
+    #[tokio::test]
+    async fn t42_what_is_encoded_parses_and_has_whole_bounds() {
         let target = DataFile::parquet(format!("s3://b/{}", "long/".repeat(40)), 2, 99_999, 1);
         let positions = RoaringTreemap::from_iter((0..20_000).map(|it| it * 3));
         let (bytes, file) = encode("d.parquet".to_owned(), &target, &positions).unwrap();
-        let parsed = parse(bytes.into(), "d.parquet").unwrap();
+        let storage = Storage::new();
+        let at = "memory:///d.parquet";
+        storage.write(at, bytes.into()).await.unwrap();
+        let parsed = read(&storage, DataFileFormat::Parquet, at).await.unwrap();
         assert_eq!(parsed, HashMap::from([(target.path.clone(), positions)]));
         assert_eq!(file.metrics.lower_bounds[&FILE_PATH], target.path.as_bytes());
         assert_eq!((file.spec_id, file.record_count, file.sort_order_id), (2, 20_000, None));
-        assert!(parse(Bytes::from_static(b"PAR1"), "d").is_err());
+        storage.write("memory:///e", Bytes::from_static(b"PAR1")).await.unwrap();
+        assert!(read(&storage, DataFileFormat::Parquet, "memory:///e").await.is_err());
     }
 }

@@ -39,6 +39,7 @@ pub fn with(metadata: &TableMetadata, new: &NewTable) -> Result<(Evolution, Tabl
         refuse_reserved(&field.name)?;
     }
     refuse_depth(&schema)?;
+    refuse_field_names(metadata, &schema)?;
     refuse_lost_branches(metadata, &schema)?;
     let order = reordered(new, &schema)?;
     updates.extend([
@@ -130,6 +131,22 @@ fn known_ids(was: &Type, is: &Type) -> Type {
         Type::List(_) | Type::Map(_) => was.clone(),
         other => other.clone(),
     }
+}
+
+/// Refuses a column with the name that a field of some partition spec has for another one: Java reads no such table.
+fn refuse_field_names(metadata: &TableMetadata, schema: &Schema) -> Result<()> {
+    let specs = metadata.partition_specs_iter();
+    for field in specs.flat_map(|it| it.fields().iter()) {
+        let named = schema.as_struct().fields().iter().find(|it| it.name == field.name);
+        if named.is_some_and(|it| it.id != field.source_id) {
+            let message = format!(
+                "column `{}` has the name of a partition field of an earlier layout, over another column",
+                field.name
+            );
+            return Err(misfit(&message).with_context("hint", "give the column another name"));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses columns with which a branch could not be read.

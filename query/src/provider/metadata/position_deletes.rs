@@ -19,7 +19,6 @@ use icefield_table::{Table, arrow as shapes};
 
 use super::columns::{Columns, ints, some_longs};
 use super::partitions::PartitionType;
-use crate::Error;
 use crate::error::external;
 
 /// Positions of a deletion vector in one batch.
@@ -128,16 +127,10 @@ async fn read(table: &Table, file: &DataFile) -> Result<Batches> {
                 Ok(Rows { paths, positions, row: None })
             })))
         }
-        DataFileFormat::Parquet => {
-            let bytes = table.storage().read(&location).await.map_err(external)?;
-            let rows = positions::rows(bytes, &location, true).map_err(external)?;
-            Ok(Box::new(rows.map(|it| it.map_err(external))))
+        format => {
+            let rows = positions::rows(table.storage(), format, &location, true).await;
+            Ok(Box::new(rows.map_err(external)?.map(|it| it.map_err(external))))
         }
-        other => Err(Error::unsupported(format!(
-            "delete file `{location}` is {}; only Parquet and Puffin can be read",
-            other.to_string().to_uppercase()
-        ))
-        .into()),
     }
 }
 

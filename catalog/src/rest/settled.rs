@@ -1,0 +1,83 @@
+//! Updates as servers of others take them.
+//!
+//! Our own say "the last one added" of a schema, spec or order (id -1), and add one that there was before as if it were new.
+//! Java's server takes back neither what it has (there is no last one then) nor a spec without an id. So what there is already
+//! is named by its id and not added again.
+
+use std::collections::BTreeSet;
+
+use crate::spec::{
+    PartitionSpec, Schema, SortOrder, TableMetadata, TableUpdate, UnboundPartitionSpec,
+};
+
+/// The id that stands for the one added last.
+const LAST: i32 = -1;
+
+/// Whether updates are about a schema, spec or order, so that the table has to be looked at.
+pub(super) fn is_needed(updates: &[TableUpdate]) -> bool {
+    updates.iter().any(|it| {
+        matches!(
+            it,
+            TableUpdate::AddSchema { .. }
+                | TableUpdate::AddSpec { .. }
+                | TableUpdate::AddSortOrder { .. }
+        )
+    })
+}
+
+/// The updates, for a table that is as `of`.
+pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<TableUpdate> {
+    let (mut schema, mut spec, mut order) = (None, None, None);
+    let last_spec = of.partition_specs_iter().map(|it| it.spec_id()).max().unwrap_or(LAST);
+    let mut next_spec = last_spec + 1;
+    let settle = |update| match update {
+        TableUpdate::AddSchema { schema: added } => {
+            schema =
+                of.schemas_iter().find(|it| is_same_schema(it, &added)).map(|it| it.schema_id());
+            schema.is_none().then_some(TableUpdate::AddSchema { schema: added })
+        }
+        TableUpdate::SetCurrentSchema { schema_id: LAST } => {
+            Some(TableUpdate::SetCurrentSchema { schema_id: schema.unwrap_or(LAST) })
+        }
+        TableUpdate::AddSpec { spec: added } => {
+            let mut known = of.partition_specs_iter().filter(|it| is_same_spec(it, &added));
+            spec = known.next().map(|it| it.spec_id());
+            next_spec += 1;
+            let added = added.with_spec_id(next_spec - 1);
+            spec.is_none().then_some(TableUpdate::AddSpec { spec: added })
+        }
+        TableUpdate::SetDefaultSpec { spec_id: LAST } => {
+            Some(TableUpdate::SetDefaultSpec { spec_id: spec.unwrap_or(LAST) })
+        }
+        TableUpdate::AddSortOrder { sort_order: added } => {
+            let mut known = of.sort_orders_iter().filter(|it| is_same_order(it, &added));
+            order = known.next().map(|it| it.order_id);
+            order.is_none().then_some(TableUpdate::AddSortOrder { sort_order: added })
+        }
+        TableUpdate::SetDefaultSortOrder { sort_order_id: -1 } => {
+            let sort_order_id = order.unwrap_or(-1);
+            Some(TableUpdate::SetDefaultSortOrder { sort_order_id })
+        }
+        other => Some(other),
+    };
+    updates.into_iter().filter_map(settle).collect()
+}
+
+fn is_same_schema(one: &Schema, other: &Schema) -> bool {
+    let keys = |it: &Schema| it.identifier_field_ids().collect::<BTreeSet<_>>();
+    one.as_struct() == other.as_struct() && keys(one) == keys(other)
+}
+
+fn is_same_spec(one: &PartitionSpec, other: &UnboundPartitionSpec) -> bool {
+    one.fields().len() == other.fields().len()
+        && one.fields().iter().zip(other.fields()).all(|(one, other)| {
+            one.source_id == other.source_id
+                && one.transform == other.transform
+                && one.name == other.name
+                && other.field_id.is_none_or(|it| it == one.field_id)
+        })
+}
+
+fn is_same_order(one: &SortOrder, other: &SortOrder) -> bool {
+    one.fields == other.fields
+}
