@@ -18,9 +18,9 @@ use std::sync::Arc;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::spec::{
-    FormatVersion, MAIN_BRANCH, Snapshot, SortOrder, TableIdent, TableMetadata,
+    FormatVersion, MAIN_BRANCH, Schema, Snapshot, SortOrder, TableIdent, TableMetadata,
     TableMetadataBuilder, TableMetadataRef, TableRequirement, TableUpdate, Transform,
-    UnboundPartitionField, UnboundPartitionSpec, refuse_misfits,
+    UnboundPartitionSpec, refuse_misfits,
 };
 use crate::{Behalf, Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata, tier};
 
@@ -112,7 +112,8 @@ impl TableChange {
         let (mut schema, mut location) = (None, None);
         let mut spec = UnboundPartitionSpec::builder().build();
         let mut order = SortOrder::unsorted_order();
-        for update in self.updates.iter().rev() {
+        let updates = fitting(&self.updates, None)?;
+        for update in updates.iter().rev() {
             match update {
                 TableUpdate::UpgradeFormatVersion { format_version } => version = *format_version,
                 TableUpdate::AddSchema { schema: it } => schema = Some(it.clone()),
@@ -128,7 +129,7 @@ impl TableChange {
             TableMetadataBuilder::new(schema, spec, order, location, version, HashMap::new())
                 .map_err(unfit)?;
         // What the table was begun with is found to be there, and ids that it gave itself stay.
-        for update in self.updates.iter().cloned() {
+        for update in updates {
             next = update.apply(next).map_err(unfit)?;
         }
         let made = next.build().map_err(unfit)?.metadata;
@@ -158,7 +159,7 @@ impl TableChange {
             return Ok(None);
         }
         let mut next = base.metadata.as_ref().clone().into_builder(logged);
-        for update in self.updates.iter().cloned() {
+        for update in fitting(&self.updates, Some(&base.metadata))? {
             if let TableUpdate::SetSnapshotRef { ref_name, reference } = &update
                 && ref_name == MAIN_BRANCH
                 && !reference.is_branch()
@@ -167,7 +168,7 @@ impl TableChange {
             }
             let is_stale = matches!(&update, TableUpdate::AddSnapshot { snapshot }
                 if is_stale(snapshot, &base.metadata));
-            next = match fitting(update, &base.metadata).apply(next) {
+            next = match update.apply(next) {
                 Ok(next) => next,
                 Err(_) if is_stale => return Ok(None),
                 Err(error) => return Err(unfit(error)),
@@ -179,36 +180,33 @@ impl TableChange {
     }
 }
 
-/// The same update as iceberg 0.10 takes it: a field that is dropped from a spec of version 1 is void and keeps its column's
-/// name, as Java writes it, which is refused there. Its name means nothing, so it gets another.
-fn fitting(mut update: TableUpdate, base: &TableMetadata) -> TableUpdate {
-    let TableUpdate::AddSpec { spec } = &mut update else { return update };
-    let is_column = |name: &str| base.current_schema().field_by_name(name).is_some();
-    let is_lost =
-        |it: &UnboundPartitionField| it.transform == Transform::Void && is_column(&it.name);
-    if !spec.fields().iter().any(is_lost) {
-        return update;
-    }
-    let fields: Vec<_> = spec
-        .fields()
-        .iter()
-        .cloned()
-        .map(|mut field| {
-            if is_lost(&field) {
+/// Updates as iceberg 0.10 takes them: a field that is dropped from a spec of version 1 is void and keeps its column's name, as
+/// Java writes it, which is refused there. Its name means nothing, so it gets another.
+fn fitting(updates: &[TableUpdate], base: Option<&TableMetadata>) -> Result<Vec<TableUpdate>> {
+    let added = updates.iter().filter_map(|it| match it {
+        TableUpdate::AddSchema { schema } => Some(schema),
+        _ => None,
+    });
+    let schemas: Vec<&Schema> =
+        base.map(|it| it.current_schema().as_ref()).into_iter().chain(added).collect();
+    let is_column = |name: &str| schemas.iter().any(|it| it.field_by_name(name).is_some());
+    let fitting = |update: &TableUpdate| {
+        let TableUpdate::AddSpec { spec } = update else { return Ok(update.clone()) };
+        let mut made = UnboundPartitionSpec::builder();
+        if let Some(id) = spec.spec_id() {
+            made = made.with_spec_id(id);
+        }
+        let fields = spec.fields().iter().cloned().map(|mut field| {
+            if field.transform == Transform::Void && is_column(&field.name) {
                 let id = field.field_id.unwrap_or(field.source_id);
                 field.name = format!("{}_void_{id}", field.name);
             }
             field
-        })
-        .collect();
-    let mut made = UnboundPartitionSpec::builder();
-    if let Some(id) = spec.spec_id() {
-        made = made.with_spec_id(id);
-    }
-    if let Ok(made) = made.add_partition_fields(fields) {
-        *spec = made.build();
-    }
-    update
+        });
+        let made = made.add_partition_fields(fields.collect::<Vec<_>>()).map_err(unfit)?;
+        Ok(TableUpdate::AddSpec { spec: made.build() })
+    };
+    updates.iter().map(fitting).collect()
 }
 
 /// An error of updates that do not fit, which iceberg calls unexpected where they name what is not there.

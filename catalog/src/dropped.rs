@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 
 use crate::spec::{NamespaceIdent, TableIdent};
-use crate::{Error, ErrorKind, Result, Warehouse, places, refusal};
+use crate::{Error, ErrorKind, Result, Warehouse, refusal};
 
 /// The property of a namespace, or the warehouse: hours for which a dropped table can come back; 0 is not at all.
 pub const UNDROP_HOURS: &str = "icefield.undrop-hours";
@@ -104,16 +104,6 @@ impl Warehouse {
             let message =
                 format!("`{name}` cannot come back: `{}` is gone", dropped.metadata_location);
             return Err(Error::new(ErrorKind::DataInvalid, message));
-        }
-        let folder = places::folder_of(&dropped.metadata_location);
-        let pointers = self.catalog.pointers().await?;
-        let is_there = |it: &&(TableIdent, String)| {
-            it.0 != *table && places::overlap(&places::folder_of(&it.1), &folder)
-        };
-        if let Some((other, _)) = pointers.iter().find(is_there) {
-            let message = format!("`{name}` cannot come back: table `{other}` lies in its folder");
-            return Err(Error::new(ErrorKind::DataInvalid, message)
-                .with_context("hint", "drop that table first"));
         }
         self.catalog.undrop_table(&dropped.id).await
     }

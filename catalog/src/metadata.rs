@@ -303,6 +303,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn ids_without_a_sign_are_those_with_one() {
+        let mut value = serde_json::json!({
+            "current-snapshot-id": u64::MAX, "snapshots": [{ "snapshot-id": u64::MAX, "x": 1 }],
+            "other": u64::MAX,
+        });
+        assert!(unsigned_ids(&mut value));
+        let wanted = serde_json::json!({
+            "current-snapshot-id": -1, "snapshots": [{ "snapshot-id": -1, "x": 1 }], "other": u64::MAX,
+        });
+        assert_eq!(value, wanted);
+        assert!(!unsigned_ids(&mut value));
+    }
+
+    #[test]
     fn t22_versions_are_read_from_all_names_in_use() {
         for (name, version) in [
             ("s3://b/t/metadata/00012-2c1e.metadata.json", 12),

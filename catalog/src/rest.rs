@@ -30,14 +30,13 @@ use serde_json::{Value, json};
 use wire::{ident, text};
 
 use crate::dropped::Dropped;
-use crate::storage::encoded;
-
 use crate::memory::{
     name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty, shown,
 };
 use crate::spec::{
     self, NamespaceIdent, TableIdent, TableMetadata, TableRequirement, ViewMetadata,
 };
+use crate::storage::encoded;
 use crate::views::LoadedView;
 use crate::{
     Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
@@ -270,18 +269,22 @@ impl Catalog for RestCatalog {
         properties: HashMap<String, String>,
     ) -> Result<()> {
         let body = json!({ "namespace": wire::levels(namespace), "properties": properties });
+        // Of a lost answer, only one that was not there before can be ours.
+        let was_there = match self.client.does_keys_once() {
+            true => false,
+            false => self.namespace_properties(namespace).await.is_ok(),
+        };
         let reply = self.change(Method::POST, "/namespaces", Some(body)).await;
         if is_lost(&reply) {
-            let found = self.namespace_properties(namespace).await;
-            let is_ours = |it: &HashMap<String, String>| {
-                properties.iter().all(|(key, value)| it.get(key) == Some(value))
-            };
-            return match found {
-                Ok(found) if is_ours(&found) => Ok(()),
-                _ => {
-                    let name = namespace.as_ref().join(".");
-                    Err(unknown(&format!("namespace `{name}` was made"), reply))
-                }
+            let found = self.namespace_properties(namespace).await.unwrap_or_default();
+            let is_ours = properties.iter().all(|(key, value)| found.get(key) == Some(value));
+            return match !was_there && is_ours && self.namespace_properties(namespace).await.is_ok()
+            {
+                true => Ok(()),
+                false => Err(unknown(
+                    &format!("namespace `{}` was made", namespace.as_ref().join(".")),
+                    reply,
+                )),
             };
         }
         reply?.or(409, || namespace_exists(namespace))?.ok().map(drop)
@@ -444,10 +447,12 @@ impl Catalog for RestCatalog {
 
     async fn rename_table(&self, from: &TableIdent, to: &TableIdent) -> Result<()> {
         let body = json!({ "source": ident(from), "destination": ident(to) });
+        let before = self.load_table(from).await.ok().map(|it| it.metadata.uuid());
         let reply = self.change(Method::POST, "/tables/rename", Some(body)).await;
         if is_lost(&reply) {
             let is_gone = self.load_table(from).await.is_err_and(is_missing);
-            return match is_gone && self.load_table(to).await.is_ok() {
+            let after = self.load_table(to).await.ok().map(|it| it.metadata.uuid());
+            return match is_gone && before.is_some() && before == after {
                 true => Ok(()),
                 false => Err(unknown(&format!("table `{}` was renamed", shown(from)), reply)),
             };

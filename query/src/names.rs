@@ -126,11 +126,18 @@ pub(crate) fn refuse_metadata(namespace: &[String], name: &str) -> Result<()> {
 
 /// Refuses to give a table a name by which it could not be found.
 pub(crate) fn refuse_unusable(name: &str) -> Result<()> {
-    match name.contains(['.', '@']) {
+    match name.contains('@') || is_path(name) {
         false => Ok(()),
-        true => Err(Error::invalid(format!("a table cannot be called `{name}`"))
-            .with_hint("leave out dots and @, which mean something else in names of tables")),
+        true => Err(Error::invalid(format!("a table cannot be called `{name}`")).with_hint(
+            "leave out dots, slashes and @, which mean something else in names of tables",
+        )),
     }
+}
+
+/// Whether a name has a dot or a slash in it, also as they are kept of clients that send some (`icefield_catalog::names`).
+pub(crate) fn is_path(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    name.contains(['.', '/']) || lower.contains("%2e") || lower.contains("%2f")
 }
 
 /// Namespace and table of a name that has to be a table's: for CREATE, DROP and the like.

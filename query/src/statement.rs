@@ -176,6 +176,10 @@ pub(crate) async fn run(session: &Session, ours: Ours, text: &str) -> Result<Ans
         Ours::Rights(statement) => return rights::run(session, statement).await,
         Ours::CreateNamespace { name, if_not_exists } => {
             let (lake, namespace) = namespace(session, &name)?;
+            if namespace.as_ref().last().is_some_and(|it| crate::names::is_path(it)) {
+                return Err(Error::invalid(format!("a namespace cannot be called {name}"))
+                    .with_hint("leave out dots and slashes, which mean something else in names"));
+            }
             let catalog = &lake.tables.warehouse().catalog;
             match catalog.create_namespace(&namespace, HashMap::new()).await {
                 Err(error)

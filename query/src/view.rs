@@ -21,6 +21,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use icefield_catalog::ErrorKind;
+use icefield_catalog::names::kept;
 use icefield_catalog::spec::{TableIdent, ViewMetadata};
 use icefield_table::arrow as shapes;
 
@@ -76,7 +77,13 @@ pub(crate) fn of_metadata(name: &str, metadata: &ViewMetadata) -> Result<View> {
         )));
     };
     let columns = schema.as_struct().fields().iter().map(|it| it.name.clone()).collect();
-    let namespace = version.default_namespace().as_ref().join(".");
+    let namespace = version
+        .default_namespace()
+        .as_ref()
+        .iter()
+        .map(|it| kept(it))
+        .collect::<Vec<_>>()
+        .join(".");
     let types =
         || shapes::schema(schema).fields().iter().map(|it| it.data_type().clone()).collect();
     let foreign = (!foreign::is_ours(dialect)).then(|| (dialect.clone(), types()));

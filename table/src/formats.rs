@@ -54,12 +54,12 @@ pub async fn open(storage: &Storage, format: DataFileFormat, location: &str) -> 
         Some(path) => Content::Local(path),
         None => Content::Whole(storage.read(location).await?),
     };
-    let schema = match format {
+    let schema = senseless(|| match format {
         DataFileFormat::Avro => avro::schema(&content),
         DataFileFormat::Orc => orc::schema(&content),
         DataFileFormat::Parquet => parquet(&content).map(|it| SchemaRef::clone(it.schema())),
         DataFileFormat::Puffin => Err("it is Puffin, which holds no rows".to_owned()),
-    };
+    });
     let schema = schema.map_err(|why| damaged(format, location, &why))?;
     Ok(Opened { format, content, location: location.to_owned(), schema })
 }
@@ -81,20 +81,18 @@ impl Opened {
         // Rows without columns are counted by one.
         let is_bare = columns.is_empty() && !self.schema.fields().is_empty();
         let columns = if is_bare { &[0] } else { columns };
-        let read = match format {
+        let read = senseless(|| match format {
             DataFileFormat::Avro => avro::batches(&self.content, &self.schema, columns, rows),
             DataFileFormat::Orc => orc::batches(&self.content, &self.schema, columns, rows),
             _ => parquet_batches(&self.content, columns, rows),
-        };
+        });
         let mut read = read.map_err(&damaged)?;
         let mut is_over = false;
         Ok(Box::new(std::iter::from_fn(move || {
             if is_over {
                 return None;
             }
-            // The libraries panic on some files.
-            let next = guarded(|| read.next())
-                .unwrap_or_else(|| Some(Err("its bytes make no sense".to_owned())));
+            let next = senseless(|| read.next().transpose()).transpose();
             is_over = !matches!(next, Some(Ok(_)));
             let next = next.map(|it| it.map_err(&damaged));
             match next {
@@ -103,6 +101,11 @@ impl Opened {
             }
         })))
     }
+}
+
+/// What a library makes of a file; some of which they panic on.
+fn senseless<T>(work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    guarded(work).unwrap_or_else(|| Err("its bytes make no sense".to_owned()))
 }
 
 fn damaged(format: DataFileFormat, location: &str, why: &str) -> Error {

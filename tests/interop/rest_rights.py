@@ -260,7 +260,7 @@ def shapes(server, admin):
              .split("LOCATION '")[1].split("'")[0] + "-beside"}]
     body = {"requirements": [{"type": "assert-create"}], "updates": make}
     assert server.ask("POST", "/v1/namespaces/raw/tables/web.deep", body, auth)[0] == 200
-    owned = [it["object"] for it in server.sql("SHOW GRANTS TO mallory") if it["role"] == "owner"]
+    owned = [it["name"] for it in server.sql("SHOW GRANTS TO mallory") if it["role"] == "owner"]
     assert owned == ["raw.web%2Edeep"], "and not raw.web.deep, which was there"
     snapshot = {"snapshot-id": 7, "sequence-number": 99, "timestamp-ms": 1, "summary": {"operation": "append"},
                 "manifest-list": "file:///etc/passwd", "schema-id": 0}

@@ -181,6 +181,11 @@ impl Client {
         Ok(client)
     }
 
+    /// Whether the server does a request with an idempotency key once, so that a lost answer can be asked for again.
+    pub(super) fn does_keys_once(&self) -> bool {
+        self.does_keys_once
+    }
+
     /// What the server wants its clients to know.
     pub(super) fn setting(&self, key: &str) -> Option<&str> {
         self.settings.get(key).map(String::as_str)
@@ -339,7 +344,7 @@ const SERVER: &str = "the catalog's server: ";
 
 /// Whether an error is one that the server answered with.
 pub(super) fn is_of_server(error: &Error) -> bool {
-    error.message().starts_with(SERVER)
+    error.kind() == ErrorKind::Unexpected && error.message().starts_with(SERVER)
 }
 
 /// A server that does not answer.

@@ -28,8 +28,7 @@ pub(super) fn is_needed(updates: &[TableUpdate]) -> bool {
 /// The updates, for a table that is as `of`.
 pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<TableUpdate> {
     let (mut schema, mut spec, mut order) = (None, None, None);
-    let last_spec = of.partition_specs_iter().map(|it| it.spec_id()).max().unwrap_or(LAST);
-    let mut next_spec = last_spec + 1;
+    let mut last_spec = of.partition_specs_iter().map(|it| it.spec_id()).max().unwrap_or(LAST);
     let settle = |update| match update {
         TableUpdate::AddSchema { schema: added } => {
             schema =
@@ -42,9 +41,10 @@ pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<Tabl
         TableUpdate::AddSpec { spec: added } => {
             let mut known = of.partition_specs_iter().filter(|it| is_same_spec(it, &added));
             spec = known.next().map(|it| it.spec_id());
-            next_spec += 1;
-            let added = added.with_spec_id(next_spec - 1);
-            spec.is_none().then_some(TableUpdate::AddSpec { spec: added })
+            spec.is_none().then(|| {
+                last_spec += 1;
+                TableUpdate::AddSpec { spec: added.with_spec_id(last_spec) }
+            })
         }
         TableUpdate::SetDefaultSpec { spec_id: LAST } => {
             Some(TableUpdate::SetDefaultSpec { spec_id: spec.unwrap_or(LAST) })
@@ -54,8 +54,8 @@ pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<Tabl
             order = known.next().map(|it| it.order_id);
             order.is_none().then_some(TableUpdate::AddSortOrder { sort_order: added })
         }
-        TableUpdate::SetDefaultSortOrder { sort_order_id: -1 } => {
-            let sort_order_id = order.unwrap_or(-1);
+        TableUpdate::SetDefaultSortOrder { sort_order_id } if sort_order_id == i64::from(LAST) => {
+            let sort_order_id = order.unwrap_or(i64::from(LAST));
             Some(TableUpdate::SetDefaultSortOrder { sort_order_id })
         }
         other => Some(other),
@@ -80,4 +80,65 @@ fn is_same_spec(one: &PartitionSpec, other: &UnboundPartitionSpec) -> bool {
 
 fn is_same_order(one: &SortOrder, other: &SortOrder) -> bool {
     one.fields == other.fields
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+    use crate::spec::{
+        FormatVersion, NestedField, PrimitiveType, TableMetadataBuilder, Transform, Type,
+    };
+
+    fn schema(name: &str) -> Schema {
+        let field = NestedField::optional(1, name, Type::Primitive(PrimitiveType::Int));
+        Schema::builder().with_fields([field.into()]).build().unwrap()
+    }
+
+    fn table() -> TableMetadata {
+        let spec = UnboundPartitionSpec::builder().build();
+        let (order, place) = (SortOrder::unsorted_order(), "memory:///t".to_owned());
+        let version = FormatVersion::V2;
+        TableMetadataBuilder::new(schema("a"), spec, order, place, version, HashMap::new())
+            .unwrap()
+            .build()
+            .unwrap()
+            .metadata
+    }
+
+    #[test]
+    fn what_is_there_is_named_and_not_added() {
+        let spec = UnboundPartitionSpec::builder().build();
+        let sort_order = SortOrder::unsorted_order();
+        let updates = vec![
+            TableUpdate::AddSchema { schema: schema("a") },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+            TableUpdate::AddSpec { spec },
+            TableUpdate::SetDefaultSpec { spec_id: -1 },
+            TableUpdate::AddSortOrder { sort_order },
+            TableUpdate::SetDefaultSortOrder { sort_order_id: -1 },
+        ];
+        let wanted = vec![
+            TableUpdate::SetCurrentSchema { schema_id: 0 },
+            TableUpdate::SetDefaultSpec { spec_id: 0 },
+            TableUpdate::SetDefaultSortOrder { sort_order_id: 0 },
+        ];
+        assert_eq!(settled(updates, &table()), wanted);
+    }
+
+    #[test]
+    fn what_is_new_is_added_and_a_spec_has_an_id() {
+        let spec = UnboundPartitionSpec::builder().add_partition_field(1, "a", Transform::Identity);
+        let spec = spec.unwrap().build();
+        let updates = vec![
+            TableUpdate::AddSchema { schema: schema("b") },
+            TableUpdate::SetCurrentSchema { schema_id: -1 },
+            TableUpdate::AddSpec { spec: spec.clone() },
+            TableUpdate::SetDefaultSpec { spec_id: -1 },
+        ];
+        let mut wanted = updates.clone();
+        wanted[2] = TableUpdate::AddSpec { spec: spec.with_spec_id(1) };
+        assert_eq!(settled(updates, &table()), wanted);
+    }
 }

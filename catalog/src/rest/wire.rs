@@ -87,7 +87,11 @@ pub(super) fn changed_view(
     if base.location() != next.location() {
         updates.push(json!({ "action": "set-location", "location": next.location() }));
     }
-    if base.current_version_id() != next.current_version_id() {
+    let current = next.current_version_id();
+    if base.current_version_id() != current && base.version_by_id(current).is_some() {
+        // One that it was before.
+        updates.push(json!({ "action": "set-current-view-version", "view-version-id": current }));
+    } else if base.current_version_id() != current {
         let schema = next.current_schema();
         let mut known = base.schemas_iter().filter(|it| it.as_struct() == schema.as_struct());
         let mut version = spec_json::to_value(next.current_version().as_ref())?;

@@ -119,3 +119,30 @@ fn a_transaction_does_not_commit_files_that_are_gone() {
     assert!(!ended.status.success() && error.contains("has been removed"), "{error}");
     assert_eq!(lake.value("SELECT count(*) FROM cleaned.t"), json!(1));
 }
+
+/// What is deleted is told by what a column is, not by what it is called.
+#[test]
+fn columns_that_are_called_as_what_is_ours_show_no_deleted_rows() {
+    let lake = Lake::new();
+    for mode in ["merge-on-read", "copy-on-write"] {
+        lake.exec(&format!(
+            "CREATE OR REPLACE TABLE cleaned.named (id BIGINT, \"IsDeleted\" BOOLEAN, s STRUCT<\"IsDeleted\" INT>) \
+             TBLPROPERTIES ('write.delete.mode' = '{mode}', 'write.update.mode' = '{mode}')"
+        ));
+        lake.exec(
+            "INSERT INTO cleaned.named SELECT value, false, NULL FROM generate_series(1, 10)",
+        );
+        lake.exec("DELETE FROM cleaned.named WHERE id IN (3, 4)");
+        lake.exec("UPDATE cleaned.named SET \"IsDeleted\" = true WHERE id = 5");
+        let rows =
+            lake.rows("SELECT id, \"IsDeleted\" FROM cleaned.named WHERE id < 7 ORDER BY id");
+        let wanted = json!([[1, false], [2, false], [5, true], [6, false]]);
+        assert_eq!(json!(rows), wanted, "{mode}");
+    }
+    lake.exec("CREATE TABLE cleaned.mixed (id BIGINT, \"Name\" TEXT)");
+    lake.exec("INSERT INTO cleaned.mixed VALUES (1, 'a')");
+    lake.exec("ALTER TABLE cleaned.mixed CREATE TAG v1");
+    lake.exec("INSERT INTO cleaned.mixed VALUES (2, 'b')");
+    let log = "SELECT \"Name\", _change_type FROM table_changes('cleaned.mixed', 'v1')";
+    assert_eq!(json!(lake.rows(log)), json!([["b", "insert"]]));
+}

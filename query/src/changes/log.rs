@@ -436,28 +436,20 @@ impl<'a> Log<'a> {
 
     /// The whole log.
     pub(super) fn sql(&mut self) -> Result<String> {
-        let names: Vec<String> = self
-            .columns
-            .iter()
-            .map(|it| quoted(&it.0))
-            .chain(COLUMNS.iter().map(|it| (*it).to_owned()))
-            .collect();
-        let names = names.join(", ");
-        if self.parts.is_empty() {
-            // The columns, and no rows.
-            let version = Version { snapshot: None, schema: self.schema.clone() };
-            let lake = &self.session.lake;
-            let none = IcebergTable::of(lake, self.table.clone(), At::Now, version)?;
-            let name = lake.prepared_name();
-            lake.prepare(&name, Arc::new(none));
-            self.prepared.push(name.clone());
-            let (own, kind) = (self.own(""), Self::kind("insert"));
-            self.parts.push(format!(
-                "SELECT {own}, {kind}, 0, CAST(0 AS BIGINT), to_timestamp_millis(0) \
-                 FROM lake.\"{PREPARED}\".\"{name}\""
-            ));
-        }
-        Ok(format!("SELECT * FROM ({}) AS table_changes({names})", self.parts.join(" UNION ALL ")))
+        // The columns, and no rows: what comes first names them. (Names behind the whole would be folded.)
+        let version = Version { snapshot: None, schema: self.schema.clone() };
+        let lake = &self.session.lake;
+        let none = IcebergTable::of(lake, self.table.clone(), At::Now, version)?;
+        let name = lake.prepared_name();
+        lake.prepare(&name, Arc::new(none));
+        self.prepared.push(name.clone());
+        let values = [Self::kind("insert"), "0".into(), "CAST(0 AS BIGINT)".into(), EPOCH.into()];
+        let values = values.iter().zip(COLUMNS).map(|(value, name)| format!("{value} AS {name}"));
+        let values = values.collect::<Vec<String>>().join(", ");
+        let first =
+            format!("SELECT {}, {values} FROM lake.\"{PREPARED}\".\"{name}\"", self.own(""));
+        self.parts.insert(0, first);
+        Ok(format!("SELECT * FROM ({}) AS table_changes", self.parts.join(" UNION ALL ")))
     }
 }
 
@@ -474,6 +466,9 @@ fn compact(batch: &RecordBatch) -> Result<RecordBatch> {
 fn unwritable(_: std::fmt::Error) -> Error {
     Error::invalid("the query of the changes cannot be written")
 }
+
+/// A time that stands for none.
+const EPOCH: &str = "to_timestamp_millis(0)";
 
 fn quoted(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))

@@ -18,7 +18,7 @@ use icefield_table::formats;
 use super::deletes::{Deleted, Deletes, Target};
 use super::most::filtered;
 use super::open::{Batches, pruning};
-use super::positions::{FileColumns, POS, PositionSource};
+use super::positions::{self, FileColumns, POS, PositionSource};
 use crate::Error;
 use crate::error::external;
 
@@ -55,7 +55,7 @@ pub(super) async fn open(
     let mut shows_deleted = false;
     let mut used: Vec<usize> = Vec::new();
     for expr in projection.expr_iter() {
-        shows_deleted |= format!("{expr:?}").contains("IsDeleted");
+        shows_deleted |= positions::shows_deleted(&expr);
         used.extend(collect_columns(&expr).into_iter().map(|it| it.index()));
     }
     used.retain(|it| *it < stored.fields().len());

@@ -40,7 +40,7 @@ use super::foreign::{self, Foreign};
 use super::groups::{Fillings, Known};
 use super::keys;
 use super::most::filtered;
-use super::positions::{FileColumns, POS, PositionSource, RowFilters};
+use super::positions::{FileColumns, POS, PositionSource, RowFilters, shows_deleted};
 use super::readers::Counters;
 use super::trust::trusted;
 
@@ -159,8 +159,9 @@ struct File {
 
 impl File {
     fn ready(self, wanted: Wanted, visit: Option<Visit>) -> Result<Ready> {
-        let shown = wanted.projection.expr_iter();
-        let shows_deleted = shown.into_iter().any(|it| format!("{it:?}").contains("IsDeleted"));
+        let mut shown = wanted.projection.expr_iter();
+        let shows_deleted = shown.any(|it| shows_deleted(&it));
+        drop(shown);
         let rows = usize::try_from(self.footer.file_metadata().num_rows()).unwrap_or(0);
         let kept = self.deleted.kept(rows).filter(|_| !shows_deleted).cloned();
         let counters = self.source.readers.counters(self.partition, &self.source.metrics);

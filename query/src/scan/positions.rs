@@ -412,6 +412,11 @@ impl PhysicalExpr for Lineage {
     }
 }
 
+/// Whether an expression asks which rows are deleted, and so shows those too.
+pub(super) fn shows_deleted(expr: &Arc<dyn PhysicalExpr>) -> bool {
+    expr.downcast_ref::<IsDeleted>().is_some() || expr.children().into_iter().any(shows_deleted)
+}
+
 /// `_deleted`.
 #[derive(Debug, Clone)]
 struct IsDeleted {

@@ -23,9 +23,9 @@ use crate::{Error, Result};
 /// What is to be shown.
 #[derive(Debug)]
 pub(crate) enum Show {
-    Tables(Option<ObjectName>),
-    Views(Option<ObjectName>),
-    Namespaces,
+    Tables(Option<ObjectName>, Like),
+    Views(Option<ObjectName>, Like),
+    Namespaces(Like),
     Catalogs,
     Create(ObjectName),
     Properties(ObjectName),
@@ -35,6 +35,39 @@ pub(crate) enum Show {
     History(ObjectName),
     Namespace(ObjectName),
     Rights(rights::Statement),
+}
+
+/// Which names of a list are shown: those that a pattern fits, in which `%` and `*` stand for anything, whatever their case.
+#[derive(Debug, Default)]
+pub(crate) struct Like(Option<String>);
+
+impl Like {
+    fn parse(parser: &mut Parser<'_>) -> Result<Self> {
+        if parser.parse_one_of_keywords(&[Keyword::LIKE, Keyword::ILIKE]).is_none() {
+            return Ok(Self::default());
+        }
+        let pattern = parser.parse_literal_string().map_err(sql)?;
+        Ok(Self(Some(pattern.to_lowercase())))
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        let Some(pattern) = &self.0 else { return true };
+        let parts: Vec<&str> = pattern.split(['%', '*']).collect();
+        let name = name.to_lowercase();
+        let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return true };
+        if parts.len() == 1 {
+            return name == *pattern;
+        }
+        let Some(rest) = name.strip_prefix(first) else { return false };
+        let Some(mut rest) = rest.strip_suffix(last) else { return false };
+        for part in parts.get(1..parts.len() - 1).unwrap_or_default() {
+            match rest.find(part) {
+                Some(place) => rest = rest.get(place + part.len()..).unwrap_or_default(),
+                None => return false,
+            }
+        }
+        true
+    }
 }
 
 /// Parses SHOW and DESCRIBE; `None` for what DataFusion shows.
@@ -72,7 +105,7 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
             true => Some(parser.parse_object_name(false).map_err(sql)?),
             false => None,
         };
-        return Ok(Some(Show::Tables(name)));
+        return Ok(Some(Show::Tables(name, Like::parse(parser)?)));
     }
     if word(parser, "VIEWS") {
         let within = parser.parse_one_of_keywords(&[Keyword::IN, Keyword::FROM]).is_some();
@@ -80,13 +113,13 @@ pub(super) fn parse(parser: &mut Parser<'_>) -> Result<Option<Show>> {
             true => Some(parser.parse_object_name(false).map_err(sql)?),
             false => None,
         };
-        return Ok(Some(Show::Views(name)));
+        return Ok(Some(Show::Views(name, Like::parse(parser)?)));
     }
     if word(parser, "CATALOGS") {
         return Ok(Some(Show::Catalogs));
     }
     if word(parser, "NAMESPACES") || word(parser, "SCHEMAS") || word(parser, "DATABASES") {
-        return Ok(Some(Show::Namespaces));
+        return Ok(Some(Show::Namespaces(Like::parse(parser)?)));
     }
     if parser.parse_keywords(&[Keyword::CREATE, Keyword::TABLE])
         || parser.parse_keywords(&[Keyword::CREATE, Keyword::VIEW])
@@ -133,11 +166,12 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
                 ("place", texts_of(|it| &it.2)),
             ])?
         }
-        Show::Namespaces => {
-            let all = session.lake.namespaces().await?;
+        Show::Namespaces(like) => {
+            let mut all = session.lake.namespaces().await?;
+            all.retain(|it| like.fits(it));
             rows(vec![("namespace", texts(all))])?
         }
-        Show::Tables(within) => {
+        Show::Tables(within, like) => {
             let (lake, within) = session.space(within.map(|it| parts(&it)).unwrap_or_default());
             let within = Some(within.join(".")).filter(|it| !it.is_empty());
             if let Some(name) = &within
@@ -149,6 +183,7 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             for name in lake.all_names().await? {
                 if let Some((namespace, table)) = name.rsplit_once('.')
                     && within.as_ref().is_none_or(|it| it == namespace)
+                    && like.fits(table)
                 {
                     found.push((namespace.to_owned(), table.to_owned()));
                 }
@@ -156,7 +191,17 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             let (namespaces, tables): (Vec<_>, Vec<_>) = found.into_iter().unzip();
             rows(vec![("namespace", texts(namespaces)), ("table", texts(tables))])?
         }
-        Show::Views(within) => views(session, within).await?,
+        Show::Views(within, like) => views(session, within, &like).await?,
+        Show::Partitions(name) | Show::History(name) | Show::Properties(name)
+            if view_of(session, &name).await?.is_some() =>
+        {
+            let message = format!(
+                "`{name}` is a view, and has no partitions, snapshots or properties of a table"
+            );
+            return Err(
+                Error::invalid(message).with_hint("DESCRIBE and SHOW CREATE VIEW show what it is")
+            );
+        }
         Show::Create(name) | Show::Columns(name) | Show::Extended(name)
             if view_of(session, &name).await?.is_some() =>
         {
@@ -198,7 +243,7 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
     Ok(Answer::Rows(rows_of(batch)))
 }
 
-async fn views(session: &Session, within: Option<ObjectName>) -> Result<RecordBatch> {
+async fn views(session: &Session, within: Option<ObjectName>, like: &Like) -> Result<RecordBatch> {
     let (lake, within) = session.space(within.map(|it| parts(&it)).unwrap_or_default());
     let within = Some(within.join(".")).filter(|it| !it.is_empty());
     let (mut spaces, mut names, mut temporary) = (Vec::new(), Vec::new(), Vec::new());
@@ -208,13 +253,14 @@ async fn views(session: &Session, within: Option<ObjectName>) -> Result<RecordBa
     }
     for space in all.into_iter().filter(|it| within.as_ref().is_none_or(|name| name == it)) {
         let namespace = NamespaceIdent::from_strs(space.split('.'))?;
-        for view in lake.tables.warehouse().catalog.list_views(&namespace).await? {
+        let views = lake.tables.warehouse().catalog.list_views(&namespace).await?;
+        for view in views.into_iter().filter(|it| like.fits(it.name())) {
             spaces.push(space.clone());
             names.push(view.name().to_owned());
             temporary.push(Some(false));
         }
     }
-    for name in session.lake.temporaries().into_keys() {
+    for name in session.lake.temporaries().into_keys().filter(|it| like.fits(it)) {
         spaces.push(String::new());
         names.push(name);
         temporary.push(Some(true));
@@ -269,4 +315,23 @@ pub(super) fn texts(values: Vec<String>) -> ArrayRef {
 
 pub(super) fn rows(columns: Vec<(&str, ArrayRef)>) -> Result<RecordBatch> {
     Ok(RecordBatch::try_from_iter(columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_fit_names() {
+        let fits = |pattern: &str, name: &str| Like(Some(pattern.to_lowercase())).fits(name);
+        for (pattern, name) in
+            [("a%", "Abc"), ("*c", "abc"), ("%b%", "abc"), ("abc", "ABC"), ("a%b*c", "axbyc")]
+        {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("a", "ab"), ("%b", "abc"), ("a%a", "a"), ("a_c", "abc")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+        assert!(Like::default().fits("x"));
+    }
 }

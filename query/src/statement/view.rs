@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::ObjectName;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token};
+use icefield_catalog::names::spoken;
 use icefield_catalog::spec::{
     NestedField, Schema, StructType, TableIdent, Type, ViewFormatVersion, ViewMetadata,
     ViewMetadataBuilder, ViewVersion,
@@ -323,7 +324,7 @@ fn schema_of(found: &SchemaRef, named: &[(String, Option<String>)]) -> Result<Sc
 }
 
 fn version_of(view: &View, now_ms: i64) -> Result<ViewVersion> {
-    let namespace: Vec<&str> = view.namespace.split('.').collect();
+    let namespace: Vec<String> = view.namespace.split('.').map(spoken).collect();
     let version = json!({
         "version-id": 1,
         "schema-id": 0,

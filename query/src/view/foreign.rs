@@ -7,29 +7,27 @@
 use std::ops::ControlFlow;
 
 use arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::logical_expr::{Expr as Planned, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, DateTimeField, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments,
-    Ident, ObjectName, OrderByExpr, OrderByKind, Query, Statement, Value, VisitMut, VisitorMut,
-    WindowType,
+    AccessExpr, BinaryOperator, DataType as SqlType, DateTimeField, Expr, Function, FunctionArg,
+    FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, NamedWindowDefinition,
+    NamedWindowExpr, ObjectName, OrderByExpr, OrderByKind, Query, Select, Statement, TableFactor,
+    Value, VisitMut, VisitorMut, WindowType,
 };
 
 use crate::{Error, Result, names};
 
-/// Functions that mean the same to Spark and Trino as here, under the same name.
+/// Functions that mean the same in all of these dialects as here, under the same name.
 const ALIKE: &[&str] = &[
     "abs",
     "ascii",
     "avg",
     "bit_length",
-    "btrim",
-    "ceil",
     "char_length",
     "character_length",
-    "chr",
     "coalesce",
-    "concat_ws",
     "corr",
     "cos",
     "count",
@@ -40,20 +38,12 @@ const ALIKE: &[&str] = &[
     "dense_rank",
     "exp",
     "first_value",
-    "floor",
-    "ifnull",
-    "initcap",
-    "isnan",
     "lag",
     "last_value",
     "lead",
     "length",
-    "ln",
-    "log10",
-    "log2",
     "lower",
     "lpad",
-    "ltrim",
     "max",
     "md5",
     "min",
@@ -61,19 +51,14 @@ const ALIKE: &[&str] = &[
     "nth_value",
     "ntile",
     "nullif",
-    "nvl",
-    "nvl2",
     "octet_length",
     "percent_rank",
     "pow",
     "power",
     "rank",
-    "replace",
     "reverse",
-    "round",
     "row_number",
     "rpad",
-    "rtrim",
     "signum",
     "sin",
     "sqrt",
@@ -83,12 +68,32 @@ const ALIKE: &[&str] = &[
     "strpos",
     "sum",
     "tan",
-    "translate",
-    "trim",
     "upper",
     "var_pop",
     "var_samp",
     "variance",
+];
+
+/// Those that do in some dialects.
+const IN_SOME: &[(&str, &[&str])] = &[
+    ("ifnull", &["spark", "duckdb"]),
+    ("nvl", &["spark"]),
+    ("nvl2", &["spark"]),
+    ("greatest", &["spark", "postgres", "duckdb"]),
+    ("least", &["spark", "postgres", "duckdb"]),
+    ("log10", &["trino", "postgres", "duckdb"]),
+    ("ln", &["trino", "postgres", "duckdb"]),
+    ("initcap", &["postgres"]),
+    ("concat_ws", &["trino", "postgres"]),
+    ("string_agg", &["postgres", "duckdb"]),
+    ("array_agg", &["postgres", "duckdb"]),
+    ("split_part", &["trino", "postgres"]),
+    ("chr", &["trino", "postgres", "duckdb"]),
+    ("translate", &["spark", "trino", "postgres", "duckdb"]),
+    ("concat", &["postgres", "duckdb"]),
+    ("floor", &["trino", "duckdb", "postgres"]),
+    ("ceil", &["trino", "duckdb", "postgres"]),
+    ("round", &["spark", "trino", "duckdb"]),
 ];
 
 /// Whether queries of a dialect mean what they say here without a look at them.
@@ -120,11 +125,6 @@ struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// Whether the functions of a dialect are ours, which come from PostgreSQL.
-    fn is_near(&self) -> bool {
-        matches!(self.dialect, "postgres" | "duckdb")
-    }
-
     /// Where nulls go that a query says nothing of.
     fn order(&self, by: &mut OrderByExpr) {
         let ascends = by.options.asc.unwrap_or(true);
@@ -139,22 +139,55 @@ impl Words<'_> {
         if let Some(WindowType::WindowSpec(window)) = &mut call.over {
             window.order_by.iter_mut().for_each(|it| self.order(it));
         }
-        if self.is_near() {
-            return ControlFlow::Continue(());
+        call.within_group.iter_mut().for_each(|it| self.order(it));
+        let mut arguments = 0;
+        if let FunctionArguments::List(list) = &mut call.args {
+            arguments = list.args.len();
+            for clause in &mut list.clauses {
+                if let FunctionArgumentClause::OrderBy(by) = clause {
+                    by.iter_mut().for_each(|it| self.order(it));
+                }
+            }
         }
         let name = call.name.to_string().to_lowercase();
-        if name == "log" && arguments(call).is_some_and(|it| it.len() == 1) {
-            call.name = ObjectName::from(Ident::new("ln"));
-            return ControlFlow::Continue(());
-        }
+        let in_some = IN_SOME.iter().find(|it| it.0 == name);
         let is_alike = ALIKE.contains(&name.as_str())
-            || (self.dialect == "spark" && matches!(name.as_str(), "greatest" | "least"));
-        match is_alike
-            && !(name == "current_date" && arguments(call).is_some_and(|it| !it.is_empty()))
-        {
+            || in_some.is_some_and(|(_, dialects)| dialects.contains(&self.dialect));
+        // Spark's takes a format, and others a time zone.
+        let is_plain = !(name.starts_with("current_") && arguments > 0);
+        match is_alike && is_plain {
             true => ControlFlow::Continue(()),
             false => ControlFlow::Break(format!("`{name}`")),
         }
+    }
+
+    /// Whether a name is written as only a text is in this dialect.
+    fn is_text(&self, name: &Ident) -> bool {
+        self.dialect == "spark" && name.quote_style == Some('"')
+    }
+}
+
+/// Whether a type cuts texts, which ours do not.
+fn cuts(kind: &SqlType) -> bool {
+    matches!(
+        kind,
+        SqlType::Char(Some(_))
+            | SqlType::Character(Some(_))
+            | SqlType::CharVarying(Some(_))
+            | SqlType::CharacterVarying(Some(_))
+            | SqlType::Varchar(Some(_))
+            | SqlType::Char(None)
+            | SqlType::Character(None)
+    )
+}
+
+fn text_of(expr: &Expr) -> Option<&str> {
+    match expr {
+        Expr::Value(it) => match &it.value {
+            Value::SingleQuotedString(text) => Some(text),
+            _ => None,
+        },
+        _ => None,
     }
 }
 
@@ -183,11 +216,30 @@ impl VisitorMut for Words<'_> {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<String> {
+        for NamedWindowDefinition(_, window) in &mut select.named_window {
+            if let NamedWindowExpr::WindowSpec(window) = window {
+                window.order_by.iter_mut().for_each(|it| self.order(it));
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<String> {
+        match factor {
+            TableFactor::Table { sample: Some(_), .. } => {
+                ControlFlow::Break("TABLESAMPLE".to_owned())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<String> {
         let is_strange = |what: &str| ControlFlow::Break(what.to_owned());
+        let of_spark = self.dialect == "spark";
         match expr {
             Expr::Function(call)
-                if is_concat(call) && self.dialect != "duckdb" && self.dialect != "postgres" =>
+                if is_concat(call) && matches!(self.dialect, "spark" | "trino") =>
             {
                 match joined(call) {
                     Some(made) => *expr = made,
@@ -195,26 +247,52 @@ impl VisitorMut for Words<'_> {
                 }
             }
             Expr::Function(call) => return self.call(call),
-            Expr::Value(it) if self.dialect == "spark" => {
-                if let Value::SingleQuotedString(text) = &it.value
-                    && text.contains('\\')
-                {
-                    return is_strange("a backslash in a text");
-                }
+            Expr::Identifier(name) if self.is_text(name) => {
+                return is_strange("what stands in double quotes");
             }
-            Expr::Substring { substring_from: Some(from), .. } if !self.is_near() => {
-                let is_plain = matches!(from.as_ref(), Expr::Value(it)
-                    if matches!(&it.value, Value::Number(text, _) if text != "0"));
-                if !is_plain {
+            Expr::CompoundIdentifier(names) if names.iter().any(|it| self.is_text(it)) => {
+                return is_strange("what stands in double quotes");
+            }
+            Expr::Value(_) if of_spark && text_of(expr).is_some_and(|it| it.contains('\\')) => {
+                return is_strange("a backslash in a text");
+            }
+            Expr::Substring { substring_from, .. } => {
+                let is_plain = |it: &Expr| {
+                    matches!(it, Expr::Value(it)
+                        if matches!(&it.value, Value::Number(text, _) if text != "0"))
+                };
+                if !substring_from.as_deref().is_some_and(is_plain) {
                     return is_strange("the place of a `substring`");
                 }
             }
-            Expr::Extract { field, .. } if !self.is_near() => {
+            Expr::Extract { field, .. } => {
                 use DateTimeField::{Day, Hour, Minute, Month, Quarter, Year};
                 if !matches!(field, Year | Quarter | Month | Day | Hour | Minute) {
                     return is_strange(&format!("`extract({field} …)`"));
                 }
             }
+            Expr::Trim { trim_what, trim_characters, .. }
+                if trim_what.is_some() || trim_characters.is_some() =>
+            {
+                return is_strange("`trim` of other than blanks");
+            }
+            Expr::Like { pattern, escape_char: None, .. }
+            | Expr::ILike { pattern, escape_char: None, .. }
+                if matches!(self.dialect, "trino" | "duckdb")
+                    && text_of(pattern).is_none_or(|it| it.contains('\\')) =>
+            {
+                return is_strange("a backslash in a pattern");
+            }
+            Expr::Cast { data_type, .. } if cuts(data_type) => {
+                return is_strange("a cast to texts of some length");
+            }
+            Expr::BinaryOp { op: BinaryOperator::BitwiseXor, .. } => return is_strange("`^`"),
+            Expr::CompoundFieldAccess { access_chain, .. }
+                if access_chain.iter().any(|it| matches!(it, AccessExpr::Subscript(_))) =>
+            {
+                return is_strange("what stands in brackets");
+            }
+            Expr::SimilarTo { .. } => return is_strange("SIMILAR TO"),
             Expr::RLike { .. } => return is_strange("`rlike`"),
             _ => {}
         }
@@ -269,31 +347,67 @@ pub(super) fn refuse(plan: &LogicalPlan, dialect: &str) -> Result<()> {
     }
 }
 
+const COMPARISONS: [Operator; 6] =
+    [Operator::Eq, Operator::NotEq, Operator::Lt, Operator::LtEq, Operator::Gt, Operator::GtEq];
+
 fn is_strange(
     expr: &Planned,
     dialect: &str,
     kind: impl Fn(&Planned) -> Option<DataType>,
 ) -> Option<&'static str> {
+    let is_decimal = |it: &DataType| matches!(it, DataType::Decimal128(..));
     match expr {
-        Planned::BinaryExpr(it) if it.op == Operator::Divide => {
-            let (left, right) = (kind(&it.left)?, kind(&it.right)?);
-            let is_whole = left.is_integer() && right.is_integer();
-            let is_decimal = |it: &DataType| matches!(it, DataType::Decimal128(..));
-            match () {
-                () if is_whole && matches!(dialect, "spark" | "duckdb") => {
+        Planned::BinaryExpr(it) => {
+            let (Some(left), Some(right)) = (kind(&it.left), kind(&it.right)) else {
+                return Some("an operator on what has no type");
+            };
+            let is_floating = left.is_floating() || right.is_floating();
+            let is_text = |it: &DataType| it.is_string() || it.is_null();
+            match it.op {
+                Operator::Divide if is_decimal(&left) || is_decimal(&right) => {
+                    Some("a division of decimals")
+                }
+                Operator::Divide if !is_floating && matches!(dialect, "spark" | "duckdb") => {
                     Some("a division of whole numbers")
                 }
-                () if is_decimal(&left) || is_decimal(&right) => Some("a division of decimals"),
-                () => None,
+                Operator::Divide | Operator::Modulo
+                    if is_floating && !is_number_but_zero(&it.right) =>
+                {
+                    Some("a division by what may be zero")
+                }
+                Operator::StringConcat if !is_text(&left) || !is_text(&right) => {
+                    Some("what it joins to a text")
+                }
+                // NaN is equal to itself here.
+                op if COMPARISONS.contains(&op) && is_floating && dialect == "trino" => {
+                    Some("a comparison of floats")
+                }
+                _ => None,
             }
         }
-        Planned::Cast(it) if it.field.data_type().is_string() => {
-            let from = kind(&it.expr)?;
-            let is_near = from.is_floating() || from.is_temporal() || from.is_nested();
-            (is_near && !matches!(from, DataType::Date32)).then_some("what it casts to a text")
-        }
+        Planned::Cast(it) => is_strange_cast(&kind(&it.expr)?, it.field.data_type(), dialect),
+        Planned::TryCast(it) => is_strange_cast(&kind(&it.expr)?, it.field.data_type(), dialect),
         _ => None,
     }
+}
+
+fn is_strange_cast(from: &DataType, to: &DataType, dialect: &str) -> Option<&'static str> {
+    let is_decimal = |it: &DataType| matches!(it, DataType::Decimal128(..));
+    let is_time = |it: &DataType| it.is_temporal() && !matches!(it, DataType::Date32);
+    if to.is_string() {
+        let differs = from.is_floating() || is_time(from) || from.is_nested();
+        return differs.then_some("what it casts to a text");
+    }
+    if to.is_integer() && (from.is_floating() || is_decimal(from)) && dialect != "spark" {
+        return Some("what it casts to a whole number");
+    }
+    let between = (is_time(from) && to.is_numeric()) || (from.is_numeric() && is_time(to));
+    between.then_some("a cast between times and numbers")
+}
+
+fn is_number_but_zero(expr: &Planned) -> bool {
+    let Planned::Literal(value, _) = expr else { return false };
+    matches!(value.cast_to(&DataType::Float64), Ok(ScalarValue::Float64(Some(it))) if it != 0.0)
 }
 
 /// The columns of a plan in the types that the view's schema says.
@@ -310,11 +424,7 @@ pub(super) fn typed(
     let typed = columns.into_iter().zip(types).map(|(column, to)| {
         let is = column.get_type(plan.schema())?;
         if is == *to || is.is_null() {
-            return Ok(if is.is_null() {
-                lit(datafusion::common::ScalarValue::try_from(to)?)
-            } else {
-                column
-            });
+            return Ok(if is.is_null() { lit(ScalarValue::try_from(to)?) } else { column });
         }
         if !is_akin(&is, to) {
             return Err(strange_to(
@@ -344,7 +454,7 @@ fn is_akin(is: &DataType, to: &DataType) -> bool {
         _ => {
             is == to
                 || (is.is_integer() && to.is_integer())
-                || (is.is_floating() && to.is_floating())
+                || ((is.is_floating() || is.is_integer()) && to.is_floating())
                 || (is.is_string() && to.is_string())
                 || (is.is_binary() && to.is_binary())
         }

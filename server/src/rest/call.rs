@@ -26,6 +26,8 @@ use crate::{RequestId, Service, gate};
 const BODY_BYTES_MAX: usize = 64 << 20;
 /// What separates the levels of a namespace in a path.
 const SEPARATOR: char = '\u{1f}';
+/// What Java's client calls itself.
+const OF_JAVA: &str = "Apache Iceberg";
 /// Characters of a name; the catalog's database keeps no more.
 const NAME_MAX: usize = 255;
 /// How dots, slashes, backslashes and zeros hide in URLs.
@@ -60,7 +62,10 @@ impl FromRequest<Arc<Service>> for Call {
             .await
             .map_err(|error| Refusal::bad(format!("the query of the URL: {error}")))?;
         let uri = head.extensions.get::<OriginalUri>().map_or(&head.uri, |it| &it.0);
-        if let Some(route) = head.extensions.get::<MatchedPath>() {
+        let version = head.headers.get("x-client-version").and_then(|it| it.to_str().ok());
+        if version.is_some_and(|it| it.starts_with(OF_JAVA))
+            && let Some(route) = head.extensions.get::<MatchedPath>()
+        {
             parameters.extend(with_blanks(route.as_str(), uri.path()));
         }
         let path = uri.path_and_query().map_or_else(String::new, ToString::to_string);
@@ -74,7 +79,7 @@ impl FromRequest<Arc<Service>> for Call {
     }
 }
 
-/// The parts of a path that have a plus, which Java's client writes for a blank; a plus itself all clients encode.
+/// The parts of a path that have a plus, which Java's client writes for a blank; a plus itself it encodes.
 fn with_blanks(route: &str, path: &str) -> HashMap<String, String> {
     let parts = route.split('/').zip(path.split('/'));
     let parts = parts.filter(|(_, part)| part.contains('+'));

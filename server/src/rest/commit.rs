@@ -20,11 +20,13 @@ use icefield_table::commit::{growth, rebase};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::Answer;
 use super::call::{Call, checked_name};
 use super::idempotency::once_on_behalf;
+use super::places::{self, Reuse};
 use super::refusal::Refusal;
 use super::tables::{Named, Snapshots, answer, etag, holder, read, refuse_taken};
-use super::{Answer, places, wording};
+use super::wording::{self, shown_name};
 use crate::{Service, queue};
 
 /// Attempts at a commit that others keep overtaking.
@@ -79,10 +81,10 @@ pub(crate) async fn table(State(service): State<Arc<Service>>, call: Call) -> An
         if let Some(known) = call.header("if-match") {
             change.only_from = Some(still(&**catalog, &table, known).await?);
         } else if !change.creates() {
-            check_places(&service, &change).await?;
+            check_places(&service, &change, Reuse::of(&call)).await?;
             return committed(&service, &queue::commit(&service, change, behalf).await?);
         }
-        let landed = land(&service, behalf, vec![change]).await?;
+        let landed = land(&service, behalf, vec![change], Reuse::of(&call)).await?;
         let landed = landed.first().ok_or_else(|| Refusal::unknown("the commit has no outcome"))?;
         committed(&service, landed)
     };
@@ -125,7 +127,7 @@ pub(crate) async fn transaction(State(service): State<Arc<Service>>, call: Call)
     let nothing = || async { Ok(StatusCode::NO_CONTENT.into_response()) };
     let done = async |behalf: Behalf| {
         if !changes.is_empty() {
-            land(&service, behalf, changes).await?;
+            land(&service, behalf, changes, Reuse::of(&call)).await?;
         }
         nothing().await
     };
@@ -137,9 +139,10 @@ async fn land(
     service: &Service,
     behalf: Behalf,
     changes: Vec<TableChange>,
+    reuse: Reuse,
 ) -> Result<Vec<LoadedTable>, Refusal> {
     for change in &changes {
-        check_places(service, change).await?;
+        check_places(service, change, reuse).await?;
     }
     // Commits of one table wait for each other here, rather than to overtake each other.
     let _turns = service.turns.take(changes.iter().map(|it| &it.table)).await;
@@ -238,15 +241,22 @@ pub(crate) async fn made_to_fit(
     }
     let overtaken = || "the snapshot was made before others that have landed".to_owned();
     let why = broken.unwrap_or_else(overtaken);
-    Err(Refusal::conflict(format!("{why} (table {})", change.table)))
+    Err(Refusal::conflict(format!("{why} (table {})", shown_name(&change.table))))
 }
 
-/// Refuses snapshots whose manifest list lies elsewhere than in the table's folders: the server reads it for others, and would
-/// read anything.
-fn check_lists(change: &TableChange, of: &TableMetadata) -> Result<(), Refusal> {
+/// Refuses snapshots whose manifest list lies elsewhere than in the table's folders, of now or of then: the server reads it for
+/// others, and would read anything.
+fn check_lists(change: &TableChange, of: &[&TableMetadata]) -> Result<(), Refusal> {
     for update in &change.updates {
         if let TableUpdate::AddSnapshot { snapshot } = update {
-            places::check_own(of, snapshot.manifest_list())?;
+            let mut refused = None;
+            let list = snapshot.manifest_list();
+            if !of
+                .iter()
+                .any(|it| places::check_own(it, list).map_err(|it| refused = Some(it)).is_ok())
+            {
+                return Err(refused.unwrap_or_else(|| Refusal::bad("the table has no folder")));
+            }
         }
     }
     Ok(())
@@ -256,12 +266,22 @@ fn check_lists(change: &TableChange, of: &TableMetadata) -> Result<(), Refusal> 
 async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refusal> {
     let mut removed: HashSet<i32> = HashSet::new();
     let mut gone: HashSet<i64> = HashSet::new();
+    let mut added = None;
     for update in &change.updates {
         match update {
             TableUpdate::RemovePartitionSpecs { spec_ids } => removed.extend(spec_ids),
             TableUpdate::RemoveSnapshots { snapshot_ids } => gone.extend(snapshot_ids),
+            TableUpdate::AddSnapshot { snapshot } => {
+                added = added.max(Some(snapshot.snapshot_id()))
+            }
             _ => {}
         }
+    }
+    if !removed.is_empty()
+        && let Some(id) = added
+    {
+        let message = format!("snapshot {id} is added by a commit that removes partition specs");
+        return Err(Refusal::bad(message));
     }
     if removed.is_empty() {
         return Ok(());
@@ -280,16 +300,21 @@ async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refu
 }
 
 /// Refuses to let a table lie where it must not.
-async fn check_places(service: &Service, change: &TableChange) -> Result<(), Refusal> {
+async fn check_places(
+    service: &Service,
+    change: &TableChange,
+    reuse: Reuse,
+) -> Result<(), Refusal> {
     let warehouse = service.session.tables().warehouse();
     if change.creates() {
+        // The name is of the path, where no other route makes anything of one.
         checked_name("table", &names::spoken(change.table.name()))?;
         if holder(&*warehouse.catalog, &change.table).await? == Some("View") {
             refuse_taken(&*warehouse.catalog, &change.table, "Table").await?;
         }
         let made = change.create()?;
-        check_lists(change, &made)?;
-        return places::check(warehouse, &change.table, &made).await;
+        check_lists(change, &[&made])?;
+        return places::check(warehouse, &change.table, &made, reuse).await;
     }
     check_specs(service, change).await?;
     let adds = |it: &TableUpdate| matches!(it, TableUpdate::AddSnapshot { .. });
@@ -304,10 +329,10 @@ async fn check_places(service: &Service, change: &TableChange) -> Result<(), Ref
     }
     let base = read(&*warehouse.catalog, &change.table).await?;
     if moves && let Some(next) = change.apply(&base)? {
-        places::check(warehouse, &change.table, &next).await?;
+        places::check(warehouse, &change.table, &next, reuse).await?;
         // What replaces a table may move it in the same commit.
-        return check_lists(change, &next).or_else(|_| check_lists(change, &base.metadata));
+        return check_lists(change, &[&next, &base.metadata]);
     }
     // If it moves and does not fit, it will not land.
-    if adds { check_lists(change, &base.metadata) } else { Ok(()) }
+    check_lists(change, &[&base.metadata])
 }

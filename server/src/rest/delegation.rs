@@ -19,8 +19,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::call::{self, Call};
+use super::places::{self, Reuse};
 use super::refusal::Refusal;
-use super::{Answer, places, tables};
+use super::{Answer, tables};
 use crate::Service;
 
 /// In which ways a client takes access to files that it has none of.
@@ -110,7 +111,7 @@ async fn vended(
         return Ok(Vec::new());
     };
     let warehouse = service.session.tables().warehouse();
-    places::check(warehouse, table, metadata).await?;
+    places::check(warehouse, table, metadata, Reuse::Never).await?;
     let mut folders = places::folders(metadata);
     // What lies in another of them needs no keys of its own.
     let all = folders.clone();
@@ -253,7 +254,8 @@ async fn admit(
             "`{file}` says what `{table}` is, and only its catalog writes it"
         )));
     }
-    places::check(service.session.tables().warehouse(), table, &found.metadata).await?;
+    places::check(service.session.tables().warehouse(), table, &found.metadata, Reuse::Never)
+        .await?;
     if wanted.access > access(call, table) {
         let why = match tier::only_grows(table) {
             true => format!("`{table}` {}: its files are not deleted", tier::ONLY_GROW),

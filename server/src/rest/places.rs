@@ -1,9 +1,11 @@
 //! Where tables may lie: in the warehouse, and not in one another.
 
 use icefield_catalog::places::{folder_of, is_in, normal, overlap};
+use icefield_catalog::rights::{Caller, Object, Role};
 use icefield_catalog::spec::{TableIdent, TableMetadata};
 use icefield_catalog::{Warehouse, metadata, storage};
 
+use super::call::Call;
 use super::refusal::Refusal;
 
 /// Refuses a place outside the warehouse, or one that is written so that it leads elsewhere.
@@ -23,17 +25,37 @@ pub(crate) fn check_inside(warehouse: &Warehouse, location: &str) -> Result<(), 
     storage::place(location).map(|_| ()).map_err(Refusal::from)
 }
 
+/// Whether a table may be made where a dropped one of its name lies, whose files it then has in its folder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// For who could read those files anyway.
+    SameName,
+    Never,
+}
+
+impl Reuse {
+    /// What a caller may. Rights on a dropped table went with it, so those on its name say nothing.
+    pub(crate) fn of(call: &Call) -> Self {
+        let is_administrator = |it: &Caller| it.may(Role::Administrator, &Object::Catalog);
+        match call.caller.as_ref().is_none_or(is_administrator) {
+            true => Self::SameName,
+            false => Self::Never,
+        }
+    }
+}
+
 /// Refuses metadata of which a folder lies outside the warehouse, or in another table's, or around it.
 pub(crate) async fn check(
     warehouse: &Warehouse,
     table: &TableIdent,
     metadata: &TableMetadata,
+    reuse: Reuse,
 ) -> Result<(), Refusal> {
     let own = folders(metadata);
     for folder in &own {
         check_inside(warehouse, folder)?;
     }
-    apart(warehouse, table, &own).await
+    apart(warehouse, table, &own, reuse).await
 }
 
 /// Refuses a view's place outside the warehouse, or in a table's folder, or around one.
@@ -43,11 +65,16 @@ pub(crate) async fn check_free(
     location: &str,
 ) -> Result<(), Refusal> {
     check_inside(warehouse, location)?;
-    apart(warehouse, view, &[location.to_owned()]).await
+    apart(warehouse, view, &[location.to_owned()], Reuse::Never).await
 }
 
 /// Refuses folders that overlap with those of another table.
-async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result<(), Refusal> {
+async fn apart(
+    warehouse: &Warehouse,
+    of: &TableIdent,
+    own: &[String],
+    reuse: Reuse,
+) -> Result<(), Refusal> {
     let mut all = warehouse.catalog.pointers().await?;
     // What was dropped can come back.
     let dropped = warehouse.catalog.dropped_tables().await?.into_iter();
@@ -56,8 +83,7 @@ async fn apart(warehouse: &Warehouse, of: &TableIdent, own: &[String]) -> Result
         dropped
             .map(|it| (it.table, it.metadata_location))
             .filter(|it| own_place.as_ref() != Some(&folder_of(&it.1)))
-            // A table may be made where one of its name lay, whose rights are the same; that one then comes back no more.
-            .filter(|it| it.0 != *of)
+            .filter(|it| reuse == Reuse::Never || it.0 != *of)
             .map(|(table, pointer)| {
                 // It is another table, though it may be called alike.
                 let name = format!("{} (dropped)", table.name());

@@ -231,7 +231,7 @@ fn wanted(table: &Table, asked: Asked) -> Result<Wanted, Refusal> {
     stats.sort();
     stats.dedup();
     // Metadata columns are made by who reads the files.
-    let is_made = |it: &&String| METADATA_COLUMNS.contains(&it.as_str());
+    let is_made = |it: &&String| METADATA_COLUMNS.iter().any(|name| name.eq_ignore_ascii_case(it));
     for name in asked.select.iter().flatten().filter(|it| !is_made(it)).chain(&stats) {
         let found = match case_sensitive {
             true => schema.field_by_name(name),

@@ -22,12 +22,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Value, json};
 
+use super::Answer;
 use super::call::{self, Call, checked_name};
 use super::delegation::{Lent, lent};
 use super::idempotency::once;
 use super::page::identifiers;
+use super::places::{self, Reuse};
 use super::refusal::Refusal;
-use super::{Answer, places};
+use super::wording::shown_name;
 use crate::Service;
 
 /// `GET /namespaces/{namespace}/tables`.
@@ -63,7 +65,7 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
         catalog.namespace_properties(table.namespace()).await?;
         let metadata = new_metadata(&service, &table, asked).await?;
         refuse_taken(&*catalog, &table, "Table").await?;
-        places::check(warehouse, &table, &metadata).await?;
+        places::check(warehouse, &table, &metadata, Reuse::of(&call)).await?;
         // Some engines write into folders that are there, and nowhere else.
         for folder in [location::data_folder(&metadata), folder(&metadata)] {
             warehouse.storage.make_folder(&folder)?;
@@ -124,8 +126,8 @@ pub(crate) async fn refuse_taken(
 ) -> Result<(), Refusal> {
     let message = match holder(catalog, name).await? {
         None => return Ok(()),
-        Some(held) if held == wanted => format!("{held} already exists: {name}"),
-        Some(held) => format!("{held} with same name already exists: {name}"),
+        Some(held) if held == wanted => format!("{held} already exists: {}", shown_name(name)),
+        Some(held) => format!("{held} with same name already exists: {}", shown_name(name)),
     };
     Err(Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message))
 }
@@ -139,6 +141,7 @@ pub(crate) async fn not_renamed(
     let is_taken = error.kind() == ErrorKind::TableAlreadyExists;
     match holder(catalog, to).await {
         Ok(Some(held)) if is_taken => {
+            let (from, to) = (shown_name(from), shown_name(to));
             let message = format!("Cannot rename {from} to {to}. {held} already exists");
             Refusal::new(StatusCode::CONFLICT, "AlreadyExistsException", message)
         }
@@ -174,9 +177,12 @@ async fn new_metadata(
     Ok(made)
 }
 
-/// The usual location of a new table, or where that is taken, as the folder of table `a.b` is for those of namespace `a.b`,
+/// The usual location of a new table or view, or where that is taken, as the folder of table `a.b` is for those of namespace `a.b`,
 /// one that nothing is in or around.
-async fn free_location(service: &Service, table: &TableIdent) -> Result<String, Refusal> {
+pub(crate) async fn free_location(
+    service: &Service,
+    table: &TableIdent,
+) -> Result<String, Refusal> {
     let warehouse = service.session.tables().warehouse();
     let usual = service.session.tables().free_location(table).await?;
     if places::check_free(warehouse, table, &usual).await.is_ok() {

@@ -26,7 +26,7 @@ use super::idempotency::once;
 use super::page::identifiers;
 use super::places;
 use super::refusal::Refusal;
-use super::tables::{Named, not_renamed, refuse_taken};
+use super::tables::{Named, free_location, not_renamed, refuse_taken};
 use crate::Service;
 
 /// Attempts at a replacement that others keep overtaking.
@@ -81,7 +81,7 @@ pub(crate) async fn create(State(service): State<Arc<Service>>, call: Call) -> A
         let warehouse = service.session.tables().warehouse();
         let location = match asked.location.filter(|it| !it.is_empty()) {
             Some(location) => location.trim_end_matches('/').to_owned(),
-            None => service.session.tables().free_location(&view).await?,
+            None => free_location(&service, &view).await?,
         };
         let version = ViewFormatVersion::V1;
         let made = ViewMetadataBuilder::new(

@@ -3,7 +3,7 @@
 //! Clients, and the suites that servers are tried with, tell a lost race from a mistake by the beginning of a message. In
 //! SQL the catalog speaks as the shell does; here it speaks as its clients expect.
 
-use icefield_catalog::spec::{TableMetadata, TableRequirement};
+use icefield_catalog::spec::{MAIN_BRANCH, TableIdent, TableMetadata, TableRequirement};
 use icefield_catalog::{ErrorKind, names};
 
 /// What the catalog says of something that is missing or there already, for clients.
@@ -27,10 +27,16 @@ pub(super) fn for_clients(kind: ErrorKind, message: &str) -> String {
     }
 }
 
+/// The name of a table or view, as clients have it.
+pub(super) fn shown_name(of: &TableIdent) -> String {
+    let levels = of.namespace().as_ref().iter().map(|it| names::spoken(it));
+    levels.chain([names::spoken(of.name())]).collect::<Vec<_>>().join(".")
+}
+
 /// Why a table does not meet a requirement; `None` if it does.
 pub(super) fn broken(requirement: &TableRequirement, table: &TableMetadata) -> Option<String> {
     use TableRequirement as Is;
-    let error = requirement.check(Some(table)).err()?;
+    requirement.check(Some(table)).err()?;
     let changed = |what: &str, expected: i64, found: i64| {
         format!("{what} changed: expected id {expected} != {found}")
     };
@@ -41,10 +47,11 @@ pub(super) fn broken(requirement: &TableRequirement, table: &TableMetadata) -> O
         }
         Is::RefSnapshotIdMatch { r#ref, snapshot_id } => {
             let found = table.snapshot_for_ref(r#ref).map(|it| it.snapshot_id());
+            let what = if r#ref == MAIN_BRANCH { "branch" } else { "branch or tag" };
             match (snapshot_id, found) {
-                (None, _) => format!("branch or tag {ref} was created concurrently"),
+                (None, _) => format!("{what} {ref} was created concurrently"),
                 (Some(expected), Some(found)) => {
-                    format!("branch or tag {ref} has changed: expected id {expected} != {found}")
+                    format!("{what} {ref} has changed: expected id {expected} != {found}")
                 }
                 (Some(expected), None) => {
                     format!("branch or tag {ref} is missing, expected {expected}")
@@ -73,8 +80,6 @@ pub(super) fn broken(requirement: &TableRequirement, table: &TableMetadata) -> O
             let found = table.default_sort_order_id();
             changed("default sort order", *default_sort_order_id, found)
         }
-        #[allow(unreachable_patterns)]
-        _ => return Some(error.message().to_owned()),
     };
     Some(format!("Requirement failed: {why}"))
 }

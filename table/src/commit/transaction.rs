@@ -5,6 +5,8 @@
 //! that reading it is reading a table; [`commit`] stages all drafts anew on the tables as they stand
 //! then, and moves all pointers in one step of the catalog.
 
+use std::time::Duration;
+
 use icefield_catalog::spec::{TableIdent, TableRequirement};
 use icefield_catalog::{
     Commit, CommitOutcome, Error, ErrorKind, LoadedTable, Result, TableChange, lineage,
@@ -16,6 +18,9 @@ use super::stage::{self, Pending};
 use super::{Change, Changed, nameless, refuse_other, turn};
 use crate::manifest::DataFile;
 use crate::table::{Table, Tables};
+
+/// Looks at tables of a transaction that landed, until it is said that the others did not.
+const LOOKS_MAX: u32 = 6;
 
 /// A table as a transaction sees it: as it was when first read, with the transaction's own changes.
 #[derive(Debug, Clone)]
@@ -137,25 +142,51 @@ fn first_table(open: &[(Draft, Pending)]) -> Result<Table> {
     open.first().map(|(draft, _)| draft.base.clone()).ok_or_else(nameless)
 }
 
-/// What landed, if it is all that was to.
-fn whole(tables: &Tables, open: &[(Draft, Pending)], landed: Vec<Changed>) -> Result<Vec<Changed>> {
-    let has_landed = |id: i64| landed.iter().any(|it| it.snapshot_id == id);
-    let wanted = open.iter().filter(|(_, it)| it.change.changes_rows());
-    let (done, missing): (Vec<_>, Vec<_>) = wanted.partition(|(_, it)| has_landed(it.snapshot_id));
-    if missing.is_empty() || !tables.warehouse().catalog.is_remote() {
+/// What landed, if it is all that was to. Tables are looked at one after another, so one that lacks its snapshot is looked at
+/// again: servers of others move the pointers one by one, and a commit may be on its way yet.
+async fn whole(
+    tables: &Tables,
+    open: &[(Draft, Pending)],
+    mut landed: Vec<Changed>,
+) -> Result<Vec<Changed>> {
+    let env = &tables.warehouse().env;
+    if !tables.warehouse().catalog.is_remote() {
         return Ok(landed);
     }
-    let names = |of: &[&(Draft, Pending)]| {
-        let names = of.iter().map(|(it, _)| format!("`{}`", it.base.name()));
+    let mut missing = Vec::new();
+    for look in 0..LOOKS_MAX {
+        let has_landed = |id: i64| landed.iter().any(|it| it.snapshot_id == id);
+        let wanted = open.iter().filter(|(_, it)| it.change.changes_rows());
+        missing = wanted.filter(|(_, it)| !has_landed(it.snapshot_id)).collect();
+        if missing.is_empty() {
+            return Ok(landed);
+        }
+        env.sleep(Duration::from_millis(50 << look)).await;
+        let mut found = Vec::new();
+        for (draft, pending) in &missing {
+            found.extend(found_in(draft, pending).await?);
+        }
+        landed.extend(found);
+    }
+    let names = |of: Vec<String>| {
+        let names = of.iter().map(|it| format!("`{it}`"));
         names.collect::<Vec<_>>().join(", ")
     };
     let message = format!(
         "the catalog's server committed one part of the transaction and not the other: {} changed, {} did not",
-        names(&done),
-        names(&missing)
+        names(landed.iter().map(|it| it.table.name()).collect()),
+        names(missing.iter().map(|(it, _)| it.base.name()).collect())
     );
     Err(Error::new(ErrorKind::Unexpected, message)
-        .with_context("hint", "roll back the tables that changed or do the rest alone"))
+        .with_context("hint", "look at the history of these tables before you do anything"))
+}
+
+/// A table with its snapshot, if that has landed.
+async fn found_in(draft: &Draft, pending: &Pending) -> Result<Option<Changed>> {
+    let current = draft.base.refresh().await?;
+    let snapshot_id = pending.snapshot_id;
+    let has_landed = current.metadata().snapshot_by_id(snapshot_id).is_some();
+    Ok(has_landed.then(|| Changed { snapshot_id, was_there: false, table: current }))
 }
 
 /// One attempt; `None` if it lost the race.
@@ -181,7 +212,7 @@ async fn attempt(
     // The pointers moved together, so one that has landed says that all have; but servers of others move them one by one.
     if !landed.is_empty() {
         lost.found();
-        return whole(tables, open, landed).map(Some);
+        return whole(tables, open, landed).await.map(Some);
     }
     let Some(first) = loaded.first().cloned() else { return Ok(Some(Vec::new())) };
     lost.not_found(&first);
@@ -219,7 +250,7 @@ async fn attempt(
                 let table = tables.table(Some(ident), table);
                 Some(Changed { snapshot_id, was_there: false, table })
             });
-            whole(tables, open, landed.collect()).map(Some)
+            whole(tables, open, landed.collect()).await.map(Some)
         }
         Ok(CommitOutcome::Conflict) => {
             lost.conflicted();
@@ -233,6 +264,20 @@ async fn attempt(
         Err(error) if error.retryable() => {
             lost.failed(&error);
             Ok(None)
+        }
+        // One that moves the pointers one by one may have come to some of them.
+        Err(error) if tables.warehouse().catalog.is_remote() => {
+            let mut landed = Vec::new();
+            for (draft, pending) in open.iter() {
+                landed.extend(found_in(draft, pending).await.ok().flatten());
+            }
+            match landed.is_empty() {
+                true => Err(error),
+                false => {
+                    lost.found();
+                    whole(tables, open, landed).await.map(Some)
+                }
+            }
         }
         Err(error) => Err(error),
     }

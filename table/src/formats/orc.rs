@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::io::{BufRead, Read};
 use std::sync::Arc;
 
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, StringArray, StructArray, make_array};
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use bytes::Bytes;
 use orc_rust::ArrowReaderBuilder;
 use orc_rust::compression::Decompressor;
@@ -50,6 +52,9 @@ pub(super) fn batches(
     let indices = columns.iter().filter_map(|it| Some(all.get(*it)?.data_type().column_index()));
     let mask = ProjectionMask::roots(root, indices);
     let shape = Arc::new(schema.project(columns).map_err(|it| it.to_string())?);
+    let kinds: Vec<OrcType> =
+        columns.iter().filter_map(|it| Some(all.get(*it)?.data_type().clone())).collect();
+    let is_padded = kinds.iter().any(has_padding);
     // Its decoders are made for the types they are asked for, and know nothing of ids.
     let plain = shape.fields().iter().map(|it| unnumbered(it)).collect::<Vec<_>>();
     let reader = builder
@@ -58,7 +63,12 @@ pub(super) fn batches(
         .with_schema(Arc::new(Schema::new(plain)))
         .build();
     Ok(Box::new(reader.map(move |batch| {
-        let batch = batch.map_err(|it| it.to_string())?;
+        let mut batch = batch.map_err(|it| it.to_string())?;
+        if is_padded {
+            let columns = batch.columns().iter().zip(&kinds).map(|(it, kind)| unpadded(it, kind));
+            let columns = columns.collect::<Result<Vec<_>, _>>().map_err(|it| it.to_string())?;
+            batch = RecordBatch::try_new(batch.schema(), columns).map_err(|it| it.to_string())?;
+        }
         retyped_batch(&batch, &shape).map_err(|it| it.to_string())
     })))
 }
@@ -110,6 +120,53 @@ fn field(name: &str, kind: &OrcType, types: &[proto::Type], nullable: bool) -> F
     };
     let id = said.get("iceberg.id").and_then(|it| it.parse().ok());
     with_id(Field::new(name, read, nullable), id)
+}
+
+/// Whether a type is or holds texts that are filled up with blanks, which they do not mean.
+fn has_padding(kind: &OrcType) -> bool {
+    match kind {
+        OrcType::Char { .. } => true,
+        OrcType::Struct { children, .. } => children.iter().any(|it| has_padding(it.data_type())),
+        OrcType::List { child, .. } => has_padding(child),
+        OrcType::Map { key, value, .. } => has_padding(key) || has_padding(value),
+        _ => false,
+    }
+}
+
+/// Values without those blanks.
+fn unpadded(array: &ArrayRef, kind: &OrcType) -> Result<ArrayRef, ArrowError> {
+    if let OrcType::Char { .. } = kind {
+        let texts = array.as_string::<i32>().iter();
+        let texts: StringArray = texts.map(|it| it.map(|it| it.trim_end_matches(' '))).collect();
+        return Ok(Arc::new(texts));
+    }
+    let data = array.to_data();
+    let mut children: Vec<ArrayRef> = data.child_data().iter().cloned().map(make_array).collect();
+    match kind {
+        OrcType::Struct { children: kinds, .. } => {
+            for (child, kind) in children.iter_mut().zip(kinds) {
+                *child = unpadded(child, kind.data_type())?;
+            }
+        }
+        OrcType::List { child: kind, .. } => {
+            for child in &mut children {
+                *child = unpadded(child, kind)?;
+            }
+        }
+        OrcType::Map { key, value, .. } => {
+            for pairs in &mut children {
+                let parts = pairs.as_struct();
+                let both = parts.columns().iter().zip([key, value]);
+                let both = both.map(|(part, kind)| unpadded(part, kind));
+                let both = both.collect::<Result<Vec<_>, _>>()?;
+                let fields = parts.fields().clone();
+                *pairs = Arc::new(StructArray::try_new(fields, both, parts.nulls().cloned())?);
+            }
+        }
+        _ => return Ok(Arc::clone(array)),
+    }
+    let children = children.iter().map(|it| it.to_data()).collect();
+    Ok(make_array(data.into_builder().child_data(children).build()?))
 }
 
 fn unnumbered(field: &Field) -> Field {

@@ -80,6 +80,9 @@ public final class Formats {
                 19,
                 "by_name",
                 Types.MapType.ofOptional(20, 21, Types.StringType.get(), Types.LongType.get())),
+            // Avro writes a type that it has named before by its name.
+            Types.NestedField.optional(25, "small_too", Types.DecimalType.of(9, 2)),
+            Types.NestedField.optional(26, "u_too", Types.UUIDType.get()),
             Types.NestedField.optional(
                 22, "by_number", Types.MapType.ofOptional(23, 24, Types.IntegerType.get(), inner(50))));
     Table table = made(catalog, "all_" + name, schema, PartitionSpec.unpartitioned(), "2");
@@ -116,6 +119,8 @@ public final class Formats {
     record.setField("instant", OffsetDateTime.of(at.plusHours(1), ZoneOffset.UTC));
     record.setField("s", row % 5 == 0 ? "" : "text " + row + " ☃");
     record.setField("u", new UUID(row * 0x9E3779B97F4A7C15L, ~row));
+    record.setField("small_too", BigDecimal.valueOf(row, 2));
+    record.setField("u_too", new UUID(row, row));
     record.setField("four", new byte[] {(byte) row, 0, -1, (byte) (row >> 8)});
     record.setField("raw", ByteBuffer.wrap(("raw" + row).getBytes(java.nio.charset.StandardCharsets.UTF_8)));
     Types.StructType point = schema.findType("point").asStructType();
