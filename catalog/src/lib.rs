@@ -29,7 +29,6 @@ pub mod lineage;
 pub mod memory;
 pub mod metadata;
 pub mod names;
-pub mod places;
 pub mod refusal;
 pub mod requests;
 pub mod rest;

@@ -276,15 +276,14 @@ impl Catalog for RestCatalog {
         };
         let reply = self.change(Method::POST, "/namespaces", Some(body)).await;
         if is_lost(&reply) {
-            let found = self.namespace_properties(namespace).await.unwrap_or_default();
-            let is_ours = properties.iter().all(|(key, value)| found.get(key) == Some(value));
-            return match !was_there && is_ours && self.namespace_properties(namespace).await.is_ok()
-            {
+            let found = self.namespace_properties(namespace).await;
+            let is_set = |it: &HashMap<String, String>| {
+                properties.iter().all(|(key, value)| it.get(key) == Some(value))
+            };
+            let what = format!("namespace `{}` was made", namespace.as_ref().join("."));
+            return match !was_there && found.is_ok_and(|it| is_set(&it)) {
                 true => Ok(()),
-                false => Err(unknown(
-                    &format!("namespace `{}` was made", namespace.as_ref().join(".")),
-                    reply,
-                )),
+                false => Err(unknown(&what, reply)),
             };
         }
         reply?.or(409, || namespace_exists(namespace))?.ok().map(drop)

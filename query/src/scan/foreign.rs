@@ -84,11 +84,7 @@ pub(super) async fn open(
                 false => Some(Err(cut(&foreign, rows.start))),
             };
         };
-        let made = batch.map_err(external).and_then(|it| rows.of(&it));
-        if made.is_err() {
-            rows.start = expected;
-        }
-        Some(made)
+        Some(batch.map_err(external).and_then(|it| rows.of(&it)))
     };
     Ok(stream::iter(until_error(next)).boxed())
 }

@@ -9,7 +9,9 @@ use std::ops::ControlFlow;
 use arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::logical_expr::{Expr as Planned, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::logical_expr::{
+    Cast, Expr as Planned, ExprSchemable, LogicalPlan, Operator, TryCast, lit,
+};
 use datafusion::sql::sqlparser::ast::{
     AccessExpr, BinaryOperator, DataType as SqlType, DateTimeField, Expr, Function, FunctionArg,
     FunctionArgExpr, FunctionArgumentClause, FunctionArguments, Ident, NamedWindowDefinition,
@@ -385,8 +387,12 @@ fn is_strange(
                 _ => None,
             }
         }
-        Planned::Cast(it) => is_strange_cast(&kind(&it.expr)?, it.field.data_type(), dialect),
-        Planned::TryCast(it) => is_strange_cast(&kind(&it.expr)?, it.field.data_type(), dialect),
+        Planned::Cast(Cast { expr, field }) | Planned::TryCast(TryCast { expr, field }) => {
+            match kind(expr) {
+                Some(from) => is_strange_cast(&from, field.data_type(), dialect),
+                None => Some("a cast of what has no type"),
+            }
+        }
         _ => None,
     }
 }

@@ -189,7 +189,7 @@ pub(crate) async fn keeps_rows(
     if behalf.lifted.is_some() || !tier::only_grows(&change.table) {
         return Ok(());
     }
-    let own = |path: &str| places::check_own(before.metadata(), path).is_ok();
+    let own = |path: &str| places::check_own(&[before.metadata()], path).is_ok();
     let taken = growth::takes(change, before.metadata(), after, own).await?;
     let Some(why) = taken else { return Ok(()) };
     Err(tier::refused(&change.table, &why).into())
@@ -233,7 +233,7 @@ pub(crate) async fn made_to_fit(
     if let Some((snapshot, ..)) = rebase::appended(change)
         && places::check_inside(warehouse, snapshot.manifest_list()).is_ok()
     {
-        let own = |path: &str| places::check_own(table.metadata(), path).is_ok();
+        let own = |path: &str| places::check_own(&[table.metadata()], path).is_ok();
         let again = rebase::append(table, change, own).await;
         if let Some(change) = again.map_err(Refusal::from)? {
             return Ok(Some(change));
@@ -249,14 +249,7 @@ pub(crate) async fn made_to_fit(
 fn check_lists(change: &TableChange, of: &[&TableMetadata]) -> Result<(), Refusal> {
     for update in &change.updates {
         if let TableUpdate::AddSnapshot { snapshot } = update {
-            let mut refused = None;
-            let list = snapshot.manifest_list();
-            if !of
-                .iter()
-                .any(|it| places::check_own(it, list).map_err(|it| refused = Some(it)).is_ok())
-            {
-                return Err(refused.unwrap_or_else(|| Refusal::bad("the table has no folder")));
-            }
+            places::check_own(of, snapshot.manifest_list())?;
         }
     }
     Ok(())
@@ -271,9 +264,7 @@ async fn check_specs(service: &Service, change: &TableChange) -> Result<(), Refu
         match update {
             TableUpdate::RemovePartitionSpecs { spec_ids } => removed.extend(spec_ids),
             TableUpdate::RemoveSnapshots { snapshot_ids } => gone.extend(snapshot_ids),
-            TableUpdate::AddSnapshot { snapshot } => {
-                added = added.max(Some(snapshot.snapshot_id()))
-            }
+            TableUpdate::AddSnapshot { snapshot } => added = Some(snapshot.snapshot_id()),
             _ => {}
         }
     }

@@ -240,7 +240,7 @@ async fn admit(
     for location in &wanted.locations {
         // A listing of `t` would show what is in `t2` as well.
         let is_whole = wanted.kind == Kind::Objects || places::is_under(&found.metadata, location);
-        if !is_whole || places::check_own(&found.metadata, location).is_err() {
+        if !is_whole || places::check_own(&[&found.metadata], location).is_err() {
             return Err(forbidden(format!(
                 "`{location}` does not lie in the folders of `{table}`"
             )));

@@ -1,6 +1,5 @@
 //! Where tables may lie: in the warehouse, and not in one another.
 
-use icefield_catalog::places::{folder_of, is_in, normal, overlap};
 use icefield_catalog::rights::{Caller, Object, Role};
 use icefield_catalog::spec::{TableIdent, TableMetadata};
 use icefield_catalog::{Warehouse, metadata, storage};
@@ -102,11 +101,12 @@ async fn apart(
     Ok(())
 }
 
-/// Refuses a file of a table that lies in none of its folders.
-pub(crate) fn check_own(of: &TableMetadata, file: &str) -> Result<(), Refusal> {
+/// Refuses a file that lies in none of a table's folders, of now or of then.
+pub(crate) fn check_own(of: &[&TableMetadata], file: &str) -> Result<(), Refusal> {
+    let folders: Vec<String> = of.iter().flat_map(|it| folders(it)).collect();
     let path = normal(file);
     let climbs = path.split('/').any(|it| it == "..");
-    match !climbs && folders(of).iter().any(|it| is_in(&path, &normal(it))) {
+    match !climbs && folders.iter().any(|it| is_in(&path, &normal(it))) {
         true => Ok(()),
         false => Err(Refusal::bad(format!("`{file}` does not lie in the table's folders"))),
     }
@@ -126,4 +126,43 @@ pub(crate) fn folders(of: &TableMetadata) -> Vec<String> {
     let named = ["write.data.path", "write.folder-storage.path", "write.object-storage.path"];
     folders.extend(named.iter().filter_map(|it| of.properties().get(*it).cloned()));
     folders
+}
+
+/// The folder of the table of which a metadata file is current.
+fn folder_of(pointer: &str) -> String {
+    let pointer = normal(pointer);
+    let (folder, _) = pointer.rsplit_once('/').unwrap_or((&pointer, ""));
+    folder.strip_suffix("/metadata").unwrap_or(folder).to_owned()
+}
+
+/// Whether a path is a folder, or lies in it; both [`normal`].
+fn is_in(path: &str, folder: &str) -> bool {
+    path == folder || path.strip_prefix(folder).is_some_and(|it| it.starts_with('/'))
+}
+
+/// A place in the spelling that is compared.
+fn normal(location: &str) -> String {
+    let location = location.trim_end_matches('/');
+    match location.strip_prefix("file:") {
+        Some(path) => format!("file:///{}", path.trim_start_matches('/')),
+        None if location.starts_with('/') => format!("file://{location}"),
+        None => location.replace("s3a://", "s3://").replace("s3n://", "s3://"),
+    }
+}
+
+/// Whether two folders are one, or one lies in the other; both [`normal`].
+fn overlap(one: &str, other: &str) -> bool {
+    is_in(one, other) || is_in(other, one)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_lies_where_its_metadata_says() {
+        assert_eq!(folder_of("file:/w/raw/t/metadata/1.metadata.json"), "file:///w/raw/t");
+        assert!(is_in("file:///w/raw/t/x", &folder_of("/w/raw/t/metadata/1.metadata.json")));
+        assert!(!is_in("file:///w/raw/t2", "file:///w/raw/t"));
+    }
 }
