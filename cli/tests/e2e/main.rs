@@ -20,6 +20,7 @@ mod lake;
 mod lineage;
 mod memory;
 mod optimizer;
+mod phantoms;
 mod procedures;
 mod races;
 mod rights;

@@ -26,7 +26,7 @@ const TABLES: [&str; 2] = ["cleaned.a", "cleaned.b"];
 const ROWS: u64 = 3;
 const PROCESSES: u64 = 4;
 
-fn number(name: &str) -> Option<u64> {
+pub(crate) fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|it| it.parse().ok())
 }
 
@@ -73,14 +73,18 @@ impl Dice {
 }
 
 /// A process that is fed statement by statement. A refused statement ends it.
-struct Process<'a> {
+pub(crate) struct Process<'a> {
     lake: &'a Lake,
     open: Option<(Child, ChildStdin, BufReader<ChildStdout>)>,
 }
 
-impl Process<'_> {
+impl<'a> Process<'a> {
+    pub(crate) fn new(lake: &'a Lake) -> Self {
+        Self { lake, open: None }
+    }
+
     /// Runs a statement that answers with one line; `None` if it was refused for a conflict.
-    fn say(&mut self, sql: &str) -> Option<Value> {
+    pub(crate) fn say(&mut self, sql: &str) -> Option<Value> {
         let (_, input, output) = self.open.get_or_insert_with(|| {
             let mut command = self.lake.command(&["sql", "--format", "ndjson"]);
             command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -115,7 +119,7 @@ impl Process<'_> {
 /// One process's operations: random ones, in the order in which they were answered.
 fn work(lake: &Lake, process: u64, level: &str, rounds: u64, seed: u64) -> Vec<Operation> {
     let mut dice = Dice((seed * 1000 + process + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
-    let mut shell = Process { lake, open: None };
+    let mut shell = Process::new(lake);
     let mut done = Vec::new();
     for round in 0..rounds {
         let value = ((process + 1) * 100_000 + round) as i64;
