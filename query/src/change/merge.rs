@@ -94,10 +94,11 @@ struct Branch {
 }
 
 impl Rewriter<'_> {
-    pub(super) fn merge(&self, merge: ast::Merge) -> Result<Rewritten> {
+    pub(super) fn merge(&self, mut merge: ast::Merge) -> Result<Rewritten> {
         if merge.output.is_some() {
             return Err(Error::unsupported("MERGE takes no RETURNING or OUTPUT"));
         }
+        merge.source = join_as_query(merge.source)?;
         let source = source_alias(&merge.source)?;
         if source == self.alias {
             return Err(Error::invalid(format!("target and source are both called `{source}`"))
@@ -450,6 +451,14 @@ fn refuse_unreachable(branches: &[Branch]) -> Result<()> {
     Ok(())
 }
 
+/// `(a JOIN b ON …) AS s` as what it means: `(SELECT * FROM a JOIN b ON …) AS s`.
+fn join_as_query(source: TableFactor) -> Result<TableFactor> {
+    let TableFactor::NestedJoin { table_with_joins, alias } = source else { return Ok(source) };
+    let mut subquery = parse("SELECT * FROM (SELECT 1)")?;
+    select(&mut subquery)?.from = vec![*table_with_joins];
+    Ok(TableFactor::Derived { lateral: false, subquery: Box::new(subquery), alias, sample: None })
+}
+
 fn source_alias(source: &TableFactor) -> Result<Ident> {
     let (alias, name) = match source {
         TableFactor::Table { alias, name, .. } => (alias, parts(name).pop()),
@@ -461,8 +470,10 @@ fn source_alias(source: &TableFactor) -> Result<Ident> {
     match (alias, name) {
         (Some(alias), _) => Ok(alias.name.clone()),
         (None, Some(name)) => Ok(Ident::with_quote('"', name)),
-        (None, None) => Err(Error::invalid("the query of a MERGE needs a name")
-            .with_hint("USING (SELECT …) AS s ON …")),
+        (None, None) => {
+            Err(Error::invalid("the query or join that a MERGE takes its rows from needs a name")
+                .with_hint("USING (SELECT …) AS s ON …"))
+        }
     }
 }
 

@@ -130,3 +130,8 @@ async fn audit() {
 async fn types() {
     check("types.slt").await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes() {
+    check("changes.slt").await;
+}
