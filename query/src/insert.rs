@@ -215,33 +215,46 @@ pub(crate) fn partition_exprs(
     Ok(exprs.flatten().collect())
 }
 
-/// A transform of a top-level column; `None` for what is nested or has no value.
+/// A transform of a column, or of a field within it; `None` for what has no value.
 fn source(
     schema: &icefield_catalog::spec::Schema,
     (input, leading): (&SchemaRef, usize),
     id: i32,
     transform: &Transform,
 ) -> Option<Arc<dyn PhysicalExpr>> {
-    let place = schema.as_struct().fields().iter().position(|it| it.id == id)? + leading;
-    let field = input.fields().get(place)?;
-    let column: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), place));
+    transformed(input, leading, &icefield_table::partition::path_to(schema, id)?, transform)
+}
+
+/// A transform of what is at a path, whose first place comes after `leading` others.
+pub(crate) fn transformed(
+    input: &SchemaRef,
+    leading: usize,
+    path: &[usize],
+    transform: &Transform,
+) -> Option<Arc<dyn PhysicalExpr>> {
+    let (first, path) = path.split_first()?;
+    let place = first + leading;
+    let child: Arc<dyn PhysicalExpr> =
+        Arc::new(Column::new(input.fields().get(place)?.name(), place));
     match transform {
-        Transform::Identity => Some(column),
+        Transform::Identity if path.is_empty() => Some(child),
         Transform::Void | Transform::Unknown => None,
-        other => Some(Arc::new(TransformExpr { child: column, transform: *other })),
+        _ => Some(Arc::new(TransformExpr { child, path: path.to_vec(), transform: *transform })),
     }
 }
 
-/// A partition transform as an expression.
+/// A partition transform as an expression, of a column or of a field within it.
 #[derive(Debug, Clone)]
 struct TransformExpr {
     child: Arc<dyn PhysicalExpr>,
+    path: Vec<usize>,
     transform: Transform,
 }
 
 impl PartialEq for TransformExpr {
     fn eq(&self, other: &Self) -> bool {
-        self.child.eq(&other.child) && self.transform == other.transform
+        let (own, others) = ((&self.path, &self.transform), (&other.path, &other.transform));
+        self.child.eq(&other.child) && own == others
     }
 }
 
@@ -250,19 +263,25 @@ impl Eq for TransformExpr {}
 impl Hash for TransformExpr {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.child.hash(state);
+        self.path.hash(state);
         self.transform.to_string().hash(state);
     }
 }
 
 impl fmt::Display for TransformExpr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}({})", self.transform, self.child)
+        let places = self.path.iter().map(|it| format!(".{it}")).collect::<String>();
+        write!(f, "{}({}{places})", self.transform, self.child)
     }
 }
 
 impl TransformExpr {
     fn apply(&self, array: &arrow::array::ArrayRef) -> Result<arrow::array::ArrayRef> {
-        icefield_table::partition::transform(&self.transform, array).map_err(external)
+        let array = icefield_table::partition::inside(array, &self.path).map_err(external)?;
+        match self.transform {
+            Transform::Identity => Ok(array),
+            _ => icefield_table::partition::transform(&self.transform, &array).map_err(external),
+        }
     }
 }
 
@@ -273,7 +292,7 @@ impl PhysicalExpr for TransformExpr {
     }
 
     fn nullable(&self, schema: &Schema) -> Result<bool> {
-        self.child.nullable(schema)
+        Ok(!self.path.is_empty() || self.child.nullable(schema)?)
     }
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
@@ -294,7 +313,7 @@ impl PhysicalExpr for TransformExpr {
         children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
         let child = children.into_iter().next().unwrap_or_else(|| Arc::clone(&self.child));
-        Ok(Arc::new(Self { child, transform: self.transform }))
+        Ok(Arc::new(Self { child, ..self.as_ref().clone() }))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

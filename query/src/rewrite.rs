@@ -9,10 +9,10 @@
 //! names it; choosing the files and committing is the caller's.
 
 mod curve;
+mod order;
 mod pace;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::execution::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder, ScalarUDF, lit};
-use icefield_catalog::spec::{FormatVersion, NullOrder, SortDirection, Transform};
+use icefield_catalog::spec::{FormatVersion, Transform};
 use icefield_table::manifest::DataFile;
 use icefield_table::scan::ScanTask;
 use icefield_table::write::{Outputs, WriteContext};
@@ -30,14 +30,13 @@ use icefield_table::{At, Table};
 
 use crate::change::sink::{Layout, Target};
 use crate::change::{collect, copied, into_target};
-use crate::error::nearest;
 use crate::memory::SharedMemory;
-use crate::names::folded;
-use crate::parser::{Sql, tokens};
+use crate::parser::tokens;
 use crate::provider::Lake;
 use crate::provider::table::IcebergTable;
 use crate::{Error, Result, Session};
 pub use curve::Curve;
+pub use order::{Order, SortColumn};
 pub use pace::Pace;
 
 /// Memory of a rewrite whose session has no limit of its own: beyond it, sorts spill.
@@ -52,155 +51,6 @@ pub struct Rewrite {
     pub outputs: Outputs,
     /// How fast it may go, if not as fast as it can.
     pub pace: Option<Arc<Pace>>,
-}
-
-/// The order that rows are brought into.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Order {
-    /// As they come.
-    #[default]
-    None,
-    /// By columns.
-    Columns(Vec<SortColumn>),
-    /// Along a curve through the space of several columns, which keeps near what is near in each.
-    Along {
-        /// Which curve.
-        curve: Curve,
-        /// The columns, by name.
-        columns: Vec<String>,
-    },
-}
-
-/// A column that rows are sorted by.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SortColumn {
-    /// Its name.
-    pub name: String,
-    /// Whether the greatest come first.
-    pub descending: bool,
-    /// Whether nulls come first.
-    pub nulls_first: bool,
-}
-
-impl fmt::Display for Order {
-    /// As [`Order::parse`] reads it; nothing for no order.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let (before, columns, after) = match self {
-            Self::None => return Ok(()),
-            Self::Columns(columns) => {
-                let column = |it: &SortColumn| {
-                    let direction = if it.descending { "DESC" } else { "ASC" };
-                    let nulls = if it.nulls_first { "FIRST" } else { "LAST" };
-                    format!("{} {direction} NULLS {nulls}", quoted(&it.name))
-                };
-                (String::new(), columns.iter().map(column).collect::<Vec<_>>(), "")
-            }
-            Self::Along { curve, columns } => {
-                let columns = columns.iter().map(|it| quoted(it)).collect();
-                (format!("{}(", format!("{curve:?}").to_lowercase()), columns, ")")
-            }
-        };
-        write!(f, "{before}{}{after}", columns.join(", "))
-    }
-}
-
-impl Order {
-    /// The name of the column that counts most, if there is an order.
-    pub fn leading(&self) -> Option<&str> {
-        match self {
-            Self::None => None,
-            Self::Columns(columns) => columns.first().map(|it| it.name.as_str()),
-            Self::Along { columns, .. } => columns.first().map(String::as_str),
-        }
-    }
-
-    /// Reads an order as people write it: `a DESC NULLS LAST, b`, `zorder(a, b)`, `hilbert(a, b)`.
-    ///
-    /// # Errors
-    ///
-    /// A text that is none of these, or a column that the table does not have.
-    pub fn parse(table: &Table, text: &str) -> Result<Self> {
-        use datafusion::sql::sqlparser::ast;
-        use datafusion::sql::sqlparser::parser::Parser;
-        let wrong = || {
-            Error::invalid(format!("`{text}` is no sort order"))
-                .with_hint("write columns, such as `a DESC, b`, or zorder(a, b) or hilbert(a, b)")
-        };
-        let tokens = tokens(text)?.pop().ok_or_else(wrong)?;
-        let dialect = Sql::default();
-        let mut parser = Parser::new(&dialect).with_tokens_with_locations(tokens);
-        let parsed = parser.parse_comma_separated(Parser::parse_order_by_expr);
-        let parsed = parsed.map_err(|_| wrong())?;
-        let is_end = parser.peek_token().token == datafusion::sql::sqlparser::tokenizer::Token::EOF;
-        let name = |expr: &ast::Expr| match expr {
-            ast::Expr::Identifier(ident) => known_column(table, &folded(ident)),
-            _ => Err(wrong()),
-        };
-        if let [one] = parsed.as_slice()
-            && let ast::Expr::Function(function) = &one.expr
-        {
-            let curve = match function.name.to_string().to_lowercase().as_str() {
-                "zorder" | "z_order" => Curve::Z,
-                "hilbert" => Curve::Hilbert,
-                _ => return Err(wrong()),
-            };
-            let ast::FunctionArguments::List(list) = &function.args else { return Err(wrong()) };
-            let mut columns = Vec::new();
-            for argument in &list.args {
-                let ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(expr)) = argument else {
-                    return Err(wrong());
-                };
-                columns.push(name(expr)?);
-            }
-            return match is_end && !columns.is_empty() {
-                true => Ok(Self::Along { curve, columns }),
-                false => Err(wrong()),
-            };
-        }
-        if !is_end {
-            return Err(wrong());
-        }
-        let mut columns = Vec::new();
-        for one in &parsed {
-            let descending = one.options.asc == Some(false);
-            // As in Spark: nulls are the least.
-            let nulls_first = one.options.nulls_first.unwrap_or(!descending);
-            columns.push(SortColumn { name: name(&one.expr)?, descending, nulls_first });
-        }
-        Ok(Self::Columns(columns))
-    }
-
-    /// The table's own order; `None` if it has none. Only columns count, up to the first transform.
-    pub fn of_table(table: &Table) -> Option<Self> {
-        let metadata = table.metadata();
-        let schema = metadata.current_schema();
-        let mut columns = Vec::new();
-        for field in &metadata.default_sort_order().fields {
-            let top = schema.as_struct().fields().iter().find(|it| it.id == field.source_id);
-            let Some(top) = top.filter(|_| field.transform == Transform::Identity) else { break };
-            columns.push(SortColumn {
-                name: top.name.clone(),
-                descending: field.direction == SortDirection::Descending,
-                nulls_first: field.null_order == NullOrder::First,
-            });
-        }
-        (!columns.is_empty()).then_some(Self::Columns(columns))
-    }
-}
-
-fn known_column(table: &Table, name: &str) -> Result<String> {
-    let fields = table.metadata().current_schema().as_struct().fields();
-    let known: Vec<&str> = fields.iter().map(|it| it.name.as_str()).collect();
-    let found = known.iter().find(|it| **it == name);
-    let found = found.or_else(|| known.iter().find(|it| it.eq_ignore_ascii_case(name)));
-    found.map(|it| (*it).to_owned()).ok_or_else(|| {
-        let error = Error::not_found(format!("`{}` has no column `{name}`", table.name()));
-        match nearest(name, &known) {
-            Some(near) => error.with_hint(format!("did you mean {near}?")),
-            None => error.with_hint(format!("there are {}", known.join(", "))),
-        }
-    })
 }
 
 /// Rewrites files of one table; a thing of its own, so that several can be at work side by side.
@@ -233,13 +83,13 @@ impl Rewriter {
             Order::None => {}
             Order::Columns(columns) => {
                 for wanted in columns {
-                    let place = fields.iter().position(|it| it.name == wanted.name);
                     let gone = || Error::not_found(format!("no column `{}`", wanted.name));
+                    let path = icefield_table::partition::path_to(schema, wanted.source_id);
                     let options = SortOptions {
                         descending: wanted.descending,
                         nulls_first: wanted.nulls_first,
                     };
-                    order.push((place.ok_or_else(gone)?, options));
+                    order.push((path.ok_or_else(gone)?, wanted.transform, options));
                 }
             }
             Order::Along { curve, columns } => {
@@ -250,7 +100,7 @@ impl Rewriter {
                 let columns = columns.collect();
                 exprs.push(key.call(columns).alias("$key"));
                 has_key = true;
-                order.push((fields.len(), SortOptions::default()));
+                order.push((vec![fields.len()], Transform::Identity, SortOptions::default()));
             }
         }
         let layout = Layout {

@@ -4,7 +4,7 @@ mod alter;
 mod attach;
 pub(crate) mod call;
 mod create;
-pub(crate) use create::column_type;
+pub(crate) use create::{column_type, orders, sort_order};
 pub(crate) mod insert;
 mod rights;
 mod show;

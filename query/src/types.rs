@@ -3,10 +3,21 @@
 use arrow::datatypes::{DataType as ArrowType, Field, Fields};
 use datafusion::sql::sqlparser::ast::{DataType, ExactNumberInfo, TimezoneInfo};
 use icefield_catalog::spec::{
-    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Type, V3Type,
+    ListType, MapType, NestedField, NestedFieldRef, PrimitiveType, StructType, Transform, Type,
+    V3Type,
 };
 
 use crate::{Error, Result};
+
+/// A transform of a column, as people write it.
+pub(crate) fn transform_in_sql(column: &str, transform: &Transform) -> String {
+    match transform {
+        Transform::Identity => column.to_owned(),
+        Transform::Bucket(width) => format!("bucket({width}, {column})"),
+        Transform::Truncate(width) => format!("truncate({width}, {column})"),
+        other => format!("{other}({column})"),
+    }
+}
 
 /// The Iceberg type of a SQL type that has nothing inside.
 pub(crate) fn from_sql(kind: &DataType) -> Result<Type> {

@@ -11,7 +11,8 @@ use arrow::datatypes::{
     DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 use icefield_catalog::spec::{
-    PartitionSpec, PrimitiveLiteral, PrimitiveType, TableMetadata, Transform, Type,
+    PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, StructType, TableMetadata, Transform,
+    Type,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -56,6 +57,45 @@ pub fn field_types(metadata: &TableMetadata, spec: &PartitionSpec) -> Result<Vec
             Ok(PartitionField { id: field.field_id, name: field.name.clone(), kind })
         })
         .collect()
+}
+
+/// The places through structs that lead to the field `id`, the column's own first; `None` if it is not
+/// there, or in a list or a map.
+pub fn path_to(schema: &Schema, id: i32) -> Option<Vec<usize>> {
+    fn find(of: &StructType, id: i32, path: &mut Vec<usize>) -> bool {
+        for (place, field) in of.fields().iter().enumerate() {
+            path.push(place);
+            let is_within = |path: &mut Vec<usize>| match field.field_type.as_ref() {
+                Type::Struct(inner) => find(inner, id, path),
+                _ => false,
+            };
+            if field.id == id || is_within(path) {
+                return true;
+            }
+            path.pop();
+        }
+        false
+    }
+    let mut path = Vec::new();
+    find(schema.as_struct(), id, &mut path).then_some(path)
+}
+
+/// The array that places through structs lead to; below a null struct everything is null.
+pub fn inside(array: &ArrayRef, path: &[usize]) -> Result<ArrayRef> {
+    let missing = || Error::new(ErrorKind::Unexpected, "a batch lacks a field of a struct");
+    let mut array = Arc::clone(array);
+    for place in path {
+        let parent = array.as_struct_opt().ok_or_else(missing)?.clone();
+        let child = Arc::clone(parent.columns().get(*place).ok_or_else(missing)?);
+        array = match parent.nulls() {
+            None => child,
+            Some(nulls) => {
+                let is_null = arrow::array::BooleanArray::new(!nulls.inner(), None);
+                arrow::compute::nullif(&child, &is_null)?
+            }
+        };
+    }
+    Ok(array)
 }
 
 /// Applies a transform to a column. Views become plain arrays, which is all that the library's

@@ -114,13 +114,15 @@ fn beside_writers(version: u8, mode: &str) {
         |writers: &mut Vec<Child>| writers.iter_mut().any(|it| it.try_wait().unwrap().is_none());
     while is_at_work(&mut writers) || round < 12 {
         let mut command = lake.command(&upkeep(round));
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         if round % 3 == 2 {
             std::thread::sleep(Duration::from_millis(40 + (round as u64 * 37) % 200));
             let _ = child.kill();
         }
-        // It may well lose to a writer.
-        child.wait().unwrap();
+        // It may well lose to a writer, and says so then; killed, it has no code.
+        let output = child.wait_with_output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(matches!(output.status.code(), None | Some(0 | 3)), "{:?}: {error}", upkeep(round));
         if round % 2 == 0 {
             seen.look(&lake);
         }

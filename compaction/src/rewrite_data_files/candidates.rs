@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use icefield_catalog::spec::{DataContentType, PrimitiveLiteral, PrimitiveType, Type};
+use icefield_catalog::spec::{DataContentType, PrimitiveLiteral, PrimitiveType, Transform, Type};
 use icefield_query::Result;
 use icefield_query::rewrite::{Order, file_of};
 use icefield_table::Table;
@@ -112,21 +112,15 @@ fn is_equality(entry: &ManifestEntry) -> bool {
 
 /// The id of the table's order, if that is the one that is wanted.
 pub(super) fn sort_order_id(table: &Table, order: &Order) -> Option<i32> {
-    let own = Order::of_table(table)?;
-    let default = table.metadata().default_sort_order();
-    let count = match &own {
-        Order::Columns(columns) => columns.len(),
-        _ => 0,
-    };
-    // An order that is cut at a transform is not the table's.
-    (own == *order && count == default.fields.len()).then_some(default.order_id as i32)
+    let is_own = Order::of_table(table)? == *order;
+    is_own.then_some(table.metadata().default_sort_order().order_id as i32)
 }
 
-/// The first column that is sorted by.
+/// The first column that is sorted by; `None` for a transform of one, of which files do not tell the bounds.
 fn leading_column(table: &Table, order: &Order) -> Option<(i32, PrimitiveType)> {
     let Order::Columns(columns) = order else { return None };
-    let first = columns.first()?;
-    let field = table.metadata().current_schema().field_by_name(&first.name)?;
+    let first = columns.first().filter(|it| it.transform == Transform::Identity)?;
+    let field = table.metadata().current_schema().field_by_id(first.source_id)?;
     match field.field_type.as_ref() {
         Type::Primitive(kind) => Some((field.id, kind.clone())),
         _ => None,

@@ -34,6 +34,7 @@ use datafusion::physical_plan::{
     PlanProperties, SendableRecordBatchStream,
 };
 use futures::{StreamExt, stream};
+use icefield_catalog::spec::Transform;
 use icefield_table::Table;
 use icefield_table::manifest::DataFile;
 use icefield_table::write::{TableWriter, WriteContext};
@@ -41,7 +42,9 @@ use roaring::RoaringTreemap;
 
 use crate::Error;
 use crate::error::external;
-use crate::insert::{count_schema, counts_properties, one_count, partition_exprs, sort_order};
+use crate::insert::{
+    count_schema, counts_properties, one_count, partition_exprs, sort_order, transformed,
+};
 use crate::memory::writer_bytes;
 use crate::rewrite::Pace;
 
@@ -129,8 +132,9 @@ pub(crate) struct Layout {
     pub(crate) context: Arc<WriteContext>,
     /// Whether the last column is only there to sort by.
     pub(crate) has_key: bool,
-    /// What all rows are sorted by, as places among the table's columns (the key's is after them).
-    pub(crate) order: Vec<(usize, arrow::compute::SortOptions)>,
+    /// What all rows are sorted by: transforms of what is at paths that begin at the table's columns (the
+    /// key's place is after them).
+    pub(crate) order: Vec<(Vec<usize>, Transform, arrow::compute::SortOptions)>,
     /// Slows the writing down.
     pub(crate) pace: Option<Arc<Pace>>,
 }
@@ -202,11 +206,9 @@ impl TableProvider for Target {
         let (mut order, mut hash, mut context) = (None, Vec::new(), None);
         let (mut single, mut has_key, mut pace) = (false, false, None);
         if let Some(layout) = &self.layout {
-            let columns = layout.order.iter().filter_map(|(place, options)| {
-                let place = place + LEADING;
-                let name = self.schema.fields().get(place)?.name();
-                let column = datafusion::physical_expr::expressions::Column::new(name, place);
-                Some(datafusion::physical_expr::PhysicalSortExpr::new(Arc::new(column), *options))
+            let columns = layout.order.iter().filter_map(|(path, transform, options)| {
+                let value = transformed(&self.schema, LEADING, path, transform)?;
+                Some(datafusion::physical_expr::PhysicalSortExpr::new(value, *options))
             });
             order = LexOrdering::new(columns);
             context = Some(Arc::clone(&layout.context));
@@ -390,6 +392,7 @@ impl<'a> Worker<'a> {
         let wrong = || DataFusionError::Internal("a row change has no such column".to_owned());
         let files = batch.columns().get(1).and_then(|it| it.as_string_view_opt());
         let files = files.ok_or_else(wrong)?;
+        let views = files.views();
         let positions = batch.columns().get(2);
         let positions: &Int64Array =
             positions.and_then(|it| it.as_primitive_opt::<Int64Type>()).ok_or_else(wrong)?;
@@ -398,7 +401,15 @@ impl<'a> Worker<'a> {
             let start = row;
             // Rows of one file stand together, so its bitmap is looked up once for all of them.
             let file = files.is_valid(start).then(|| files.value(start));
-            while row < batch.num_rows() && files.is_valid(row).then(|| files.value(row)) == file {
+            // Most are one and the same text, so that its bytes need not be looked at.
+            let is_same = |row: usize| match file {
+                Some(file) => {
+                    files.is_valid(row)
+                        && (views.get(row) == views.get(start) || files.value(row) == file)
+                }
+                None => files.is_null(row),
+            };
+            while row < batch.num_rows() && is_same(row) {
                 row += 1;
             }
             let mut run = Run::default();
@@ -420,7 +431,12 @@ impl<'a> Worker<'a> {
                 self.outcome.kept.entry(file.to_owned()).or_default().extend(run.kept);
             }
             if !run.deleted.is_empty() {
-                self.outcome.deleted.entry(file.to_owned()).or_default().extend(run.deleted);
+                let deleted = self.outcome.deleted.entry(file.to_owned()).or_default();
+                // Rows mostly come in the order in which they lie in their file.
+                if let Err(stopped) = deleted.append(run.deleted.iter().copied()) {
+                    let taken = usize::try_from(stopped.valid_until()).unwrap_or_default();
+                    deleted.extend(run.deleted.iter().skip(taken));
+                }
             }
         }
         Ok(())

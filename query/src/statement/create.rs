@@ -51,7 +51,7 @@ pub(crate) struct CreateTable {
 /// One column of a sort order.
 #[derive(Debug)]
 pub(crate) struct Order {
-    column: String,
+    pub(crate) column: String,
     transform: Transform,
     direction: SortDirection,
     nulls: NullOrder,
@@ -479,7 +479,7 @@ pub(super) fn transformed(parser: &mut Parser<'_>) -> Result<(String, Transform)
 }
 
 /// Columns of a sort order, with commas between.
-pub(super) fn orders(parser: &mut Parser<'_>) -> Result<Vec<Order>> {
+pub(crate) fn orders(parser: &mut Parser<'_>) -> Result<Vec<Order>> {
     let mut all = Vec::new();
     loop {
         all.push(order(parser)?);
@@ -654,7 +654,7 @@ fn column_id(schema: &Schema, name: &str) -> Result<i32> {
 }
 
 /// The sort order of a table with this schema.
-pub(super) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder> {
+pub(crate) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder> {
     let mut order = SortOrder::builder();
     for it in orders {
         let source_id = column_id(schema, &exact_path(schema, &it.column))?;

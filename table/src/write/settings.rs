@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use icefield_catalog::spec::{NestedFieldRef, Schema, TableMetadata, Type};
 use icefield_catalog::{Error, ErrorKind, Result};
-use parquet::basic::{BrotliLevel, Compression, GzipLevel, ZstdLevel};
+use parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
@@ -58,9 +58,13 @@ fn writer_properties(metadata: &TableMetadata, schema: &Schema) -> Result<Writer
         .set_data_page_size_limit(page)
         .set_data_page_row_count_limit(page_rows)
         .set_max_row_group_bytes(Some(group.max(1)))
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        // No two rows have the same.
-        .set_column_dictionary_enabled(ColumnPath::from("_row_id"), false);
+        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
+    // They go up by one, or stay as they are, for thousands of rows.
+    for column in ["_row_id", "_last_updated_sequence_number"] {
+        builder = builder
+            .set_column_dictionary_enabled(ColumnPath::from(column), false)
+            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
+    }
     for (name, value) in metadata.properties() {
         let Some(column) = name.strip_prefix("write.parquet.bloom-filter-enabled.column.") else {
             continue;

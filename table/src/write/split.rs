@@ -13,6 +13,7 @@ use icefield_catalog::spec::{PrimitiveLiteral, PrimitiveType, Transform};
 use icefield_catalog::{Error, ErrorKind, Result};
 
 use super::WriteContext;
+use crate::partition;
 
 /// Computes partition values and gives each distinct tuple a number.
 pub(super) struct Splitter {
@@ -46,7 +47,7 @@ impl Splitter {
     pub(super) fn new(context: Arc<WriteContext>) -> Result<Self> {
         let mut functions = Vec::new();
         for field in context.spec.fields() {
-            let path = source_path(&context, field.source_id).ok_or_else(|| {
+            let path = partition::path_to(&context.schema, field.source_id).ok_or_else(|| {
                 let message = format!("partition field `{}` has no source column", field.name);
                 Error::new(ErrorKind::DataInvalid, message)
             })?;
@@ -129,7 +130,7 @@ impl Splitter {
                     let kind = crate::arrow::primitive_type(&field.kind);
                     return Ok(arrow::array::new_null_array(&kind, batch.num_rows()));
                 }
-                crate::partition::transform(&function.transform, &source)
+                partition::transform(&function.transform, &source)
             })
             .collect()
     }
@@ -140,44 +141,11 @@ impl Splitter {
     }
 }
 
-fn source_path(context: &WriteContext, id: i32) -> Option<Vec<usize>> {
-    let mut path = Vec::new();
-    find(context.schema.as_struct(), id, &mut path).then_some(path)
-}
-
-fn find(of: &icefield_catalog::spec::StructType, id: i32, path: &mut Vec<usize>) -> bool {
-    for (place, field) in of.fields().iter().enumerate() {
-        path.push(place);
-        if field.id == id {
-            return true;
-        }
-        if let icefield_catalog::spec::Type::Struct(inner) = field.field_type.as_ref()
-            && find(inner, id, path)
-        {
-            return true;
-        }
-        path.pop();
-    }
-    false
-}
-
 /// The array at a path; below a null struct everything is null.
 fn source_column(batch: &RecordBatch, path: &[usize]) -> Result<ArrayRef> {
     let missing = || Error::new(ErrorKind::Unexpected, "a batch lacks a partition's source column");
     let (first, rest) = path.split_first().ok_or_else(missing)?;
-    let mut array = Arc::clone(batch.columns().get(*first).ok_or_else(missing)?);
-    for place in rest {
-        let parent = array.as_struct_opt().ok_or_else(missing)?.clone();
-        let child = Arc::clone(parent.columns().get(*place).ok_or_else(missing)?);
-        array = match parent.nulls() {
-            None => child,
-            Some(nulls) => {
-                let valid = arrow::array::BooleanArray::new(!nulls.inner(), None);
-                arrow::compute::nullif(&child, &valid)?
-            }
-        };
-    }
-    Ok(array)
+    partition::inside(batch.columns().get(*first).ok_or_else(missing)?, rest)
 }
 
 /// One value of an array, as a column of this type has it.

@@ -5,8 +5,8 @@ use icefield_catalog::spec::{
 };
 use icefield_table::Table;
 
-use crate::Result;
 use crate::defaults::in_sql;
+use crate::{Result, types};
 
 /// A type as CREATE TABLE reads it.
 pub(super) fn sql_type(kind: &Type) -> String {
@@ -64,12 +64,7 @@ fn path(column: &str) -> String {
 }
 
 fn transformed(column: &str, transform: &Transform) -> String {
-    match transform {
-        Transform::Identity => name(column),
-        Transform::Bucket(width) => format!("bucket({width}, {})", name(column)),
-        Transform::Truncate(width) => format!("truncate({width}, {})", name(column)),
-        other => format!("{other}({})", name(column)),
-    }
+    types::transform_in_sql(&name(column), transform)
 }
 
 /// The statement that would make the table as it is; a second one says what identifies rows, if the table does.

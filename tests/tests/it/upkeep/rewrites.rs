@@ -1,11 +1,21 @@
 //! What a rewrite takes on, and what becomes of the rest if a part of it cannot be done.
 
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use icefield_catalog::JournalEntry;
 use icefield_catalog::journal::SCANS;
+use icefield_catalog::spec::Transform;
 use icefield_compaction::policy::Policy;
+use icefield_query::{ErrorKind, Session};
+use icefield_tests::faulty_catalog::Meanwhile;
+use icefield_tests::reachable;
 use serde_json::json;
 
-use super::{LATER_MS, Lake, MERGE_ON_READ, five_files};
+use super::{LATER_MS, Lake, MERGE_ON_READ, five_files, query};
 
 fn rewrite(arguments: &str) -> String {
     format!("CALL system.rewrite_data_files('cleaned.t'{arguments})")
@@ -260,4 +270,167 @@ async fn a_curve_goes_through_the_greatest_values() {
         let ids = lake.ids("cleaned.t").await;
         assert_eq!(ids, [[1; 6], [2; 6], [3; 6]].concat(), "{curve}");
     }
+}
+
+/// What others do before each of the next commits, time after time.
+fn time_after_time(lake: &Lake, statements: Vec<String>) {
+    fn next(
+        meanwhile: Arc<Meanwhile>,
+        other: Session,
+        mut left: std::vec::IntoIter<String>,
+    ) -> BoxFuture<'static, ()> {
+        async move {
+            let Some(first) = left.next() else { return };
+            drop(other.run(&first).await.unwrap());
+            if left.len() > 0 {
+                meanwhile.set(next(Arc::clone(&meanwhile), other, left));
+            }
+        }
+        .boxed()
+    }
+    lake.meanwhile(next(Arc::clone(&lake.meanwhile), lake.other(), statements.into_iter()));
+}
+
+/// Data files that lie there, also those of no snapshot.
+async fn written(lake: &Lake) -> usize {
+    let all = reachable::stored(&lake.tables, "memory:///w").await;
+    all.iter().filter(|it| it.ends_with(".parquet")).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_lost_its_files_is_done_again_alone() {
+    for partial in ["false", "true"] {
+        let lake = four_partitions().await;
+        let modes =
+            "ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.update.mode' = 'copy-on-write')";
+        lake.run(modes).await;
+        let changed = "UPDATE cleaned.t SET id = id + 100 WHERE g = 2 AND id = 2";
+        time_after_time(&lake, vec![changed.to_owned()]);
+        let options = format!(
+            "map('min-input-files', '2', 'partial-progress.enabled', '{partial}', \
+             'partial-progress.max-commits', '1')"
+        );
+        let done = lake.call(&rewrite(&format!(", options => {options}"))).await;
+        assert!(lake.is_over());
+        // The file that the UPDATE made is left to the next time.
+        assert_eq!((done[0], done[1], done[3]), (11, 4, 0), "{partial}");
+        // 12 were there, and one came with the UPDATE. Four groups were written, and one of them again.
+        assert_eq!(written(&lake).await, 12 + 1 + 4 + 1, "{partial}");
+        let ids = [0, 1, 3, 4, 5, 6, 7, 8, 9, 10, 11, 102];
+        assert_eq!(lake.ids("cleaned.t").await, ids, "{partial}");
+        assert_eq!(files(&lake).await, 5, "{partial}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_that_loses_its_files_time_after_time_is_given_up() {
+    let lake = four_partitions().await;
+    lake.run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.update.mode' = 'copy-on-write')")
+        .await;
+    for id in 20..25 {
+        lake.run(&format!("INSERT INTO cleaned.t VALUES ({id}, 2)")).await;
+    }
+    // Before every commit, a file of the group goes.
+    let gone = |id: i64| format!("UPDATE cleaned.t SET id = id + 100 WHERE id = {id} AND g = 2");
+    time_after_time(&lake, (20..25).map(gone).collect());
+    let call = rewrite(", where => 'g = 2', options => map('min-input-files', '2')");
+    let done = lake.call(&call).await;
+    assert_eq!((done[0], done[1], done[3]), (0, 0, 5), "five files were left the fourth time");
+    assert!(!lake.is_over(), "it did not go on until nobody disturbed it");
+    let all = [2, 6, 10, 24, 120, 121, 122, 123];
+    assert_eq!(lake.ids("cleaned.t WHERE g = 2").await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn commits_that_fail_too_often_end_the_work_and_keep_what_was_committed() {
+    for (failures, is_over) in [(0, true), (1, false)] {
+        let lake = four_partitions().await;
+        lake.run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('commit.retry.num-retries' = '0')")
+            .await;
+        time_after_time(&lake, vec!["INSERT INTO cleaned.t VALUES (50, 9)".to_owned()]);
+        let call = rewrite(&format!(
+            ", options => map('min-input-files', '2', 'partial-progress.enabled', 'true', \
+             'partial-progress.max-commits', '1', 'partial-progress.max-failed-commits', '{failures}')"
+        ));
+        match is_over {
+            true => {
+                let error = lake.refused(&call).await;
+                assert_eq!(error.kind, ErrorKind::Conflict, "{error}");
+                assert_eq!(files(&lake).await, 13);
+            }
+            false => {
+                assert_eq!(lake.call(&call).await[..2], [12, 4]);
+                assert_eq!(files(&lake).await, 5);
+            }
+        }
+        assert_eq!(lake.ids("cleaned.t").await.len(), 13);
+    }
+}
+
+/// Sorted by what is left of values, and by fields of structs, as the table says or as somebody asks.
+#[tokio::test]
+async fn files_are_sorted_by_transforms_and_by_fields_of_structs() {
+    for (order, key) in [
+        ("bucket(4, id)", "bucket"),
+        ("truncate(10, id) DESC, s.n", "truncate"),
+        ("days(at), id DESC", "days"),
+        ("s.n DESC NULLS LAST, id", "struct"),
+    ] {
+        for own in [false, true] {
+            let lake = Lake::new(&[
+                "CREATE TABLE cleaned.t (id BIGINT, at TIMESTAMP, s STRUCT<n: BIGINT>)",
+            ])
+            .await;
+            for number in 0..5 {
+                lake.run(&format!(
+                    "INSERT INTO cleaned.t SELECT i * 5 + {number}, \
+                     TIMESTAMP '2026-01-01 00:00:00' + i * INTERVAL '7 hours', \
+                     CASE WHEN i % 3 > 0 THEN named_struct('n', (i * 37) % 11) END FROM range(0, 8) r(i)"
+                ))
+                .await;
+            }
+            let call = match own {
+                true => {
+                    lake.run(&format!("ALTER TABLE cleaned.t WRITE ORDERED BY {order}")).await;
+                    rewrite(", strategy => 'sort'")
+                }
+                false => rewrite(&format!(", sort_order => '{order}'")),
+            };
+            assert_eq!(lake.call(&call).await[..2], [5, 1], "{order}");
+            assert_eq!(lake.call(&call).await[0], 0, "{order}, again");
+            // In the order in which they lie in the file.
+            let rows =
+                query(&lake.other(), "SELECT id, at, s.n AS n, _pos FROM cleaned.t ORDER BY _pos")
+                    .await;
+            let rows = arrow::compute::concat_batches(&rows[0].schema(), &rows).unwrap();
+            assert_eq!(rows.num_rows(), 40, "{order}");
+            let ids = rows.column(0).as_primitive::<Int64Type>();
+            let days = rows.column(1).as_primitive::<TimestampMicrosecondType>();
+            let fields = rows.column(2).as_primitive::<Int64Type>();
+            let keys: Vec<(i64, i64)> = (0..40)
+                .map(|row| {
+                    let (id, n) = (ids.value(row), fields.is_valid(row).then(|| fields.value(row)));
+                    match key {
+                        "bucket" => {
+                            let hash = Transform::Bucket(4);
+                            let id = Arc::new(Int64Array::from(vec![id])) as ArrayRef;
+                            let bucket = icefield_table::partition::transform(&hash, &id).unwrap();
+                            (i64::from(bucket.as_primitive::<Int32Type>().value(0)), 0)
+                        }
+                        "truncate" => (-(id - id % 10), n.unwrap_or(-1)),
+                        "days" => (days.value(row) / 86_400_000_000, -id),
+                        _ => (n.map_or(1, |it| -it), id),
+                    }
+                })
+                .collect();
+            assert!(keys.is_sorted(), "{order}: {keys:?}");
+            let says_so = lake.rows("SELECT DISTINCT sort_order_id FROM cleaned.t.files").await;
+            assert_eq!(says_so.contains('1'), own, "{order}: {says_so}");
+        }
+    }
+    let lake = five_files(2, "", "").await;
+    let error = lake.refused(&rewrite(", sort_order => 'days(v)'")).await.to_string();
+    assert!(error.contains("column `v` is string, which day does not work on"), "{error}");
+    let error = lake.refused(&rewrite(", sort_order => 'bucket(4, nobody)'")).await.to_string();
+    assert!(error.contains("has no column `nobody`"), "{error}");
 }
