@@ -2,20 +2,26 @@
 
 A commit sets a property of a table. 1, 8 and 32 clients commit to one table, and to 32 tables; the baseline is PyIceberg's
 SqlCatalog on a database of the same kind, with as many threads. Of commits that conflict, which the baseline has, the ones
-that land count. Then 10,000 tables in one namespace, listed and loaded, by the
+that land count. The same by 32 processes of icefield without a server, and so without its queue. Rows appended by shells
+through the server, to a table that may be changed and to one of `raw`. A scan of 100,000 files planned by the server, and by
+PyIceberg on the same table. Then 10,000 tables in one namespace, listed and loaded, by the
 server and by SqlCatalog on the same database.
 """
 import argparse
 import http.client
 import json
+import os
 import subprocess
 import tempfile
 import threading
 import time
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyiceberg.catalog.sql import SqlCatalog
 from pyiceberg.exceptions import CommitFailedException
+from pyiceberg.expressions import AlwaysTrue
 from pyiceberg.schema import Schema
 from pyiceberg.types import LongType, NestedField
 
@@ -75,6 +81,112 @@ def served(binary, warehouse, catalog, seconds):
             assert ask(first, "GET", "/v1/namespaces/raw/tables/t0")[0] == 200
             loads.append(time.monotonic() - began)
         return one, many, sorted(loads)[150] * 1000
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def shells(binary, options, seconds, count, statement):
+    """What `count` processes of icefield get done in a second and the 99th percentile in ms: each runs
+    `statement(process, number)` time after time."""
+    open_shells = []
+    for _ in range(count):
+        shell = subprocess.Popen([binary, "sql", "--format", "ndjson", *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                 text=True)
+        shell.stdin.write("SELECT 1;\n")
+        shell.stdin.flush()
+        shell.stdout.readline()
+        open_shells.append(shell)
+    def make(number):
+        shell, numbers = open_shells[number], iter(range(10**9))
+        def once():
+            shell.stdin.write(statement(number, next(numbers)) + ";\n")
+            shell.stdin.flush()
+            return shell.stdout.readline() != ""
+        return once
+    try:
+        return measured(count, seconds, make)
+    finally:
+        for shell in open_shells:
+            shell.stdin.close()
+            shell.wait()
+
+
+def without_a_server(binary, warehouse, catalog, seconds):
+    """32 processes on one table."""
+    options = ["--warehouse", warehouse, *(["--catalog", catalog] if catalog else [])]
+    subprocess.run([binary, "sql", *options, "-c", "CREATE TABLE cleaned.alone (id BIGINT)"], check=True, capture_output=True)
+    return shells(binary, options, seconds, TABLES, lambda process, number:
+                  f"ALTER TABLE cleaned.alone SET TBLPROPERTIES ('k{process}' = '{number}')")
+
+
+def appends(binary, warehouse, seconds):
+    """Rows appended a second, through the server by 8 shells: to a table of `cleaned`, and of `raw`."""
+    server = subprocess.Popen([binary, "serve", "--warehouse", warehouse, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    address = server.stdout.readline().split(": ", 1)[-1].strip()
+    address = address[address.index("http://"):]
+    try:
+        found = []
+        for table in ("cleaned.appended", "raw.appended"):
+            options = ["--catalog", address]
+            subprocess.run([binary, "sql", *options, "-c", f"CREATE TABLE {table} (id BIGINT)"], check=True, capture_output=True)
+            found.append(shells(binary, options, seconds, 8, lambda process, number: f"INSERT INTO {table} VALUES ({number})"))
+        return found
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def planned(binary, warehouse, files):
+    """Seconds in which the server plans a scan of so many files, asked by HTTP, and one for a few of them; PyIceberg the
+    same, with the table loaded."""
+    folder = Path(warehouse) / "loose"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table({"id": pa.array([7], pa.int64())}), folder / "f0.parquet")
+    # A file has only so many links.
+    for number in range(1, files):
+        source, target = folder / f"f{number // 1000 * 1000}.parquet", folder / f"f{number}.parquet"
+        if number % 1000 == 0:
+            target.write_bytes((folder / "f0.parquet").read_bytes())
+        else:
+            os.link(source, target)
+    subprocess.run([binary, "sql", "--warehouse", warehouse, "-c",
+                    f"CREATE TABLE cleaned.many (id BIGINT); CALL system.add_files('cleaned.many', '{folder}')"],
+                   check=True, capture_output=True)
+    server = subprocess.Popen([binary, "serve", "--warehouse", warehouse, "--listen", "127.0.0.1:0"], stdout=subprocess.PIPE, text=True)
+    address = server.stdout.readline().split("http://")[1].strip()
+    connection = http.client.HTTPConnection(address)
+    def ask(path, body):
+        connection.request("POST", f"/v1/namespaces/cleaned/tables/many/{path}", json.dumps(body), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        text = answer.read()
+        assert answer.status == 200, text
+        return json.loads(text)
+    def ours(body):
+        began = time.monotonic()
+        plan = ask("plan", body)
+        assert plan["status"] == "completed", plan["status"]
+        tasks, found = list(plan.get("plan-tasks", [])), len(plan.get("file-scan-tasks", []))
+        while tasks:
+            part = ask("tasks", {"plan-task": tasks.pop()})
+            tasks += part.get("plan-tasks", [])
+            found += len(part.get("file-scan-tasks", []))
+        return time.monotonic() - began, found
+    table = SqlCatalog("lake", uri=f"sqlite:///{warehouse}/catalog.db", warehouse=f"file://{warehouse}").load_table("cleaned.many")
+    def theirs(condition):
+        began = time.monotonic()
+        found = len(list(table.scan(row_filter=condition).plan_files()))
+        return time.monotonic() - began, found
+    try:
+        rows = []
+        for name, body, condition, count in (
+                ("every file", {}, "true", files),
+                ("no file", {"filter": {"type": "eq", "term": "id", "value": 8}}, "id = 8", 0)):
+            own = sorted(ours(body) for _ in range(3))
+            peer = sorted(theirs(condition if condition != "true" else AlwaysTrue()) for _ in range(3))
+            assert own[1][1] == peer[1][1] == count, (own, peer)
+            rows.append((name, own[0][0], own[1][0], peer[1][0]))
+        return rows
     finally:
         server.terminate()
         server.wait()
@@ -158,7 +270,16 @@ def main():
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--postgres", nargs=2, metavar="URL")
     parser.add_argument("--tables", type=int, default=10_000, help="in one namespace")
+    parser.add_argument("--files", type=int, default=100_000, help="of the scan that is planned")
+    parser.add_argument("--only", choices=("commits", "appends", "plan", "tables"))
     arguments = parser.parse_args()
+    parts = {"commits": commits, "appends": append_report, "plan": plan_report, "tables": tables_report}
+    for name, part in parts.items():
+        if arguments.only in (None, name):
+            part(arguments)
+
+
+def commits(arguments):
     kinds = [("SQLite", None, None)]
     if arguments.postgres:
         kinds.append(("PostgreSQL", *arguments.postgres))
@@ -174,7 +295,30 @@ def main():
             for clients, tables, rate, p99, base_rate, base_p99 in rows:
                 ratio = rate / base_rate if base_rate else float("inf")
                 print(f"| {kind} | {clients} | {tables} | {rate:.0f} | {p99:.0f} | {base_rate:.0f} | {base_p99:.0f} | {ratio:.1f} |")
-            print(f"\n{kind}: loading a table takes {load:.1f} ms in the middle.\n")
+            rate, p99 = without_a_server(arguments.binary, f"{folder}/alone", ours, arguments.seconds)
+            print(f"\n{kind}: loading a table takes {load:.1f} ms in the middle. Without the server, and so without its queue, "
+                  f"{TABLES} processes get {rate:.0f} commits a second done on one table (p99 {p99:.0f} ms): {TABLES} tables through "
+                  f"the server {many[0] / rate:.1f} times that.\n")
+
+
+def append_report(arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        cleaned, raw = appends(arguments.binary, f"{folder}/warehouse", arguments.seconds)
+        print(f"8 shells that each append a row time after time, through the server: {cleaned[0]:.0f} a second to a table of "
+              f"`cleaned` (p99 {cleaned[1]:.0f} ms), {raw[0]:.0f} to one of `raw` (p99 {raw[1]:.0f} ms), where each is judged: "
+              f"{raw[0] / cleaned[0]:.2f}.\n")
+
+
+def plan_report(arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        print(f"| a scan of {arguments.files:,} files that needs | the server, at first | the middle of three | PyIceberg | ratio |")
+        print("|---|--:|--:|--:|--:|")
+        for name, first, middle, theirs in planned(arguments.binary, f"{folder}/warehouse", arguments.files):
+            print(f"| {name} | {first:.2f} s | {middle:.2f} s | {theirs:.2f} s | {middle / theirs:.2f} |")
+        print()
+
+
+def tables_report(arguments):
     with tempfile.TemporaryDirectory() as folder:
         ours, theirs = crowded(arguments.binary, f"{folder}/warehouse", arguments.tables)
         print(f"{arguments.tables:,} tables in a namespace (SQLite): listed in {ours[0]:.2f} s, a load {ours[1]:.1f} ms; "
