@@ -16,16 +16,19 @@ mod orc;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::array::{ArrayData, RecordBatch, RecordBatchOptions, make_array};
-use arrow::datatypes::{DataType, Field, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use bytes::{Buf, Bytes};
 use icefield_catalog::spec::DataFileFormat;
 use icefield_catalog::storage::place;
 use icefield_catalog::{Error, ErrorKind, Result, Storage};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+};
 
 use crate::arrow::FIELD_ID;
 use crate::guard::guarded;
@@ -156,9 +159,21 @@ impl Content {
     }
 }
 
+/// Texts come as views, so that one that stands in every row, as a path does in a delete file, is there once.
 fn parquet(content: &Content) -> Outcome<ParquetRecordBatchReaderBuilder<Bytes>> {
     let bytes = content.whole().map_err(|it| it.to_string())?;
-    ParquetRecordBatchReaderBuilder::try_new(bytes).map_err(|it| it.to_string())
+    let read = |options| ArrowReaderMetadata::load(&bytes, options).map_err(|it| it.to_string());
+    let plain = read(ArrowReaderOptions::new())?;
+    let viewed = plain.schema().fields().iter().map(|field| match field.data_type() {
+        DataType::Utf8 => Field::clone(field).with_data_type(DataType::Utf8View),
+        _ => Field::clone(field),
+    });
+    let metadata = plain.schema().metadata().clone();
+    let viewed = Schema::new_with_metadata(viewed.collect::<Vec<_>>(), metadata);
+    let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed));
+    let footer = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options);
+    let footer = footer.map_err(|it| it.to_string())?;
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer))
 }
 
 fn parquet_batches(content: &Content, columns: &[usize], rows: usize) -> Outcome<Plain> {

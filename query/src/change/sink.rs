@@ -36,6 +36,7 @@ use datafusion::physical_plan::{
 use futures::{StreamExt, stream};
 use icefield_catalog::spec::Transform;
 use icefield_table::Table;
+use icefield_table::deletes::positions;
 use icefield_table::manifest::DataFile;
 use icefield_table::write::{TableWriter, WriteContext};
 use roaring::RoaringTreemap;
@@ -432,11 +433,7 @@ impl<'a> Worker<'a> {
             }
             if !run.deleted.is_empty() {
                 let deleted = self.outcome.deleted.entry(file.to_owned()).or_default();
-                // Rows mostly come in the order in which they lie in their file.
-                if let Err(stopped) = deleted.append(run.deleted.iter().copied()) {
-                    let taken = usize::try_from(stopped.valid_until()).unwrap_or_default();
-                    deleted.extend(run.deleted.iter().skip(taken));
-                }
+                positions::extend(deleted, run.deleted.iter().copied());
             }
         }
         Ok(())

@@ -5,7 +5,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Int64Array, RecordBatch, StringViewArray, StringViewBuilder,
+};
+use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema};
 use icefield_catalog::spec::{DataContentType, DataFileFormat};
 use icefield_catalog::{Result, Storage};
@@ -13,6 +16,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
 use roaring::RoaringTreemap;
 
 use super::corrupt;
@@ -32,7 +36,7 @@ const BATCH_ROWS: usize = 8192;
 #[derive(Debug, Clone)]
 pub struct Rows {
     /// The data file of each, never null.
-    pub paths: StringArray,
+    pub paths: StringViewArray,
     /// The position in it, from 0, never null.
     pub positions: Int64Array,
     /// The rows that were deleted, as a struct, if they are asked for and the file has them.
@@ -75,8 +79,8 @@ pub async fn rows(
     Ok(batches.map(move |batch| {
         let batch = batch?;
         let wrong = || corrupt(&location, "its columns are of the wrong types");
-        let paths = arrow::compute::cast(batch.column(path), &DataType::Utf8)?;
-        let paths = paths.as_string_opt::<i32>().ok_or_else(wrong)?.clone();
+        let paths = arrow::compute::cast(batch.column(path), &DataType::Utf8View)?;
+        let paths = paths.as_string_view_opt().ok_or_else(wrong)?.clone();
         let positions = batch.column(pos).as_primitive_opt::<Int64Type>().ok_or_else(wrong)?;
         if paths.null_count() + positions.null_count() > 0 {
             return Err(corrupt(&location, "a path or position in it is null"));
@@ -102,24 +106,25 @@ pub async fn read(
     let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
     for rows in rows(storage, format, location, false).await? {
         let Rows { paths, positions, .. } = rows?;
-        let mut last: Option<(&str, &mut RoaringTreemap)> = None;
-        for (index, position) in positions.values().iter().enumerate() {
-            let name = paths.value(index);
+        // Rows of one file stand together, most with one and the same text.
+        let mut start = 0;
+        for run in paths.views().chunk_by(|left, right| left == right) {
+            let found = positions.slice(start, run.len());
             // None is negative.
-            let position = position.cast_unsigned();
-            match &mut last {
-                Some((before, bitmap)) if *before == name => {
-                    bitmap.insert(position);
-                }
-                _ => {
-                    let bitmap = all.entry(name.to_owned()).or_default();
-                    bitmap.insert(position);
-                    last = Some((name, bitmap));
-                }
-            }
+            let found = found.values().iter().map(|it| it.cast_unsigned());
+            extend(all.entry(paths.value(start).to_owned()).or_default(), found);
+            start += run.len();
         }
     }
     Ok(all)
+}
+
+/// Adds positions, which mostly ascend and come after those that are there.
+pub fn extend(bitmap: &mut RoaringTreemap, positions: impl Iterator<Item = u64> + Clone) {
+    if let Err(stopped) = bitmap.append(positions.clone()) {
+        let done = usize::try_from(stopped.valid_until()).unwrap_or_default();
+        bitmap.extend(positions.skip(done));
+    }
 }
 
 /// A position delete file of one data file, to lie at `location`: its bytes, and what a manifest
@@ -132,26 +137,35 @@ pub fn encode(
 ) -> Result<(Vec<u8>, DataFile)> {
     let id = |id: i32| HashMap::from([(crate::arrow::FIELD_ID.to_owned(), id.to_string())]);
     let schema = Arc::new(Schema::new(vec![
-        Field::new("file_path", DataType::Utf8, false).with_metadata(id(FILE_PATH)),
+        Field::new("file_path", DataType::Utf8View, false).with_metadata(id(FILE_PATH)),
         Field::new("pos", DataType::Int64, false).with_metadata(id(POS)),
     ]));
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
         .set_created_by(concat!("Icefield ", env!("CARGO_PKG_VERSION")).to_owned())
+        // No two rows have the same.
+        .set_column_dictionary_enabled(ColumnPath::from("pos"), false)
         .build();
     let options =
         ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
     let mut bytes = Vec::new();
     let mut writer = ArrowWriter::try_new_with_options(&mut bytes, Arc::clone(&schema), options)?;
+    let mut path = StringViewBuilder::new();
+    let block = path.append_block(Buffer::from(target.path.as_bytes()));
+    let length = u32::try_from(target.path.len());
+    let length = length.map_err(|_| corrupt(&location, "the path it is about is too long"))?;
+    for _ in 0..BATCH_ROWS {
+        path.try_append_view(block, 0, length)?;
+    }
+    let paths: ArrayRef = Arc::new(path.finish());
     let mut rest = positions.iter().map(u64::cast_signed);
     loop {
         let some: Vec<i64> = rest.by_ref().take(BATCH_ROWS).collect();
         if some.is_empty() {
             break;
         }
-        let paths = StringArray::from_iter_values(some.iter().map(|_| &target.path));
-        let columns: Vec<arrow::array::ArrayRef> =
-            vec![Arc::new(paths), Arc::new(Int64Array::from(some))];
+        let columns =
+            vec![paths.slice(0, some.len()), Arc::new(Int64Array::from(some)) as ArrayRef];
         writer.write(&RecordBatch::try_new(Arc::clone(&schema), columns)?)?;
     }
     writer.close()?;

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, UInt32Array, new_null_array};
-use arrow::compute::take;
+use arrow::array::{
+    ArrayRef, Int64Array, RecordBatch, StringArray, StringViewArray, UInt32Array, new_null_array,
+};
+use arrow::compute::{cast, take};
 use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::common::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -73,7 +75,7 @@ pub(super) fn columns(
 ) -> Result<RecordBatch> {
     let count = deleted.positions.len();
     let mut columns = Columns::new(wanted, count);
-    columns.add("file_path", || Arc::new(deleted.paths.clone()));
+    columns.try_add("file_path", || Ok(cast(&deleted.paths, &DataType::Utf8)?))?;
     columns.add("pos", || Arc::new(deleted.positions.clone()));
     columns.try_add("row", || row(table, deleted))?;
     if !partition.is_empty() {
@@ -123,7 +125,7 @@ async fn read(table: &Table, file: &DataFile) -> Result<Batches> {
                 all.chunks(BATCH_ROWS).map(|it| Int64Array::from(it.to_vec())).collect();
             Ok(Box::new(batches.into_iter().map(move |positions| {
                 let paths = std::iter::repeat_n(target.as_str(), positions.len());
-                let paths = StringArray::from_iter_values(paths);
+                let paths = StringViewArray::from_iter_values(paths);
                 Ok(Rows { paths, positions, row: None })
             })))
         }
