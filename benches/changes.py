@@ -9,7 +9,7 @@ baseline is CREATE TABLE AS of lineitem; then on such tables, for format v2 and 
     delete   1% of the rows, scattered over all files
     update   5% of the rows, scattered
     merge    100,000 changes: three quarters updates, a quarter inserts
-    scan     an aggregate over the table after the merge, and over one without deletes
+    scan     an aggregate over the table after all of them, and over one without deletes
     deleted  the same and a sum of one column, warm in one process, over a table of which 10% of the rows are
              deleted, scattered, to one that never had them: per row that is left; with columns in memory, and
              with --cache-limit 0

@@ -151,7 +151,7 @@ pub async fn of(session: &Session, table: &Table) -> Result<Health> {
     let deletes: std::collections::HashSet<_> =
         paths.map(|it| (it.file.path.as_str(), it.file.content_offset)).collect();
     health.delete_files = deletes.len();
-    if request.sorts() {
+    if request.sorts() && rewrite_data_files::tells_overlaps(table, &request.order) {
         let overlaps: usize = candidates.iter().map(|it| it.overlaps).sum();
         health.depth = Some(overlaps as f64 / candidates.len().max(1) as f64);
     }

@@ -35,7 +35,7 @@ use serde_json::{Value, json};
 use crate::plan::{Group, plan};
 use crate::task::Task;
 use crate::{answer, int, long, refuse_v1, remove_dangling_deletes};
-pub(crate) use candidates::candidates;
+pub(crate) use candidates::{candidates, tells_overlaps};
 pub(crate) use request::parse_job_order;
 pub use request::{Copying, JobOrder, Request};
 

@@ -189,7 +189,8 @@ pub(crate) fn sort_order(
     leading: usize,
 ) -> Result<Option<LexOrdering>> {
     let mut exprs = Vec::new();
-    for field in &metadata.default_sort_order().fields {
+    let fields = metadata.default_sort_order().fields.iter();
+    for field in fields.filter(|it| it.transform != Transform::Void) {
         let Some(expr) = source(schema, (input, leading), field.source_id, &field.transform) else {
             break;
         };

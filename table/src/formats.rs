@@ -171,9 +171,8 @@ fn parquet(content: &Content) -> Outcome<ParquetRecordBatchReaderBuilder<Bytes>>
     let metadata = plain.schema().metadata().clone();
     let viewed = Schema::new_with_metadata(viewed.collect::<Vec<_>>(), metadata);
     let options = ArrowReaderOptions::new().with_schema(Arc::new(viewed));
-    let footer = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options);
-    let footer = footer.map_err(|it| it.to_string())?;
-    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, footer))
+    let viewed = ArrowReaderMetadata::try_new(Arc::clone(plain.metadata()), options);
+    Ok(ParquetRecordBatchReaderBuilder::new_with_metadata(bytes, viewed.unwrap_or(plain)))
 }
 
 fn parquet_batches(content: &Content, columns: &[usize], rows: usize) -> Outcome<Plain> {

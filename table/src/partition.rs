@@ -5,14 +5,17 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Date32Array, Int32Array, Int64Array, StringArray,
+    TimestampMicrosecondArray, TimestampNanosecondArray,
+};
 use arrow::compute::cast;
 use arrow::datatypes::{
     DataType, Int32Type, Int64Type, TimeUnit, TimestampMicrosecondType, TimestampNanosecondType,
 };
 use icefield_catalog::spec::{
-    PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, StructType, TableMetadata, Transform,
-    Type,
+    PartitionSpec, PrimitiveLiteral, PrimitiveType, Schema, SortField, StructType, TableMetadata,
+    Transform, Type,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -136,6 +139,49 @@ pub fn transform(transform: &Transform, array: &ArrayRef) -> Result<ArrayRef> {
         _ => plain,
     };
     iceberg::transform::create_transform_function(transform)?.transform(plain)
+}
+
+/// A transform of one value of a column of type `kind`, of integers, times and texts; `None` for others, and if it
+/// leaves the type.
+pub fn of_value(
+    transform: &Transform,
+    kind: &PrimitiveType,
+    value: PrimitiveLiteral,
+) -> Option<PrimitiveLiteral> {
+    if *transform == Transform::Identity {
+        return Some(value);
+    }
+    let one: ArrayRef = match (kind, value) {
+        (PrimitiveType::Int, PrimitiveLiteral::Int(it)) => Arc::new(Int32Array::from(vec![it])),
+        (PrimitiveType::Date, PrimitiveLiteral::Int(it)) => Arc::new(Date32Array::from(vec![it])),
+        (PrimitiveType::Long, PrimitiveLiteral::Long(it)) => Arc::new(Int64Array::from(vec![it])),
+        (PrimitiveType::Timestamp | PrimitiveType::Timestamptz, PrimitiveLiteral::Long(it)) => {
+            Arc::new(TimestampMicrosecondArray::from(vec![it]))
+        }
+        (PrimitiveType::TimestampNs | PrimitiveType::TimestamptzNs, PrimitiveLiteral::Long(it)) => {
+            Arc::new(TimestampNanosecondArray::from(vec![it]))
+        }
+        (PrimitiveType::String, PrimitiveLiteral::String(it)) => {
+            Arc::new(StringArray::from(vec![it]))
+        }
+        _ => return None,
+    };
+    let made = self::transform(transform, &one).ok()?;
+    let integer = match transform {
+        Transform::Truncate(_) => kind.clone(),
+        _ => PrimitiveType::Int,
+    };
+    crate::write::literal(&made, 0, &integer).ok()?
+}
+
+/// Whether rows can be sorted by a field of a sort order: not by a transform that is not known, nor by what is
+/// in a list or a map. By one that is always null they are sorted as they are.
+pub fn is_sortable(schema: &Schema, field: &SortField) -> bool {
+    match field.transform {
+        Transform::Void => true,
+        Transform::Unknown => false,
+        _ => path_to(schema, field.source_id).is_some(),
+    }
 }
 
 /// Whether a transform gives the value itself, or none.

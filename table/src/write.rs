@@ -84,6 +84,7 @@ impl WriteContext {
             return Err(Error::new(ErrorKind::Unexpected, "a new write is shared already"));
         };
         let lineage = [(ROW_ID, "_row_id"), (LAST_UPDATED, "_last_updated_sequence_number")];
+        context.settings.with_differences(lineage.map(|(_, name)| name));
         let lineage = lineage.map(|(id, name)| {
             let id = [(shapes::FIELD_ID.to_owned(), id.to_string())].into();
             Field::new(name, DataType::Int64, true).with_metadata(id)

@@ -11,7 +11,7 @@ use icefield_table::Table;
 use icefield_table::deletes::one_path;
 use icefield_table::manifest::{DataFile, ManifestEntry};
 use icefield_table::scan::ScanTask;
-use icefield_table::value;
+use icefield_table::{partition, value};
 
 use super::{ORDER, Request};
 use crate::plan::Candidate;
@@ -31,7 +31,7 @@ pub(crate) fn candidates(
 ) -> Result<Vec<Candidate>> {
     let mut candidates = Vec::with_capacity(tasks.len());
     let wanted = sort_order_id(table, &request.order);
-    let leading = leading_column(table, &request.order);
+    let leading = Leading::of(table, &request.order);
     let along = curve_columns(table, &request.order);
     let order = request.order.to_string();
     let mut ranges: BTreeMap<String, Vec<Range>> = BTreeMap::new();
@@ -66,9 +66,7 @@ pub(crate) fn candidates(
                 candidates.push(candidate);
                 continue;
             }
-            if let Some((id, kind)) = &leading
-                && let Some(range) = Range::of(&file, *id, kind, place)
-            {
+            if let Some(range) = leading.as_ref().and_then(|it| it.range(&file, place)) {
                 ranges.entry(candidate.partition.clone()).or_default().push(range);
             }
             if !along.is_empty() {
@@ -78,7 +76,8 @@ pub(crate) fn candidates(
         }
         candidates.push(candidate);
     }
-    let is_cut = matches!(leading, Some((_, PrimitiveType::String | PrimitiveType::Binary)));
+    let kind = leading.as_ref().map(|it| &it.kind);
+    let is_cut = matches!(kind, Some(PrimitiveType::String | PrimitiveType::Binary));
     let spared = if is_cut { SEEMING_OVERLAPS } else { 0 };
     for ranges in ranges.into_values() {
         for (place, overlaps) in overlaps(ranges) {
@@ -112,19 +111,46 @@ fn is_equality(entry: &ManifestEntry) -> bool {
 
 /// The id of the table's order, if that is the one that is wanted.
 pub(super) fn sort_order_id(table: &Table, order: &Order) -> Option<i32> {
-    let is_own = Order::of_table(table)? == *order;
-    is_own.then_some(table.metadata().default_sort_order().order_id as i32)
+    order.id_of_table(table)
 }
 
-/// The first column that is sorted by; `None` for a transform of one, of which files do not tell the bounds.
-fn leading_column(table: &Table, order: &Order) -> Option<(i32, PrimitiveType)> {
-    let Order::Columns(columns) = order else { return None };
-    let first = columns.first().filter(|it| it.transform == Transform::Identity)?;
-    let field = table.metadata().current_schema().field_by_id(first.source_id)?;
-    match field.field_type.as_ref() {
-        Type::Primitive(kind) => Some((field.id, kind.clone())),
-        _ => None,
+/// The column that is sorted by first.
+struct Leading {
+    id: i32,
+    kind: PrimitiveType,
+    transform: Transform,
+}
+
+impl Leading {
+    /// `None` for what the bounds of a file's values tell nothing of: buckets, and what is left of decimals and
+    /// bytes.
+    fn of(table: &Table, order: &Order) -> Option<Self> {
+        let Order::Columns(columns) = order else { return None };
+        let first = columns.first()?;
+        let field = table.metadata().current_schema().field_by_id(first.source_id)?;
+        let Type::Primitive(kind) = field.field_type.as_ref() else { return None };
+        let is_told = match first.transform {
+            Transform::Truncate(_) => {
+                matches!(kind, PrimitiveType::Int | PrimitiveType::Long | PrimitiveType::String)
+            }
+            transform => !matches!(transform, Transform::Bucket(_)),
+        };
+        let own = Self { id: field.id, kind: kind.clone(), transform: first.transform };
+        is_told.then_some(own)
     }
+
+    /// What a file has of it.
+    fn range(&self, file: &DataFile, place: usize) -> Option<Range> {
+        let mut range = Range::of(file, self.id, &self.kind, place)?;
+        let value = |it| partition::of_value(&self.transform, &self.kind, it);
+        range.ends = range.ends.and_then(|(start, end)| value(start).zip(value(end)));
+        Some(range)
+    }
+}
+
+/// Whether it is known how far files that are in an order are apart.
+pub(crate) fn tells_overlaps(table: &Table, order: &Order) -> bool {
+    matches!(order, Order::Along { .. }) || Leading::of(table, order).is_some()
 }
 
 /// The columns of a curve.

@@ -196,7 +196,7 @@ fn order(table: &Table, strategy: Option<&str>, sort_order: Option<&str>) -> Res
             let message = match table.metadata().default_sort_order().fields.is_empty() {
                 true => format!("`{}` has no sort order, and none is given", table.name()),
                 false => format!(
-                    "the sort order of `{}` has a transform that is not known here",
+                    "the sort order of `{}` begins with what rows cannot be sorted by here",
                     table.name()
                 ),
             };

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use icefield_catalog::spec::{NullOrder, SortDirection, SortField, Transform};
-use icefield_table::Table;
+use icefield_table::{Table, partition};
 
 use super::curve::Curve;
 use crate::error::nearest;
@@ -127,13 +127,25 @@ impl Order {
         Ok(Self::Columns(order.fields.iter().map(|it| SortColumn::new(table, it)).collect()))
     }
 
-    /// The table's own order; `None` if it has none, or one by a transform that is not known.
+    /// The table's own order, up to the first field by which rows cannot be sorted here; `None` if nothing is
+    /// left of it.
     pub fn of_table(table: &Table) -> Option<Self> {
-        let fields = &table.metadata().default_sort_order().fields;
-        let is_known =
-            |it: &SortField| !matches!(it.transform, Transform::Void | Transform::Unknown);
-        let columns = fields.iter().map(|it| SortColumn::new(table, it)).collect();
-        (!fields.is_empty() && fields.iter().all(is_known)).then_some(Self::Columns(columns))
+        let metadata = table.metadata();
+        let can = |it: &&SortField| partition::is_sortable(metadata.current_schema(), it);
+        let fields = metadata.default_sort_order().fields.iter().take_while(can);
+        let fields = fields.filter(|it| it.transform != Transform::Void);
+        let columns: Vec<SortColumn> = fields.map(|it| SortColumn::new(table, it)).collect();
+        (!columns.is_empty()).then_some(Self::Columns(columns))
+    }
+
+    /// The id of the table's order, if this is all of it.
+    pub fn id_of_table(&self, table: &Table) -> Option<i32> {
+        let metadata = table.metadata();
+        let order = metadata.default_sort_order();
+        let is_whole =
+            order.fields.iter().all(|it| partition::is_sortable(metadata.current_schema(), it));
+        let is_own = is_whole && Self::of_table(table)? == *self;
+        is_own.then_some(order.order_id as i32)
     }
 }
 

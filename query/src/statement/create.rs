@@ -659,6 +659,12 @@ pub(crate) fn sort_order(schema: &Schema, orders: &[Order]) -> Result<SortOrder>
     for it in orders {
         let source_id = column_id(schema, &exact_path(schema, &it.column))?;
         refuse_misfit(schema, source_id, &it.column, &it.transform)?;
+        if icefield_table::partition::path_to(schema, source_id).is_none() {
+            return Err(Error::invalid(format!(
+                "rows cannot be sorted by `{}`, of which a row has any number",
+                it.column
+            )));
+        }
         order.with_sort_field(SortField {
             source_id,
             transform: it.transform,

@@ -106,14 +106,20 @@ pub async fn read(
     let mut all: HashMap<String, RoaringTreemap> = HashMap::new();
     for rows in rows(storage, format, location, false).await? {
         let Rows { paths, positions, .. } = rows?;
-        // Rows of one file stand together, most with one and the same text.
+        // Rows of one file stand together, most with one and the same text, whose bytes need not be looked at.
+        let is_same = |left: usize, right: usize| {
+            paths.views().get(left) == paths.views().get(right)
+                || paths.value(left) == paths.value(right)
+        };
         let mut start = 0;
-        for run in paths.views().chunk_by(|left, right| left == right) {
-            let found = positions.slice(start, run.len());
+        while start < positions.len() {
+            let next = (start + 1..positions.len()).find(|it| !is_same(start, *it));
+            let end = next.unwrap_or(positions.len());
+            let found = positions.slice(start, end - start);
             // None is negative.
             let found = found.values().iter().map(|it| it.cast_unsigned());
             extend(all.entry(paths.value(start).to_owned()).or_default(), found);
-            start += run.len();
+            start = end;
         }
     }
     Ok(all)

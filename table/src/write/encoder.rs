@@ -11,8 +11,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::array::{
+    Array, ArrayRef, AsArray, GenericByteViewArray, RecordBatch, RecordBatchOptions,
+};
+use arrow::buffer::Buffer;
+use arrow::datatypes::{ByteViewType, DataType, FieldRef, SchemaRef};
 use icefield_catalog::{Error, ErrorKind, Result};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
@@ -171,7 +174,7 @@ impl Shared {
 
     async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.waiting_rows += batch.num_rows();
-        self.waiting.push(batch.clone());
+        self.waiting.push(alone(batch)?);
         if self.waiting_rows < CHUNK_ROWS {
             return Ok(());
         }
@@ -256,6 +259,23 @@ impl Shared {
         let waiting = self.waiting.iter().map(RecordBatch::get_array_memory_size);
         writers.map(ArrowColumnWriter::memory_size).sum::<usize>() + waiting.sum::<usize>()
     }
+}
+
+/// A batch that keeps nothing alive but its own rows. Of what a sort merges, texts are views into all that
+/// was merged, and what was read from a spilled run is there as a whole as long as one of its texts is.
+fn alone(batch: &RecordBatch) -> Result<RecordBatch> {
+    fn own<T: ByteViewType>(views: &GenericByteViewArray<T>) -> Option<ArrayRef> {
+        let kept: usize = views.data_buffers().iter().map(Buffer::len).sum();
+        let is_more = kept > views.total_buffer_bytes_used().saturating_mul(2);
+        is_more.then(|| Arc::new(views.gc()) as ArrayRef)
+    }
+    let columns = batch.columns().iter().map(|it| match it.data_type() {
+        DataType::Utf8View => own(it.as_string_view()).unwrap_or_else(|| Arc::clone(it)),
+        DataType::BinaryView => own(it.as_binary_view()).unwrap_or_else(|| Arc::clone(it)),
+        _ => Arc::clone(it),
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    Ok(RecordBatch::try_new_with_options(batch.schema(), columns.collect(), &options)?)
 }
 
 /// One thread's part: column after column, until none waits.

@@ -9,6 +9,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::schema::types::ColumnPath;
 
 use super::metrics::Mode;
+use crate::partition;
 use crate::table::property;
 
 /// Iceberg's default size of data files.
@@ -33,7 +34,9 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn new(metadata: &TableMetadata, schema: &Schema) -> Result<Self> {
         let order = metadata.default_sort_order();
-        let sort_order_id = (!order.is_unsorted()).then_some(order.order_id).map(|it| it as i32);
+        let is_sorted = !order.is_unsorted()
+            && order.fields.iter().all(|it| partition::is_sortable(schema, it));
+        let sort_order_id = is_sorted.then_some(order.order_id as i32);
         let target = property(metadata, "write.target-file-size-bytes", TARGET_FILE_BYTES);
         Ok(Self {
             target_file_bytes: target.max(1),
@@ -42,6 +45,19 @@ impl Settings {
             modes: modes(metadata, schema)?,
             sort_order_id,
         })
+    }
+}
+
+impl Settings {
+    /// Numbers that go up by one, or stay as they are, for thousands of rows are written as differences.
+    pub(super) fn with_differences(&mut self, columns: [&str; 2]) {
+        let mut builder = self.properties.clone().into_builder();
+        for column in columns.map(ColumnPath::from) {
+            builder = builder
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column, Encoding::DELTA_BINARY_PACKED);
+        }
+        self.properties = builder.build();
     }
 }
 
@@ -59,12 +75,6 @@ fn writer_properties(metadata: &TableMetadata, schema: &Schema) -> Result<Writer
         .set_data_page_row_count_limit(page_rows)
         .set_max_row_group_bytes(Some(group.max(1)))
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS));
-    // They go up by one, or stay as they are, for thousands of rows.
-    for column in ["_row_id", "_last_updated_sequence_number"] {
-        builder = builder
-            .set_column_dictionary_enabled(ColumnPath::from(column), false)
-            .set_column_encoding(ColumnPath::from(column), Encoding::DELTA_BINARY_PACKED);
-    }
     for (name, value) in metadata.properties() {
         let Some(column) = name.strip_prefix("write.parquet.bloom-filter-enabled.column.") else {
             continue;

@@ -434,3 +434,35 @@ async fn files_are_sorted_by_transforms_and_by_fields_of_structs() {
     let error = lake.refused(&rewrite(", sort_order => 'bucket(4, nobody)'")).await.to_string();
     assert!(error.contains("has no column `nobody`"), "{error}");
 }
+
+/// Each is sorted, and has values of all days.
+#[tokio::test]
+async fn files_that_overlap_in_what_a_transform_leaves_are_sorted_together() {
+    for (order, leads) in
+        [("days(at)", true), ("truncate(1000, id)", true), ("bucket(8, id)", false)]
+    {
+        let create =
+            format!("CREATE TABLE cleaned.t (id BIGINT, at TIMESTAMP) ORDERED BY ({order})");
+        let lake = Lake::new(&[&create]).await;
+        for number in 0..6 {
+            lake.run(&format!(
+                "INSERT INTO cleaned.t SELECT i * 6 + {number}, \
+                 TIMESTAMP '2026-01-01 00:00:00' + i * INTERVAL '20 minutes' FROM range(0, 3000) r(i)"
+            ))
+            .await;
+        }
+        let tasks = lake.other().files(&lake.table().await, None).await.unwrap();
+        let largest = tasks.iter().map(|it| it.file_size_bytes()).max().unwrap();
+        lake.run(&format!(
+            "ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.target-file-size-bytes' = '{largest}')"
+        ))
+        .await;
+        // Whatever their size.
+        let sizes = "map('min-file-size-bytes', '1', 'max-file-size-bytes', '100000000')";
+        let call = rewrite(&format!(", strategy => 'sort', options => {sizes}"));
+        let done = lake.call(&call).await;
+        assert_eq!(done[0] > 0, leads, "{order}: {done:?}");
+        assert_eq!(lake.call(&call).await[0], 0, "{order}, again");
+        assert_eq!(lake.ids("cleaned.t").await.len(), 18_000);
+    }
+}
