@@ -215,7 +215,9 @@ fn check(history: &[(i64, State)], operations: &[Operation]) -> usize {
     let mut places = HashMap::new();
     for (place, pair) in history.windows(2).enumerate() {
         let ((_, before), (id, after)) = (&pair[0], &pair[1]);
-        let Some(made) = by_snapshot.get(id) else { panic!("nobody says that they made {id}") };
+        let made = by_snapshot.get(id);
+        assert!(made.is_some(), "nobody says that they made {id}");
+        let made = made.unwrap();
         let found = (after.clone(), made.landed.unwrap().1);
         assert_eq!(played(made.kind, made.value, before), found, "{made:?} on {before:?}");
         places.insert(*id, place + 1);
