@@ -263,7 +263,12 @@ fn from_misfit(message: &str) -> Option<Error> {
 fn from_schema(error: &SchemaError) -> Error {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let known: Vec<&str> = valid_fields.iter().map(|it| it.name()).collect();
+            // What is ours in a statement that was made of another is nobody's business.
+            let known = valid_fields.iter().filter(|it| !it.name().starts_with('$'));
+            let (of_table, others): (Vec<_>, Vec<_>) =
+                known.partition(|it| field.relation.is_some() && it.relation == field.relation);
+            let known = if of_table.is_empty() { others } else { of_table };
+            let known: Vec<&str> = known.iter().map(|it| it.name()).collect();
             let mut made = Error::not_found(format!("no column `{}`", field.name()));
             if let Some(near) = nearest(field.name(), &known) {
                 let quoted =

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde_json::{Value, json};
 
 use crate::lake::Lake;
-use crate::races::{Dice, Process, number};
+use crate::races::{Dice, Process, line, number};
 
 const PROCESSES: u64 = 4;
 const KEYS: u64 = 5;
@@ -183,12 +183,7 @@ fn counts(said: &Value) -> Counts {
 
 /// The rows of every snapshot, from the first on, with its id.
 fn history(lake: &Lake) -> Vec<(i64, State)> {
-    let all = lake.rows("SELECT parent_id, snapshot_id FROM cleaned.p.snapshots");
-    let next: HashMap<Option<i64>, i64> =
-        all.iter().map(|row| (row[0].as_i64(), row[1].as_i64().unwrap())).collect();
-    let line: Vec<i64> =
-        std::iter::successors(next.get(&None), |id| next.get(&Some(**id))).copied().collect();
-    assert_eq!(line.len(), all.len(), "the history is one line");
+    let line = line(lake, "cleaned.p");
     let reads = line.iter().enumerate().map(|(place, id)| {
         format!("SELECT {place} AS n, k, v FROM cleaned.p FOR VERSION AS OF {id};\n")
     });

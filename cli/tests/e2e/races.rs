@@ -208,16 +208,21 @@ fn transaction(shell: &mut Process<'_>, dice: &mut Dice, made: &mut Operation) {
     made.text = format!("BEGIN; read {first:?}, {second:?}; write {writes:?}; COMMIT");
 }
 
+/// The snapshots of a table, from the first on, each the parent of the next.
+pub(crate) fn line(lake: &Lake, name: &str) -> Vec<i64> {
+    let all = lake.rows(&format!("SELECT parent_id, snapshot_id FROM {name}.snapshots"));
+    let next: HashMap<Option<i64>, i64> =
+        all.iter().map(|row| (row[0].as_i64(), row[1].as_i64().unwrap())).collect();
+    let line: Vec<i64> =
+        std::iter::successors(next.get(&None), |id| next.get(&Some(**id))).copied().collect();
+    assert_eq!(line.len(), all.len(), "the history of {name} is one line");
+    line
+}
+
 /// What each table held in each snapshot, from the first on.
 fn history(lake: &Lake) -> Vec<Vec<State>> {
     let of = |name: &str| {
-        let all = lake.rows(&format!("SELECT parent_id, snapshot_id FROM {name}.snapshots"));
-        let next: HashMap<Option<i64>, i64> =
-            all.iter().map(|row| (row[0].as_i64(), row[1].as_i64().unwrap())).collect();
-        assert_eq!(next.len(), all.len(), "the history of {name} is one line");
-        let line: Vec<i64> =
-            std::iter::successors(next.get(&None), |id| next.get(&Some(**id))).copied().collect();
-        assert_eq!(line.len(), all.len(), "the history of {name} is one line");
+        let line = line(lake, name);
         let reads = line.iter().enumerate().map(|(place, id)| {
             format!("SELECT {place} AS n, id, v, prev, seen FROM {name} FOR VERSION AS OF {id};\n")
         });

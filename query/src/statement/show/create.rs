@@ -64,7 +64,7 @@ fn path(column: &str) -> String {
 }
 
 fn transformed(column: &str, transform: &Transform) -> String {
-    types::transform_in_sql(&name(column), transform)
+    types::transform_in_sql(&path(column), transform)
 }
 
 /// The statement that would make the table as it is; a second one says what identifies rows, if the table does.
