@@ -234,6 +234,8 @@ pub(crate) struct Staged {
     /// What the table is after each change.
     pub(crate) steps: Vec<TableMetadataRef>,
     pub(crate) next: LoadedTable,
+    /// Whether `next` is another state than `base`, for which there is to be a file.
+    pub(crate) is_new: bool,
 }
 
 impl Staged {
@@ -255,15 +257,35 @@ pub(crate) fn base_of(
     }
 }
 
-/// Applies the changes of a table to its base, one after the other, and writes the next metadata file, which nobody sees
-/// yet. `None` if a requirement no longer holds.
+/// [`work_out`]s the changes of a table and writes the next metadata file, which nobody sees yet.
+///
+/// # Errors
+///
+/// Those of working them out; storage that refuses.
+pub(crate) async fn stage(
+    storage: &Storage,
+    env: &Env,
+    base: Option<LoadedTable>,
+    commit: &Commit,
+    own: &Behalf,
+    table: &TableIdent,
+    changes: Vec<usize>,
+) -> Result<Option<Staged>> {
+    let Some(mut staged) = work_out(base, commit, own, table, changes)? else { return Ok(None) };
+    if staged.is_new {
+        let from = staged.base.as_ref().map(|it| it.metadata_location.as_str());
+        let next = &mut staged.next;
+        next.metadata_location = metadata::write_next(storage, env, &next.metadata, from).await?;
+    }
+    Ok(Some(staged))
+}
+
+/// Applies the changes of a table to its base, one after the other. `None` if a requirement no longer holds.
 ///
 /// # Errors
 ///
 /// An update that can never apply, or that the table's tier refuses.
-pub(crate) async fn stage(
-    storage: &Storage,
-    env: &Env,
+pub(crate) fn work_out(
     base: Option<LoadedTable>,
     commit: &Commit,
     own: &Behalf,
@@ -310,12 +332,8 @@ pub(crate) async fn stage(
             now.as_ref().map_or_else(String::new, |it| it.metadata_location.clone());
         now = Some(LoadedTable { metadata_location, metadata });
     }
-    let Some(mut next) = now else { return Ok(None) };
-    if moved {
-        let from = base.as_ref().map(|it| it.metadata_location.as_str());
-        next.metadata_location = metadata::write_next(storage, env, &next.metadata, from).await?;
-    }
-    Ok(Some(Staged { table: table.clone(), changes, base, steps, next }))
+    let Some(next) = now else { return Ok(None) };
+    Ok(Some(Staged { table: table.clone(), changes, base, steps, next, is_new: moved }))
 }
 
 /// The new state of each change's table, in the order of the changes.

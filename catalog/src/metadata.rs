@@ -172,18 +172,24 @@ pub async fn write_next(
     metadata: &TableMetadata,
     previous: Option<&str>,
 ) -> Result<String> {
-    let gzip = metadata
-        .properties()
-        .get("write.metadata.compression-codec")
-        .is_some_and(|codec| codec.eq_ignore_ascii_case("gzip"));
     let version = previous.map_or(0, |it| version_of(it) + 1);
-    let suffix = if gzip { ".gz.metadata.json" } else { ".metadata.json" };
+    let suffix = if is_gzip(metadata) { ".gz.metadata.json" } else { ".metadata.json" };
     let folder = folder(metadata);
     let location = format!("{folder}/{version:05}-{}{suffix}", env.uuid());
-    let text = json::to_vec(metadata)?;
-    let bytes = if gzip { gzip_bytes(&text)? } else { text };
-    storage.write(&location, Bytes::from(bytes)).await?;
+    storage.write(&location, to_bytes(metadata)?).await?;
     Ok(location)
+}
+
+/// Whether the table wants its metadata compressed.
+pub(crate) fn is_gzip(metadata: &TableMetadata) -> bool {
+    let codec = metadata.properties().get("write.metadata.compression-codec");
+    codec.is_some_and(|it| it.eq_ignore_ascii_case("gzip"))
+}
+
+/// The content of a metadata file.
+pub(crate) fn to_bytes(metadata: &TableMetadata) -> Result<Bytes> {
+    let text = json::to_vec(metadata)?;
+    Ok(Bytes::from(if is_gzip(metadata) { gzip_bytes(&text)? } else { text }))
 }
 
 /// The folder of metadata files: `write.metadata.path`, or `metadata` below the table.

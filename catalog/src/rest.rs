@@ -10,7 +10,6 @@
 //! ours either: what a server keeps of these is its own.
 
 mod client;
-mod ledger;
 mod lent;
 mod lost;
 mod settled;
@@ -23,13 +22,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 pub use client::Access;
 use client::{Client, Method, Reply};
-use ledger::{held, unmoved};
 use lent::Keys;
 use lost::{is_lost, is_missing, unknown};
 use serde_json::{Value, json};
 use wire::{ident, text};
 
 use crate::dropped::Dropped;
+use crate::ledger::{self, held, unmoved};
 use crate::memory::{
     name_taken, namespace_exists, no_namespace, no_table, no_view, not_empty, shown,
 };

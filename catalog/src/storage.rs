@@ -18,7 +18,7 @@ pub mod durable;
 pub mod faulty;
 mod file_io;
 pub mod recording;
-mod remote;
+pub(crate) mod remote;
 mod vended;
 
 use std::collections::HashMap;
@@ -325,7 +325,7 @@ pub fn cannot(verb: &str, location: &str, error: object_store::Error) -> Error {
 }
 
 /// What is at the bottom of an error, as a text.
-fn root_cause(error: &object_store::Error) -> String {
+pub(crate) fn root_cause(error: &object_store::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;

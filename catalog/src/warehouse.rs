@@ -5,6 +5,7 @@ use std::path::{Component, PathBuf};
 use std::sync::Arc;
 
 use crate::memory::MemoryCatalog;
+use crate::metastore::MetastoreCatalog;
 use crate::rest::{Access, RestCatalog};
 use crate::spec::{NamespaceIdent, TableIdent};
 use crate::sql::SqlCatalog;
@@ -41,7 +42,8 @@ pub struct Warehouse {
 impl Warehouse {
     /// Opens the warehouse at `root` (a folder or URL) with the catalog at `catalog`, by default
     /// SQLite inside the folder. What is missing is made; a new one has the [`TIERS`]. A catalog at `http://` or
-    /// `https://` is a server of the Iceberg REST protocol, which is let in by `access` and makes nothing.
+    /// `https://` is a server of the Iceberg REST protocol, which is let in by `access` and makes nothing; `hadoop`, `glue`,
+    /// `glue:ACCOUNT` and `thrift://HOST:PORT` are catalogs of others ([`crate::metastore`]).
     ///
     /// # Errors
     ///
@@ -66,6 +68,9 @@ impl Warehouse {
             return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
         }
         let root = root_url(root)?;
+        if let Some(catalog) = metastore(&root, catalog, &storage, &env)? {
+            return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
+        }
         let url = match catalog {
             Some(url) => url.to_owned(),
             None => default_catalog(&root)?,
@@ -136,6 +141,26 @@ pub(crate) async fn defaults(
         }
     }
     Ok(all)
+}
+
+/// A catalog of others, if that is what is named.
+fn metastore(
+    root: &str,
+    named: Option<&str>,
+    storage: &Arc<Storage>,
+    env: &Env,
+) -> Result<Option<MetastoreCatalog>> {
+    let (storage, env) = (Arc::clone(storage), env.clone());
+    Ok(match named {
+        Some("hadoop") => Some(MetastoreCatalog::hadoop(root, storage, env)?),
+        Some("glue") => Some(MetastoreCatalog::glue(None, storage, env)?),
+        Some(url) if url.starts_with("thrift:") => Some(MetastoreCatalog::hive(url, storage, env)?),
+        Some(named) => match named.strip_prefix("glue:") {
+            Some(id) => Some(MetastoreCatalog::glue(Some(id), storage, env)?),
+            None => None,
+        },
+        None => None,
+    })
 }
 
 /// The catalog inside a local warehouse; a remote one has to be named.

@@ -26,8 +26,9 @@ pub(crate) struct Options {
     /// Folder or URL below which tables lie [default: ./warehouse]
     #[arg(long, global = true, env = "ICEFIELD_WAREHOUSE", value_name = "DIR|URL")]
     pub(crate) warehouse: Option<String>,
-    /// Catalog: sqlite:PATH, postgres://USER@HOST/DB, or http://HOST of an Iceberg REST catalog, which is shown
-    /// ICEFIELD_CREDENTIAL=ID:SECRET or ICEFIELD_TOKEN [default: SQLite inside the warehouse]
+    /// Catalog: sqlite:PATH, postgres://USER@HOST/DB, http://HOST of an Iceberg REST catalog, which is shown
+    /// ICEFIELD_CREDENTIAL=ID:SECRET or ICEFIELD_TOKEN, thrift://HOST:PORT of a Hive metastore, glue, or hadoop
+    /// for the warehouse as a folder of tables [default: SQLite inside the warehouse]
     #[arg(
         long,
         global = true,

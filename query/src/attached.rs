@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use datafusion::catalog::{CatalogProvider, CatalogProviderList};
 use datafusion::sql::sqlparser::ast::ObjectName;
 use icefield_catalog::memory::MemoryCatalog;
+use icefield_catalog::metastore::newest;
 use icefield_catalog::rest::Access;
 use icefield_catalog::spec::{NamespaceIdent, TableIdent};
 use icefield_catalog::sql::SqlCatalog;
@@ -20,7 +21,7 @@ use icefield_catalog::{Catalog, Warehouse};
 use icefield_table::Tables;
 
 use crate::names::{parts, table_parts};
-use crate::provider::catalog::{LakeCatalog, newest_metadata};
+use crate::provider::catalog::LakeCatalog;
 use crate::provider::{Lake, OneVersion, ident};
 use crate::session::Session;
 use crate::{Error, Result};
@@ -188,10 +189,11 @@ impl Session {
 
 /// What kind of catalog there is at a place: what the statement says, or what the place looks like.
 fn kind(place: &str, options: &BTreeMap<String, String>) -> Result<String> {
-    const KINDS: [&str; 4] = ["rest", "sqlite", "postgres", "folder"];
+    const KINDS: [&str; 7] = ["rest", "sqlite", "postgres", "folder", "hadoop", "glue", "hive"];
     let kind = match options.get("type") {
         Some(kind) => kind.to_lowercase(),
         None if place.starts_with("http://") || place.starts_with("https://") => "rest".to_owned(),
+        None if place.starts_with("thrift://") => "hive".to_owned(),
         None if place.starts_with("postgres") => "postgres".to_owned(),
         None if place.starts_with("sqlite:") || Path::new(place).is_file() => "sqlite".to_owned(),
         None => "folder".to_owned(),
@@ -204,7 +206,8 @@ fn kind(place: &str, options: &BTreeMap<String, String>) -> Result<String> {
         "rest" => {
             &["type", "warehouse", "credential_env", "token_env", "oauth2_server_uri", "scope"]
         }
-        "folder" => &["type"],
+        "folder" | "hadoop" => &["type"],
+        "glue" | "hive" => &["type", "warehouse"],
         _ => &["type", "warehouse", "name"],
     };
     for key in options.keys() {
@@ -243,6 +246,23 @@ async fn open(kind: &str, place: &str, options: &BTreeMap<String, String>) -> Re
             Ok(Warehouse::open(place, None, Access::default()).await?)
         }
         "folder" => folder(place).await,
+        "hadoop" => Ok(Warehouse::open(place, Some("hadoop"), Access::default()).await?),
+        "hive" => {
+            let root = option("warehouse").unwrap_or(DEFAULT_ROOT);
+            let url = match place.starts_with("thrift://") {
+                true => place.to_owned(),
+                false => format!("thrift://{place}"),
+            };
+            Ok(Warehouse::open(root, Some(&url), Access::default()).await?)
+        }
+        "glue" => {
+            let named = match place {
+                "" => "glue".to_owned(),
+                id => format!("glue:{id}"),
+            };
+            let root = option("warehouse").unwrap_or(DEFAULT_ROOT);
+            Ok(Warehouse::open(root, Some(&named), Access::default()).await?)
+        }
         _ => {
             let url = match kind == "sqlite" && !place.starts_with("sqlite:") {
                 true => format!("sqlite:{place}"),
@@ -290,8 +310,8 @@ async fn folder(place: &str) -> Result<Warehouse> {
         };
         let below = folders(&warehouse, &folder).await?;
         if below.iter().any(|it| it == "metadata") {
-            let file = newest_metadata(&warehouse.storage, &folder).await;
-            if let (Ok(file), Some((name, namespace))) = (file, parts.split_last()) {
+            let file = newest(&warehouse.storage, &folder).await;
+            if let (Ok(Some(file)), Some((name, namespace))) = (file, parts.split_last()) {
                 let namespace = match namespace {
                     [] => vec![TOP.to_owned()],
                     some => some.to_vec(),

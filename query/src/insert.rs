@@ -8,6 +8,8 @@
 //! The files go from the writers to the commit as they are, through a shared list; the rows that
 //! flow between the nodes are only counts.
 
+mod upsert;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -42,6 +44,7 @@ use icefield_table::write::{TableWriter, WriteContext};
 use crate::error::external;
 use crate::memory::writer_bytes;
 use crate::provider::Lake;
+use upsert::Upsert;
 
 /// What is done with the files that were written.
 #[derive(Debug, Clone, Default)]
@@ -130,10 +133,24 @@ pub(crate) fn insert_plan(
     let files = Arc::new(Mutex::new(Vec::new()));
     let said = state.config().get_extension::<StatementContext>().unwrap_or_default();
     let order = sort_order(table.metadata(), &schema, &input.schema(), 0)?;
+    let upsert = Upsert::of(table, &schema, purpose.creates)?.map(Arc::new);
+    if upsert.is_some() && said.lake.as_ref().is_some_and(|it| it.in_transaction()) {
+        let message = format!(
+            "rows of `{}` take the place of others, which a transaction does not see",
+            table.name()
+        );
+        let error = crate::Error::unsupported(message);
+        return Err(error.with_hint("INSERT outside of a transaction, or use MERGE").into());
+    }
+    let mut hash = partition_exprs(table.metadata(), &schema, &input.schema(), 0)?;
+    if let Some(upsert) = upsert.as_ref().filter(|_| hash.is_empty()) {
+        hash = upsert.exprs(&input.schema());
+    }
     let write = WriteExec {
         // A query's own ORDER BY holds within files, if the table wants no other.
         order: order.or_else(|| input.output_ordering().cloned()),
-        hash: partition_exprs(table.metadata(), &schema, &input.schema(), 0)?,
+        hash,
+        upsert: upsert.clone(),
         properties: counts_properties(input.output_partitioning().partition_count()),
         input,
         context,
@@ -146,6 +163,7 @@ pub(crate) fn insert_plan(
         purpose,
         said,
         files,
+        upsert,
     }))
 }
 
@@ -330,6 +348,7 @@ struct WriteExec {
     order: Option<LexOrdering>,
     hash: Vec<Arc<dyn PhysicalExpr>>,
     files: Arc<Mutex<Vec<DataFile>>>,
+    upsert: Option<Arc<Upsert>>,
 }
 
 impl fmt::Debug for WriteExec {
@@ -380,6 +399,7 @@ impl ExecutionPlan for WriteExec {
             order: self.order.clone(),
             hash: self.hash.clone(),
             files: Arc::clone(&self.files),
+            upsert: self.upsert.clone(),
         }))
     }
 
@@ -393,16 +413,28 @@ impl ExecutionPlan for WriteExec {
         let reservation = MemoryConsumer::new(format!("IcebergWriteExec[{partition}]"))
             .register(task.memory_pool());
         let memory_bytes = writer_bytes(&task);
+        let keys = self.upsert.as_ref().map(|it| it.keys(partition, memory_bytes)).transpose()?;
         let work = async move {
             let mut writer =
                 TableWriter::new(context, partition, memory_bytes).map_err(external)?;
+            let mut keys = keys;
             while let Some(batch) = input.next().await {
-                writer.write(&batch?).await.map_err(external)?;
-                reservation.resize(writer.memory_bytes());
+                let batch = batch?;
+                writer.write(&batch).await.map_err(external)?;
+                match &mut keys {
+                    None => reservation.resize(writer.memory_bytes()),
+                    Some(keys) => {
+                        keys.add(&batch).await?;
+                        reservation.try_resize(writer.memory_bytes() + keys.memory_bytes())?;
+                    }
+                }
                 // Who waits for it also listens for Ctrl-C, and shows progress.
                 tokio::task::yield_now().await;
             }
             let rows = writer.rows();
+            if let Some(keys) = keys {
+                keys.close().await?;
+            }
             let made = writer.close().await.map_err(external)?;
             files.lock().unwrap_or_else(PoisonError::into_inner).extend(made);
             one_count(rows)
@@ -419,6 +451,7 @@ struct CommitExec {
     purpose: Purpose,
     said: Arc<StatementContext>,
     files: Arc<Mutex<Vec<DataFile>>>,
+    upsert: Option<Arc<Upsert>>,
 }
 
 impl fmt::Debug for CommitExec {
@@ -466,6 +499,7 @@ impl ExecutionPlan for CommitExec {
             purpose: self.purpose.clone(),
             said: Arc::clone(&self.said),
             files: Arc::clone(&self.files),
+            upsert: self.upsert.clone(),
         }))
     }
 
@@ -477,13 +511,15 @@ impl ExecutionPlan for CommitExec {
         let mut input = self.input.execute(partition, task)?;
         let (table, purpose) = (self.table.clone(), self.purpose.clone());
         let (said, files) = (Arc::clone(&self.said), Arc::clone(&self.files));
+        let upsert = self.upsert.clone();
         let work = async move {
             let mut rows = 0;
             while let Some(batch) = input.next().await {
                 rows += count(&batch?)?;
             }
             let files = std::mem::take(&mut *files.lock().unwrap_or_else(PoisonError::into_inner));
-            let receipt = commit_files(&table, purpose, &said, files).await?;
+            let keys = upsert.map(|it| it.take()).unwrap_or_default();
+            let receipt = commit_files(&table, purpose, &said, files, keys).await?;
             if receipt.was_there {
                 rows = 0;
             }
@@ -499,12 +535,13 @@ async fn commit_files(
     purpose: Purpose,
     said: &StatementContext,
     files: Vec<DataFile>,
+    equality_deletes: Vec<DataFile>,
 ) -> crate::Result<Receipt> {
     let mut summary = said.summary_for(table);
     summary.extend(purpose.summary);
     let keys = purpose.keys;
     let evolution = purpose.evolution.map(|(evolution, _)| evolution);
-    let change = Change { files, summary, keys, evolution, ..Change::default() };
+    let change = Change { files, equality_deletes, summary, keys, evolution, ..Change::default() };
 
     if purpose.creates {
         let made = commit::create(table, change).await?;

@@ -296,7 +296,22 @@ pub fn reshape(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> 
 /// Values of a type as those of another; one that does not fit is an error, not a null.
 pub fn cast(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
     let strict = arrow::compute::CastOptions { safe: false, ..Default::default() };
+    if let Some(between) = between(array.data_type(), to) {
+        let array = arrow::compute::cast_with_options(array, &between, &strict)?;
+        return arrow::compute::cast_with_options(&array, to, &strict);
+    }
     arrow::compute::cast_with_options(array, to, &strict)
+}
+
+/// What values have to be on their way from one type to another. Of dates that are too far away for a timestamp, Arrow makes
+/// others at once, and an error by way of seconds.
+pub fn between(from: &DataType, to: &DataType) -> Option<DataType> {
+    match (from, to) {
+        (DataType::Date32, DataType::Timestamp(unit, zone)) if *unit != TimeUnit::Second => {
+            Some(DataType::Timestamp(TimeUnit::Second, zone.clone()))
+        }
+        _ => None,
+    }
 }
 
 /// How [`reshape`] does what it does.

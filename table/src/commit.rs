@@ -69,6 +69,9 @@ pub struct Change {
     pub sequence_number: Option<i64>,
     /// Delete files that are no longer part of the table, as the snapshot that was read has them.
     pub removed_deletes: Vec<DataFile>,
+    /// New equality delete files, written with the table's default partition spec: what was there before with one of these
+    /// keys is no longer part of the table, whichever commit brought it. So they conflict with nothing.
+    pub equality_deletes: Vec<DataFile>,
     /// Manifests that are written anew, with the same files.
     pub manifests: Option<regroup::Regroup>,
     /// Who, why and with what: keys of the snapshot's summary. They never replace computed ones.
@@ -92,6 +95,7 @@ impl Change {
         !(self.removed.is_empty()
             && self.deleted.is_empty()
             && self.removed_deletes.is_empty()
+            && self.equality_deletes.is_empty()
             && self.manifests.is_none())
     }
 }

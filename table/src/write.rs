@@ -64,6 +64,8 @@ pub struct WriteContext {
     files: AtomicUsize,
     /// Threads that encode each file.
     encoders: usize,
+    /// Of a write of keys: the fields that they are, for equality delete files.
+    keys: Vec<i32>,
 }
 
 impl WriteContext {
@@ -148,10 +150,29 @@ impl WriteContext {
             write_id: env.uuid().simple().to_string(),
             files: AtomicUsize::new(0),
             encoders: 1,
+            keys: Vec::new(),
             metadata,
             spec,
             types,
         }))
+    }
+
+    /// A write of keys into equality delete files. `keys` are columns of `schema`, with all that the table is partitioned by
+    /// among them.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::new`].
+    pub fn for_keys(table: &Table, schema: &Arc<Schema>, keys: &[i32]) -> Result<Arc<Self>> {
+        let fields = schema.as_struct().fields().iter().filter(|it| keys.contains(&it.id));
+        let own = Schema::builder().with_schema_id(schema.schema_id()).with_fields(fields.cloned());
+        let made = Self::with_schema(table, &Arc::new(own.build()?))?;
+        let Some(mut context) = Arc::into_inner(made) else {
+            return Err(Error::new(ErrorKind::Unexpected, "a new write is shared already"));
+        };
+        context.keys = keys.to_vec();
+        context.settings.sort_order_id = None;
+        Ok(Arc::new(context))
     }
 
     /// The columns that batches must have, in this order.

@@ -122,6 +122,25 @@ def purge(catalog, server):
     assert not [it for it in folder.rglob("*") if it.is_file()], list(folder.rglob("*"))
 
 
+def overtaken(catalog, server):
+    """A change of rows that others have overtaken is made again by the server, if they changed other files."""
+    table = catalog.create_table("cleaned.overtaken", SCHEMA)
+    table.append(rows(1, 2, 3))
+    table.append(rows(4, 5, 6))
+    with table.transaction() as change:
+        change.delete("id = 2")
+        server.sql("DELETE FROM cleaned.overtaken WHERE id = 5")
+    assert server.sql("SELECT id FROM cleaned.overtaken ORDER BY id") == [{"id": it} for it in [1, 3, 4, 6]]
+
+    def both():
+        with catalog.load_table("cleaned.overtaken").transaction() as change:
+            change.delete("id = 3")
+            server.sql("UPDATE cleaned.overtaken SET name = 'x' WHERE id = 1")
+
+    fails(CommitFailedException, both)
+    assert server.sql("SELECT id, name FROM cleaned.overtaken ORDER BY id")[:2] == [{"id": 1, "name": "x"}, {"id": 3, "name": "n3"}]
+
+
 def race(catalog, server, writers=8, each=5):
     """Appends of many clients: the client tries again where the server cannot settle it."""
     catalog.create_table("cleaned.race", SCHEMA, properties={"commit.retry.num-retries": "100", "commit.retry.min-wait-ms": "1",
@@ -150,6 +169,7 @@ def main():
         tables(catalog, server)
         staged(catalog, server)
         purge(catalog, server)
+        overtaken(catalog, server)
         race(catalog, server)
 
 

@@ -52,7 +52,7 @@ pub(super) fn with_keys(
 }
 
 /// A bucket, with what the environment says of region, endpoint and credentials.
-pub(super) fn builder(bucket: &str) -> Result<AmazonS3Builder> {
+pub(crate) fn builder(bucket: &str) -> Result<AmazonS3Builder> {
     let retry = RetryConfig {
         backoff: BackoffConfig::default(),
         max_retries: 10,

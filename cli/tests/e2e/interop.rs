@@ -59,6 +59,16 @@ fn icebergs_java_implementation_works_with_us_on_either_side() {
 }
 
 #[test]
+fn catalogs_that_only_know_where_tables_stand_are_shared_with_others() {
+    python_runs("metastores.py");
+}
+
+#[test]
+fn rows_that_take_the_place_of_others_are_read_so_by_others() {
+    python_runs("upserts.py");
+}
+
+#[test]
 fn every_change_of_a_table_goes_with_every_other() {
     python_runs("evolution_pairs.py");
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::{CatalogProvider, SchemaProvider, TableProvider};
 use datafusion::common::{DataFusionError, Result};
-use icefield_catalog::Storage;
+use icefield_catalog::metastore::newest;
 use icefield_catalog::warehouse::CATALOG_NAME;
 use icefield_table::{At, Table, snapshot};
 
@@ -157,7 +157,10 @@ async fn by_path(lake: &Lake, arguments: &str) -> Result<Arc<dyn TableProvider>>
     let storage = &lake.tables.warehouse().storage;
     let file = match path.contains(".metadata.json") {
         true => path,
-        false => newest_metadata(storage, &path).await?,
+        false => newest(storage, &path).await.map_err(external)?.ok_or_else(|| {
+            Error::not_found(format!("there is no Iceberg table at `{path}`"))
+                .with_hint("give the table's folder, which has a folder `metadata` in it")
+        })?,
     };
     let table = lake.tables.open_file(&file, moved == Some(true)).await.map_err(external)?;
     Ok(Arc::new(IcebergTable::new(lake, table, at)?))
@@ -172,40 +175,6 @@ fn absolute(path: &str) -> Result<String> {
         .map_err(|error| Error::invalid(format!("`{path}` is no path: {error}")))?;
     let text = path.to_str().ok_or_else(|| Error::invalid("the path is not UTF-8"))?;
     Ok(text.trim_end_matches('/').to_owned())
-}
-
-/// The newest metadata file of a table's folder: what `version-hint.text` says, else the one with
-/// the highest version.
-pub(crate) async fn newest_metadata(storage: &Storage, folder: &str) -> Result<String> {
-    let hint = format!("{folder}/metadata/version-hint.text");
-    if storage.size(&hint).await.map_err(external)?.is_some() {
-        let text = storage.read(&hint).await.map_err(external)?;
-        let version = String::from_utf8_lossy(&text).trim().to_owned();
-        for name in [format!("v{version}"), version] {
-            let file = format!("{folder}/metadata/{name}.metadata.json");
-            if storage.size(&file).await.map_err(external)?.is_some() {
-                return Ok(file);
-            }
-        }
-    }
-    let (store, path) = storage.resolve(folder).map_err(external)?;
-    let found = store.list_with_delimiter(Some(&path.join("metadata"))).await;
-    let mut files = match found {
-        Ok(found) => found.objects,
-        Err(object_store::Error::NotFound { .. }) => Vec::new(),
-        Err(error) => {
-            return Err(external(icefield_catalog::storage::cannot("list", folder, error)));
-        }
-    };
-    files.retain(|it| it.location.as_ref().contains(".metadata.json"));
-    let version = |name: &str| icefield_catalog::metadata::version_of(name);
-    files.sort_by_key(|it| (version(it.location.as_ref()), it.last_modified));
-    match files.last().and_then(|it| it.location.filename()) {
-        Some(name) => Ok(format!("{folder}/metadata/{name}")),
-        None => Err(Error::not_found(format!("there is no Iceberg table at `{folder}`"))
-            .with_hint("give the table's folder, which has a folder `metadata` in it")
-            .into()),
-    }
 }
 
 /// The catalog's name, for sessions.

@@ -296,6 +296,10 @@ impl FileColumns {
             let reshaped = Reshape { child: found, from, full, to: Arc::new(logical.clone()), ids };
             return Ok(Some(Arc::new(reshaped)));
         }
+        let mut found = found;
+        if let Some(between) = shapes::between(physical.data_type(), to) {
+            found = Arc::new(CastExpr::new(found, between, None));
+        }
         Ok(Some(Arc::new(CastExpr::new(found, to.clone(), None))))
     }
 

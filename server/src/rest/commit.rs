@@ -1,8 +1,8 @@
 //! Commits: of one table, and of several at once.
 //!
 //! A commit of one table waits in its [`queue`]; one of several waits for its turn at all of them. What lost a race is tried
-//! again as long as what it requires still holds, and an append is made again for the head as it is by then: so clients
-//! see a 409 only where something they looked at has changed (traps T-03, T-04, T-101).
+//! again as long as what it requires still holds, and a snapshot is made again for the head as it is by then, if nothing is
+//! in its way: so clients see a 409 only where something they looked at has changed (traps T-03, T-04, T-101).
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -214,8 +214,8 @@ async fn keeps_rows_now(
     Ok((!is_empty && !change.creates()).then(|| before.loaded().metadata_location.clone()))
 }
 
-/// How a change can be made on the table as it is: `None` says as it is, or, if it is an append, made for the new head. If it
-/// cannot, the conflict, which says why.
+/// How a change can be made on the table as it is: `None` says as it is; or, if it brings a snapshot, made for the new head. If
+/// it cannot, the conflict, which says why.
 pub(crate) async fn made_to_fit(
     service: &Service,
     table: &Table,
@@ -230,11 +230,11 @@ pub(crate) async fn made_to_fit(
     }
     // What lies elsewhere is not read for a client: that is a conflict as any other.
     let warehouse = service.session.tables().warehouse();
-    if let Some((snapshot, ..)) = rebase::appended(change)
+    if let Some((snapshot, ..)) = rebase::brought(change)
         && places::check_inside(warehouse, snapshot.manifest_list()).is_ok()
     {
         let own = |path: &str| places::check_own(&[table.metadata()], path).is_ok();
-        let again = rebase::append(table, change, own).await;
+        let again = rebase::again(table, change, own).await;
         if let Some(change) = again.map_err(Refusal::from)? {
             return Ok(Some(change));
         }

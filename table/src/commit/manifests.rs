@@ -143,6 +143,7 @@ pub(super) async fn plan_deletes(
     written: &mut Written,
 ) -> Result<DeletePlan> {
     let mut plan = DeletePlan::default();
+    plan.added.extend_from_slice(&change.equality_deletes);
     for file in &change.removed {
         plan.removed.insert(file.path.clone(), file.spec_id);
     }

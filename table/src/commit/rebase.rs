@@ -1,4 +1,4 @@
-//! Appends of others, made for a head that is no longer the head, made again for the one that is.
+//! Snapshots of others, made for a head that is no longer the head, made again for the one that is.
 //!
 //! ```text
 //!   the client made        P ◀── S        list of S: manifests of S, manifests of P
@@ -8,8 +8,10 @@
 //!
 //! The manifests of an append stay as they are: what they inherit (sequence number, row ids) is settled by the list
 //! alone. So only a list is written (and a manifest, of what is new in those that the client merged with old ones), and
-//! the client finds its snapshot under the id that it gave it. Whatever else a
-//! commit does, it did in view of the head it saw, and is not touched here (trap T-12).
+//! the client finds its snapshot under the id that it gave it. A change of rows is taken apart and checked as our own is
+//! ([`rows`]). Whatever else a commit does, it did in view of the head it saw, and is not touched here (trap T-12).
+
+mod rows;
 
 use icefield_catalog::spec::{
     FormatVersion, ManifestContentType, ManifestStatus, Operation, Snapshot, SnapshotReference,
@@ -21,6 +23,7 @@ use super::manifests;
 use super::stage::{assign, assign_rows, counted, timestamp};
 use crate::evolve::refuse_misfit;
 use crate::manifest::list::{self, ListHeader, ManifestFile};
+use crate::manifest::read::Manifest;
 use crate::manifest::write::UNASSIGNED;
 use crate::table::Table;
 use crate::{location, partition, snapshot};
@@ -35,8 +38,8 @@ const TOTALS: [(&str, &str); 3] = [
 const CARRIED: [&str; 3] =
     ["total-delete-files", "total-position-deletes", "total-equality-deletes"];
 
-/// The snapshot of a change that does nothing but to append to a branch, and the branch.
-pub fn appended(change: &TableChange) -> Option<(&Snapshot, &str, &SnapshotReference)> {
+/// The snapshot of a change that does nothing but to bring one to a branch, and the branch.
+pub fn brought(change: &TableChange) -> Option<(&Snapshot, &str, &SnapshotReference)> {
     let [
         TableUpdate::AddSnapshot { snapshot },
         TableUpdate::SetSnapshotRef { ref_name, reference },
@@ -44,27 +47,25 @@ pub fn appended(change: &TableChange) -> Option<(&Snapshot, &str, &SnapshotRefer
     else {
         return None;
     };
-    let appends = snapshot.summary().operation == Operation::Append
-        && reference.is_branch()
-        && reference.snapshot_id == snapshot.snapshot_id();
-    appends.then_some((snapshot, ref_name.as_str(), reference))
+    let is_all = reference.is_branch() && reference.snapshot_id == snapshot.snapshot_id();
+    is_all.then_some((snapshot, ref_name.as_str(), reference))
 }
 
-/// The same append for the table as it stands; `None` if it cannot be shown to be the same. Of its manifests, only those are
+/// The same change for the table as it stands; `None` if it cannot be shown to be the same. Of its files, only those are
 /// read that `may_be_read`.
 ///
 /// # Errors
 ///
-/// A manifest or manifest list, of the table or of the append, that cannot be read; a list that cannot be written.
-pub async fn append(
+/// A file of the table or of the change that cannot be read; one that cannot be written; a conflict of a change of rows, which
+/// says with what.
+pub async fn again(
     table: &Table,
     change: &TableChange,
     may_be_read: impl Fn(&str) -> bool,
 ) -> Result<Option<TableChange>> {
     let metadata = table.metadata();
-    let Some((mine, branch, reference)) = appended(change) else { return Ok(None) };
+    let Some((mine, branch, reference)) = brought(change) else { return Ok(None) };
     let head = metadata.snapshot_for_ref(branch);
-    let Some(requirements) = requirements(metadata, change, mine, branch) else { return Ok(None) };
     let line_of_head = snapshot::ancestors(metadata, head.map(|it| it.snapshot_id()));
     let saw_this_line = match mine.parent_snapshot_id() {
         Some(parent) => line_of_head.iter().any(|it| it.snapshot_id() == parent),
@@ -81,6 +82,22 @@ pub async fn append(
     if !saw_this_line || is_known || !fits || metadata.format_version() == FormatVersion::V1 {
         return Ok(None);
     }
+    match mine.summary().operation {
+        Operation::Append => append(table, change, (mine, branch, reference), may_be_read).await,
+        _ => rows::again(table, change, (mine, branch, reference), may_be_read).await,
+    }
+}
+
+/// The same append.
+async fn append(
+    table: &Table,
+    change: &TableChange,
+    (mine, branch, reference): (&Snapshot, &str, &SnapshotReference),
+    may_be_read: impl Fn(&str) -> bool,
+) -> Result<Option<TableChange>> {
+    let metadata = table.metadata();
+    let head = metadata.snapshot_for_ref(branch);
+    let Some(requirements) = requirements(metadata, change, mine, branch) else { return Ok(None) };
     let Some(new) = new_manifests(table, mine, may_be_read).await? else { return Ok(None) };
 
     let number = metadata.next_sequence_number();
@@ -197,13 +214,8 @@ async fn new_manifests(
         let Some(spec) = metadata.partition_spec_by_id(line.spec_id) else { return Ok(None) };
         let fresh: Vec<usize> =
             (0..manifest.len()).filter(|it| is(ManifestStatus::Added, *it)).collect();
-        let is_open = |it: &usize| {
-            manifest.sequence_number(*it) == UNASSIGNED
-                && manifest.first_row_id(*it, None).is_none()
-                && manifest.snapshot_id(*it).is_none_or(|id| id == mine.snapshot_id())
-        };
         if line.content != ManifestContentType::Data
-            || !fresh.iter().all(is_open)
+            || !fresh.iter().all(|it| is_new(&manifest, *it, mine))
             || (0..manifest.len()).any(|it| is(ManifestStatus::Deleted, it))
         {
             return Ok(None);
@@ -231,6 +243,13 @@ async fn new_manifests(
         new.extend(manifests::write(table, metadata, id, content, &merged, None).await?);
     }
     Ok(Some(new))
+}
+
+/// Whether an added entry is of this snapshot, and nothing of it is settled.
+fn is_new(manifest: &Manifest, index: usize, mine: &Snapshot) -> bool {
+    manifest.sequence_number(index) == UNASSIGNED
+        && manifest.first_row_id(index, None).is_none()
+        && manifest.snapshot_id(index).is_none_or(|id| id == mine.snapshot_id())
 }
 
 /// The summary of the append after another head: what it adds stays, totals count on from there (trap T-13).

@@ -242,6 +242,7 @@ async fn changed_lines(
     }
     let (data, deletes): (Vec<_>, Vec<_>) =
         before.into_iter().partition(|it| it.content == ManifestContentType::Data);
+    reach_all(table, metadata, &pending.change, &data)?;
     let plan =
         manifests::plan_deletes(table, metadata, &pending.change, &deletes, &mut pending.written)
             .await?;
@@ -259,6 +260,30 @@ async fn changed_lines(
     }
     gone.added_deletes = plan.added;
     Ok((lines, gone))
+}
+
+/// Refuses equality deletes that do not reach all files of the table: those of a partitioning reach no files of another
+/// (scan planning in the specification).
+fn reach_all(
+    table: &Table,
+    metadata: &TableMetadata,
+    change: &Change,
+    data: &[ManifestFile],
+) -> Result<()> {
+    for file in &change.equality_deletes {
+        let spec = crate::partition::spec(metadata, file.spec_id)?;
+        if !spec.is_unpartitioned() && data.iter().any(|it| it.spec_id != file.spec_id) {
+            let message = format!(
+                "`{}` has files of another partitioning, whose rows would stay beside those that take their place",
+                table.name()
+            );
+            return Err(Error::new(ErrorKind::DataInvalid, message).with_context(
+                "hint",
+                "write them anew: CALL system.rewrite_data_files(table => '...', options => map('rewrite-all', 'true'))",
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The metadata that updates make of `base`.

@@ -88,6 +88,8 @@ pub(super) fn summary(metadata: &TableMetadata, change: &Change, gone: &Gone) ->
         ("added-position-delete-files", added.position_files, false),
         ("added-dvs", added.vectors, false),
         ("added-position-deletes", added.positions, false),
+        ("added-equality-delete-files", added.equality_files, false),
+        ("added-equality-deletes", added.equalities, false),
         ("removed-delete-files", removed.delete_files, false),
         ("removed-position-delete-files", removed.position_files, false),
         ("removed-dvs", removed.vectors, false),
@@ -106,7 +108,7 @@ pub(super) fn summary(metadata: &TableMetadata, change: &Change, gone: &Gone) ->
         ("total-files-size", added.bytes, removed.bytes),
         ("total-delete-files", added.delete_files, removed.delete_files),
         ("total-position-deletes", added.positions, removed.positions),
-        ("total-equality-deletes", 0, removed.equalities),
+        ("total-equality-deletes", added.equalities, removed.equalities),
     ] {
         let before = match parent {
             None => Some(0),

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arrow::array::RecordBatch;
 use bytes::Bytes;
-use icefield_catalog::spec::PrimitiveLiteral;
+use icefield_catalog::spec::{DataContentType, PrimitiveLiteral};
 use icefield_catalog::{Error, Result, Storage};
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart};
@@ -203,6 +203,10 @@ impl FileWriter {
         file.metrics = metrics;
         file.split_offsets = Some(offsets);
         file.sort_order_id = settings.sort_order_id;
+        if !self.context.keys.is_empty() {
+            file.content = DataContentType::EqualityDeletes;
+            file.equality_ids = Some(self.context.keys.clone());
+        }
         Ok(file)
     }
 }

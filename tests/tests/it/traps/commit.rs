@@ -346,7 +346,7 @@ async fn sent_by_a_client(lake: &Lake, sql: &str) -> TableChange {
 }
 
 #[tokio::test]
-async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
+async fn t12_an_append_is_made_again_for_another_head() {
     for version in ["2", "3"] {
         let create = format!(
             "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '{version}', \
@@ -362,10 +362,8 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             lake.run("DELETE FROM cleaned.t WHERE id = 1").await;
             lake.run("ALTER TABLE cleaned.t ADD COLUMN more INT").await;
             let table = lake.table("cleaned.t").await;
-            let again = rebase::append(&table, &appended, |_| true)
-                .await
-                .unwrap()
-                .expect("it is an append");
+            let again =
+                rebase::again(&table, &appended, |_| true).await.unwrap().expect("it is an append");
             let commit = Commit::of(vec![again]);
             let landed = lake.session.tables().warehouse().catalog.commit(&commit).await.unwrap();
             assert!(matches!(landed, CommitOutcome::Committed(_)), "{landed:?}");
@@ -373,7 +371,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             assert_eq!(lake.rows("SELECT id FROM cleaned.t ORDER BY id").await, rows, "v{version}");
             let table = lake.table("cleaned.t").await;
             let head = table.metadata().current_snapshot().unwrap();
-            let (theirs, ..) = rebase::appended(&appended).unwrap();
+            let (theirs, ..) = rebase::brought(&appended).unwrap();
             assert_eq!(head.snapshot_id(), theirs.snapshot_id());
             let total = head.summary().additional_properties.get("total-records").cloned();
             let records = if first.is_empty() { 4 } else { 7 };
@@ -382,7 +380,7 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
                 let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM cleaned.t";
                 assert_eq!(lake.rows(ids).await, "true");
             }
-            assert!(rebase::append(&table, &appended, |_| true).await.unwrap().is_none(), "once");
+            assert!(rebase::again(&table, &appended, |_| true).await.unwrap().is_none(), "once");
         }
         for sql in
             ["DELETE FROM cleaned.t WHERE id = 1", "UPDATE cleaned.t SET id = 7 WHERE id = 2"]
@@ -391,7 +389,12 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
             let change = sent_by_a_client(&lake, sql).await;
             lake.run("INSERT INTO cleaned.t VALUES (4)").await;
             let table = lake.table("cleaned.t").await;
-            assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none(), "{sql}");
+            let error = rebase::again(&table, &change, |_| true).await.unwrap_err();
+            assert_eq!(
+                error.kind(),
+                ErrorKind::CatalogCommitConflicts,
+                "{sql}: it would have read the new row"
+            );
         }
         // A head that was rolled back is not the line that the client saw.
         let lake = Lake::with(&[&create, "INSERT INTO cleaned.t VALUES (1)"]).await;
@@ -402,7 +405,111 @@ async fn t12_an_append_is_made_again_for_another_head_and_nothing_else_is() {
         let back = TableUpdate::SetSnapshotRef { ref_name: "main".to_owned(), reference };
         lake.update("cleaned.t", vec![back]).await;
         let table = lake.table("cleaned.t").await;
-        assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none());
+        assert!(rebase::again(&table, &change, |_| true).await.unwrap().is_none());
+    }
+}
+
+/// What is left of a table of 1 to 6, in two files, if a client changes it, while others have changed it meanwhile; `None` if that
+/// is a conflict.
+async fn changed_by_both(
+    (version, mode, isolation): (&str, &str, &str),
+    client: &str,
+    meanwhile: &str,
+) -> Option<String> {
+    let create = format!(
+        "CREATE TABLE cleaned.t (id BIGINT NOT NULL) TBLPROPERTIES ('format-version' = '{version}', \
+         'write.delete.mode' = '{mode}', 'write.update.mode' = '{mode}', \
+         'write.delete.isolation-level' = '{isolation}', 'write.update.isolation-level' = '{isolation}', \
+         'write.merge.isolation-level' = '{isolation}')"
+    );
+    let lake = Lake::with(&[
+        &create,
+        "INSERT INTO cleaned.t VALUES (1), (2), (3)",
+        "INSERT INTO cleaned.t VALUES (4), (5), (6)",
+        "ALTER TABLE cleaned.t SET IDENTIFIER FIELDS id",
+    ])
+    .await;
+    if client.starts_with("INSERT") {
+        lake.run("ALTER TABLE cleaned.t SET TBLPROPERTIES ('write.upsert.enabled' = 'true')").await;
+    }
+    let change = sent_by_a_client(&lake, client).await;
+    lake.run("ALTER TABLE cleaned.t UNSET TBLPROPERTIES ('write.upsert.enabled')").await;
+    lake.run(meanwhile).await;
+    let table = lake.table("cleaned.t").await;
+    let again = match rebase::again(&table, &change, |_| true).await {
+        Ok(again) => Commit::of(vec![again?]),
+        Err(error) => {
+            assert_eq!(
+                error.kind(),
+                ErrorKind::CatalogCommitConflicts,
+                "{client}, {meanwhile}: {error}"
+            );
+            return None;
+        }
+    };
+    let landed = lake.session.tables().warehouse().catalog.commit(&again).await.unwrap();
+    assert!(matches!(landed, CommitOutcome::Committed(_)), "{client}, {meanwhile}: {landed:?}");
+    let head = lake.table("cleaned.t").await.metadata().current_snapshot().unwrap().clone();
+    let (theirs, ..) = rebase::brought(&change).unwrap();
+    assert_eq!(head.snapshot_id(), theirs.snapshot_id());
+    if version == "3" {
+        let ids = "SELECT count(*) = count(DISTINCT _row_id) FROM cleaned.t";
+        assert_eq!(lake.rows(ids).await, "true", "{client}, {meanwhile}");
+    }
+    let counted = "SELECT summary['total-records'] = (SELECT sum(record_count) FROM cleaned.t.data_files) \
+                   FROM cleaned.t.snapshots ORDER BY committed_at DESC LIMIT 1";
+    assert_eq!(lake.rows(counted).await, "true", "{client}, {meanwhile}");
+    Some(lake.rows("SELECT id FROM cleaned.t ORDER BY id").await)
+}
+
+#[tokio::test]
+async fn t12_a_change_of_rows_is_made_again_if_nothing_is_in_its_way() {
+    let manifests = "CALL system.rewrite_manifests('cleaned.t')";
+    let files = "CALL system.rewrite_data_files(table => 'cleaned.t', options => map('rewrite-all', 'true'))";
+    let update = "UPDATE cleaned.t SET id = 70 WHERE id = 2";
+    let delete = "DELETE FROM cleaned.t WHERE id = 2";
+    for version in ["2", "3"] {
+        for mode in ["merge-on-read", "copy-on-write"] {
+            let strict = (version, mode, "serializable");
+            let loose = (version, mode, "snapshot");
+            let copies = mode == "copy-on-write";
+            let either = |it: &'static str| (!copies).then_some(it);
+            for (how, client, meanwhile, wanted) in [
+                (strict, update, manifests, Some("1; 3; 4; 5; 6; 70")),
+                (strict, delete, manifests, Some("1; 3; 4; 5; 6")),
+                (strict, update, "DELETE FROM cleaned.t WHERE id > 3", Some("1; 3; 70")),
+                (strict, update, files, None),
+                (strict, update, "INSERT INTO cleaned.t VALUES (9)", None),
+                (loose, update, "INSERT INTO cleaned.t VALUES (9)", Some("1; 3; 4; 5; 6; 9; 70")),
+                (loose, delete, "INSERT INTO cleaned.t VALUES (2)", Some("1; 2; 3; 4; 5; 6")),
+                (loose, delete, "DELETE FROM cleaned.t WHERE id = 2", None),
+                (loose, update, "UPDATE cleaned.t SET id = 20 WHERE id = 2", None),
+                (loose, update, "DELETE FROM cleaned.t WHERE id = 3", either("1; 4; 5; 6; 70")),
+                (strict, files, "INSERT INTO cleaned.t VALUES (9)", Some("1; 2; 3; 4; 5; 6; 9")),
+                (strict, files, delete, None),
+                (
+                    strict,
+                    "INSERT INTO cleaned.t VALUES (2), (9)",
+                    "INSERT INTO cleaned.t VALUES (9)",
+                    Some("1; 2; 3; 4; 5; 6; 9"),
+                ),
+                (
+                    strict,
+                    "INSERT INTO cleaned.t VALUES (2), (9)",
+                    files,
+                    Some("1; 2; 3; 4; 5; 6; 9"),
+                ),
+                (
+                    strict,
+                    "DELETE FROM cleaned.t WHERE id < 4",
+                    "DELETE FROM cleaned.t WHERE id = 6",
+                    Some("4; 5"),
+                ),
+            ] {
+                let found = changed_by_both(how, client, meanwhile).await;
+                assert_eq!(found.as_deref(), wanted, "{how:?}: {client}, {meanwhile}");
+            }
+        }
     }
 }
 
@@ -427,8 +534,8 @@ async fn t30_manifests_that_hold_more_than_new_files_are_not_appended() {
             .with_schema_id(0)
             .build();
     }
-    assert!(rebase::appended(&change).is_some());
+    assert!(rebase::brought(&change).is_some());
     lake.run("INSERT INTO cleaned.t VALUES (3)").await;
     let table = lake.table("cleaned.t").await;
-    assert!(rebase::append(&table, &change, |_| true).await.unwrap().is_none());
+    assert!(rebase::again(&table, &change, |_| true).await.unwrap().is_none());
 }

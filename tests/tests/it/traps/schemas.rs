@@ -137,6 +137,87 @@ async fn t73_partitions_stay_the_same_when_their_column_is_widened() {
 }
 
 #[tokio::test]
+async fn t73_dates_become_the_moments_at_which_they_begin() {
+    for by in ["", " PARTITIONED BY (days(d))", " PARTITIONED BY (months(d))"] {
+        for (kind, default) in [("TIMESTAMP", " DEFAULT '2000-01-01'"), ("TIMESTAMP_NS", "")] {
+            let made = |id: i32| match default {
+                "" => format!("INSERT INTO cleaned.t VALUES ({id}, '2000-01-01')"),
+                _ => format!("INSERT INTO cleaned.t (id) VALUES ({id})"),
+            };
+            let create = format!(
+                "CREATE TABLE cleaned.t (id BIGINT, d DATE{default}){by} TBLPROPERTIES \
+                 ('format-version' = '3', 'write.delete.mode' = 'merge-on-read')"
+            );
+            let lake = Lake::with(&[
+                &create,
+                "INSERT INTO cleaned.t VALUES (1, DATE '1969-12-31'), (2, DATE '2024-02-29'), (3, NULL)",
+                &made(4),
+                "ALTER TABLE cleaned.t CREATE TAG was",
+                &format!("ALTER TABLE cleaned.t ALTER COLUMN d TYPE {kind}"),
+                "INSERT INTO cleaned.t VALUES (5, TIMESTAMP '2024-02-29 12:00:00')",
+                &made(6),
+                "DELETE FROM cleaned.t WHERE d = TIMESTAMP '1969-12-31 00:00:00'",
+            ])
+            .await;
+            for (condition, wanted) in [
+                ("d = TIMESTAMP '2024-02-29 00:00:00'", "2"),
+                ("d >= TIMESTAMP '2024-02-29 00:00:00'", "2; 5"),
+                ("d > TIMESTAMP '2024-02-29 00:00:00'", "5"),
+                ("d < TIMESTAMP '2024-02-29 12:00:00'", "2; 4; 6"),
+                ("d IN (TIMESTAMP '2000-01-01 00:00:00')", "4; 6"),
+                ("d IS NULL", "3"),
+                ("d < TIMESTAMP '1970-01-01 00:00:00'", ""),
+            ] {
+                let query = format!("SELECT id FROM cleaned.t WHERE {condition} ORDER BY id");
+                assert_eq!(lake.rows(&query).await, wanted, "{by} {kind}: {condition}");
+            }
+            let past =
+                "SELECT id, d FROM cleaned.t FOR VERSION AS OF 'was' WHERE id < 3 ORDER BY id";
+            assert_eq!(lake.rows(past).await, "1,1969-12-31; 2,2024-02-29", "{by} {kind}");
+            lake.run("UPDATE cleaned.t SET id = 7 WHERE d = TIMESTAMP '2024-02-29 00:00:00'").await;
+            let compact = "CALL system.rewrite_data_files(table => 'cleaned.t', options => map('rewrite-all', 'true'))";
+            lake.run(compact).await;
+            let rows =
+                "SELECT id FROM cleaned.t WHERE d >= TIMESTAMP '2024-02-29 00:00:00' ORDER BY id";
+            assert_eq!(lake.rows(rows).await, "5; 7", "{by} {kind}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn t73_dates_that_cannot_be_timestamps_stay_dates() {
+    for (create, why) in [
+        ("(d DATE) TBLPROPERTIES ('format-version' = '2')", "only in tables of version 3"),
+        (
+            "(d DATE) PARTITIONED BY (d) TBLPROPERTIES ('format-version' = '3')",
+            "partition field `d`",
+        ),
+        (
+            "(d DATE, id INT) PARTITIONED BY (bucket(4, d)) TBLPROPERTIES ('format-version' = '3')",
+            "by bucket[4]",
+        ),
+    ] {
+        let lake = Lake::with(&[&format!("CREATE TABLE cleaned.t {create}")]).await;
+        let error = lake.error("ALTER TABLE cleaned.t ALTER COLUMN d TYPE TIMESTAMP").await;
+        assert!(error.contains(why), "{error}");
+    }
+    let lake = Lake::with(&[
+        "CREATE TABLE cleaned.t (d DATE) TBLPROPERTIES ('format-version' = '3')",
+        "INSERT INTO cleaned.t VALUES (DATE '9999-12-31')",
+    ])
+    .await;
+    let error = lake.error("ALTER TABLE cleaned.t ALTER COLUMN d TYPE TIMESTAMPTZ").await;
+    assert!(error.contains("cannot become timestamptz"), "{error}");
+    lake.run("ALTER TABLE cleaned.t ALTER COLUMN d TYPE TIMESTAMP_NS").await;
+    // Nanoseconds do not reach that far: an error, and no other moment.
+    lake.error("SELECT d FROM cleaned.t").await;
+    assert_eq!(
+        lake.rows("SELECT count(*) FROM cleaned.t WHERE d < TIMESTAMP '2000-01-01'").await,
+        "0"
+    );
+}
+
+#[tokio::test]
 async fn t74_files_without_a_column_have_its_initial_default() {
     let lake = Lake::with(&[
         "CREATE TABLE cleaned.t (id BIGINT) TBLPROPERTIES ('format-version' = '3')",

@@ -1,4 +1,4 @@
-//! The ledger among a table's properties, since the protocol knows none.
+//! The ledger among a table's properties, for catalogs of others, which know none.
 
 use std::collections::HashMap;
 
@@ -9,19 +9,19 @@ use crate::spec::{MAIN_BRANCH, TableMetadata, TableRequirement, TableUpdate};
 const LEDGER: &str = "icefield.ledger.";
 
 /// The update that keeps keys.
-pub(super) fn keys(ledger: &[LedgerEntry]) -> Option<TableUpdate> {
+pub(crate) fn keys(ledger: &[LedgerEntry]) -> Option<TableUpdate> {
     let property = |it: &LedgerEntry| (format!("{LEDGER}{}", it.key), it.snapshot_id.to_string());
     let updates: HashMap<_, _> = ledger.iter().map(property).collect();
     (!updates.is_empty()).then_some(TableUpdate::SetProperties { updates })
 }
 
 /// The snapshot that brought a key.
-pub(super) fn held(metadata: &TableMetadata, key: &str) -> Option<i64> {
+pub(crate) fn held(metadata: &TableMetadata, key: &str) -> Option<i64> {
     metadata.properties().get(&format!("{LEDGER}{key}"))?.parse().ok()
 }
 
 /// That the main branch is where it is: two commits with one key cannot both find it so, since a key lands with rows.
-pub(super) fn unmoved(
+pub(crate) fn unmoved(
     metadata: &TableMetadata,
     said: &[TableRequirement],
 ) -> Option<TableRequirement> {
