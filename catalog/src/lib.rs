@@ -216,6 +216,11 @@ pub trait Catalog: Debug + Send + Sync {
         false
     }
 
+    /// Whether a table's folder is its name, so that it can lie nowhere else.
+    fn lies_by_name(&self) -> bool {
+        false
+    }
+
     /// Whether it holds tables to the rules of their [`tier`]s.
     fn keeps_tiers(&self) -> bool;
 

@@ -40,6 +40,11 @@ trait Metastore: Debug + Send + Sync {
     /// What it is, as errors say it: `a Hive metastore`.
     fn kind(&self) -> &'static str;
 
+    /// See [`Catalog::lies_by_name`].
+    fn lies_by_name(&self) -> bool {
+        false
+    }
+
     /// See [`Catalog::list_namespaces`].
     async fn namespaces(&self, parent: Option<&NamespaceIdent>) -> Result<Vec<NamespaceIdent>>;
 
@@ -129,13 +134,13 @@ impl MetastoreCatalog {
         Ok(Self { metastore, storage })
     }
 
-    /// A Hive metastore at `thrift://HOST:PORT`.
+    /// A Hive metastore at `thrift://HOST:PORT`. New databases lie below `root`, or else where the server says.
     ///
     /// # Errors
     ///
     /// What is no such address.
-    pub fn hive(url: &str, storage: Arc<Storage>, env: Env) -> Result<Self> {
-        let metastore = Arc::new(hive::Hive::new(url, Arc::clone(&storage), env)?);
+    pub fn hive(url: &str, root: Option<&str>, storage: Arc<Storage>, env: Env) -> Result<Self> {
+        let metastore = Arc::new(hive::Hive::new(url, root, Arc::clone(&storage), env)?);
         Ok(Self { metastore, storage })
     }
 
@@ -397,6 +402,10 @@ impl Catalog for MetastoreCatalog {
     /// It has no tiers.
     fn lifting(&self, _: &str) -> Arc<dyn Catalog> {
         Arc::new(self.clone())
+    }
+
+    fn lies_by_name(&self) -> bool {
+        self.metastore.lies_by_name()
     }
 
     fn keeps_tiers(&self) -> bool {

@@ -204,7 +204,7 @@ impl RestCatalog {
         let body = json!({
             "identifier": ident(&change.table),
             "requirements": requirements,
-            "updates": spec::json::to_value(&updates)?,
+            "updates": wire::updates(&updates)?,
         });
         Ok(Some((body, tag)))
     }
@@ -381,7 +381,7 @@ impl Catalog for RestCatalog {
         let body = json!({
             "identifier": ident(table),
             "requirements": [TableRequirement::NotExist],
-            "updates": spec::json::to_value(&updates)?,
+            "updates": wire::updates(&updates)?,
         });
         let reply = self.change(Method::POST, &self.table(table), Some(body)).await;
         if is_lost(&reply) {

@@ -67,8 +67,9 @@ impl Warehouse {
             };
             return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
         }
+        let is_said = root != DEFAULT_ROOT;
         let root = root_url(root)?;
-        if let Some(catalog) = metastore(&root, catalog, &storage, &env)? {
+        if let Some(catalog) = metastore((&root, is_said), catalog, &storage, &env)? {
             return Ok(Self { root, catalog: Arc::new(catalog), storage, env });
         }
         let url = match catalog {
@@ -145,7 +146,7 @@ pub(crate) async fn defaults(
 
 /// A catalog of others, if that is what is named.
 fn metastore(
-    root: &str,
+    (root, is_said): (&str, bool),
     named: Option<&str>,
     storage: &Arc<Storage>,
     env: &Env,
@@ -154,7 +155,9 @@ fn metastore(
     Ok(match named {
         Some("hadoop") => Some(MetastoreCatalog::hadoop(root, storage, env)?),
         Some("glue") => Some(MetastoreCatalog::glue(None, storage, env)?),
-        Some(url) if url.starts_with("thrift:") => Some(MetastoreCatalog::hive(url, storage, env)?),
+        Some(url) if url.starts_with("thrift:") => {
+            Some(MetastoreCatalog::hive(url, is_said.then_some(root), storage, env)?)
+        }
         Some(named) => match named.strip_prefix("glue:") {
             Some(id) => Some(MetastoreCatalog::glue(Some(id), storage, env)?),
             None => None,

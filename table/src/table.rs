@@ -160,6 +160,9 @@ impl Tables {
     pub async fn free_location(&self, ident: &TableIdent) -> Result<String> {
         let warehouse = &self.0.warehouse;
         let location = warehouse.location_of(ident).await?;
+        if warehouse.catalog.lies_by_name() {
+            return Ok(location);
+        }
         let suffixed = || format!("{location}-{:08x}", warehouse.env.random() & 0xffff_ffff);
         if warehouse.catalog.is_remote() && !warehouse.storage.has_keys(&location) {
             // Nobody lets us look; what is drawn is free.

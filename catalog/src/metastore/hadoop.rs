@@ -189,6 +189,10 @@ impl Metastore for Hadoop {
         KIND
     }
 
+    fn lies_by_name(&self) -> bool {
+        true
+    }
+
     async fn namespaces(&self, parent: Option<&NamespaceIdent>) -> Result<Vec<NamespaceIdent>> {
         let folder = match parent {
             None => self.root.clone(),

@@ -70,6 +70,8 @@ mod table {
 #[derive(Debug)]
 pub(super) struct Hive {
     server: Server,
+    /// Below which new databases lie.
+    root: Option<String>,
     storage: Arc<Storage>,
     env: Env,
 }
@@ -115,7 +117,12 @@ type Answer = std::result::Result<Option<Value>, Refused>;
 
 impl Hive {
     /// The server at `thrift://HOST:PORT`.
-    pub(super) fn new(url: &str, storage: Arc<Storage>, env: Env) -> Result<Self> {
+    pub(super) fn new(
+        url: &str,
+        root: Option<&str>,
+        storage: Arc<Storage>,
+        env: Env,
+    ) -> Result<Self> {
         let bad = || {
             let message = format!("`{url}` is no address of a Hive metastore");
             Error::new(ErrorKind::DataInvalid, message)
@@ -128,7 +135,7 @@ impl Hive {
             return Err(bad());
         }
         let server = Server::new(format!("{host}:{}", parsed.port().unwrap_or(9083)));
-        Ok(Self { server, storage, env })
+        Ok(Self { server, root: root.map(str::to_owned), storage, env })
     }
 
     async fn call(&self, name: &str, arguments: Fields) -> Answer {
@@ -467,7 +474,12 @@ impl Metastore for Hive {
         namespace: &NamespaceIdent,
         properties: HashMap<String, String>,
     ) -> Result<()> {
-        let database = database_of(level(KIND, namespace)?, None, properties);
+        let (name, mut properties) = (level(KIND, namespace)?, properties);
+        if let Some(root) = &self.root {
+            let location = || format!("{root}/{}", crate::names::in_path(name));
+            properties.entry("location".to_owned()).or_insert_with(location);
+        }
+        let database = database_of(name, None, properties);
         match self.call("create_database", one(1, Value::Struct(database))).await {
             Ok(_) => Ok(()),
             Err(Refused::Thrown(1, _)) => Err(namespace_exists(namespace)),
@@ -632,9 +644,10 @@ mod tests {
 
     #[test]
     fn addresses_are_of_thrift() {
-        let open = |url: &str| Hive::new(url, Storage::new(), Env::real());
-        assert_eq!(open("thrift://m:9000").unwrap().server.address(), "m:9000");
-        assert_eq!(open("thrift://m").unwrap().server.address(), "m:9083");
+        let open = |url: &str| Hive::new(url, None, Storage::new(), Env::real());
+        let shown = |url: &str| format!("{:?}", open(url).unwrap().server);
+        assert_eq!(shown("thrift://m:9000"), "Thrift at m:9000");
+        assert_eq!(shown("thrift://m"), "Thrift at m:9083");
         for url in ["thrift://", "thrift://user:secret@m", "thrift://m/path", "m:9083"] {
             let error = open(url).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::DataInvalid, "{url}");

@@ -256,10 +256,6 @@ impl Server {
         Self { address, idle: Mutex::default() }
     }
 
-    pub(super) fn address(&self) -> &str {
-        &self.address
-    }
-
     /// Calls `name`; gives field 0 of its result, if it has one.
     pub(super) async fn call(
         &self,

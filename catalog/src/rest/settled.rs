@@ -2,7 +2,7 @@
 //!
 //! Our own say "the last one added" of a schema, spec or order (id -1), and add one that there was before as if it were new.
 //! Java's server takes back neither what it has (there is no last one then) nor a spec without an id. So what there is already
-//! is named by its id and not added again.
+//! is named by its id and not added again; and what is new gets the next id, which Nessie's server does not find itself.
 
 use std::collections::BTreeSet;
 
@@ -29,11 +29,16 @@ pub(super) fn is_needed(updates: &[TableUpdate]) -> bool {
 pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<TableUpdate> {
     let (mut schema, mut spec, mut order) = (None, None, None);
     let mut last_spec = of.partition_specs_iter().map(|it| it.spec_id()).max().unwrap_or(LAST);
+    let mut last_schema = of.schemas_iter().map(|it| it.schema_id()).max().unwrap_or(LAST);
+    let mut last_order = of.sort_orders_iter().map(|it| it.order_id).max().unwrap_or(0);
     let settle = |update| match update {
         TableUpdate::AddSchema { schema: added } => {
             schema =
                 of.schemas_iter().find(|it| is_same_schema(it, &added)).map(|it| it.schema_id());
-            schema.is_none().then_some(TableUpdate::AddSchema { schema: added })
+            schema.is_none().then(|| {
+                last_schema += 1;
+                TableUpdate::AddSchema { schema: numbered(added, last_schema) }
+            })
         }
         TableUpdate::SetCurrentSchema { schema_id: LAST } => {
             Some(TableUpdate::SetCurrentSchema { schema_id: schema.unwrap_or(LAST) })
@@ -52,7 +57,12 @@ pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<Tabl
         TableUpdate::AddSortOrder { sort_order: added } => {
             let mut known = of.sort_orders_iter().filter(|it| is_same_order(it, &added));
             order = known.next().map(|it| it.order_id);
-            order.is_none().then_some(TableUpdate::AddSortOrder { sort_order: added })
+            order.is_none().then(|| {
+                last_order += 1;
+                TableUpdate::AddSortOrder {
+                    sort_order: SortOrder { order_id: last_order, ..added },
+                }
+            })
         }
         TableUpdate::SetDefaultSortOrder { sort_order_id } if sort_order_id == i64::from(LAST) => {
             let sort_order_id = order.unwrap_or(i64::from(LAST));
@@ -61,6 +71,11 @@ pub(super) fn settled(updates: Vec<TableUpdate>, of: &TableMetadata) -> Vec<Tabl
         other => Some(other),
     };
     updates.into_iter().filter_map(settle).collect()
+}
+
+/// The schema under another id.
+fn numbered(schema: Schema, id: i32) -> Schema {
+    schema.clone().into_builder().with_schema_id(id).build().unwrap_or(schema)
 }
 
 fn is_same_schema(one: &Schema, other: &Schema) -> bool {

@@ -45,6 +45,17 @@ pub(super) fn idents(body: &Value) -> Result<Vec<TableIdent>> {
     Ok(all)
 }
 
+/// Updates of a table as they are sent: with the highest id of a schema's fields, which some servers ask for.
+pub(super) fn updates(all: &[TableUpdate]) -> Result<Value> {
+    let mut sent = spec_json::to_value(all)?;
+    for (update, value) in all.iter().zip(sent.as_array_mut().into_iter().flatten()) {
+        if let TableUpdate::AddSchema { schema } = update {
+            value["last-column-id"] = json!(schema.highest_field_id());
+        }
+    }
+    Ok(sent)
+}
+
 /// A view as it is answered.
 pub(super) fn view(mut body: Value) -> Result<LoadedView> {
     let metadata = body.get_mut("metadata").map(Value::take).unwrap_or_default();

@@ -49,6 +49,7 @@ impl Lake {
             Arc::new(catalog)
         });
         let session = Session::new(tables, settings()).unwrap();
+        let session = session.with_procedures(icefield_compaction::procedures());
         let lake = Self { session, odds, next, meanwhile };
         lake.run("CREATE NAMESPACE cleaned").await;
         lake
