@@ -41,6 +41,9 @@ struct Done {
     removed: Vec<DataFile>,
     deletes: Vec<Arc<ManifestEntry>>,
     removed_deletes: Vec<Arc<ManifestEntry>>,
+    /// The data sequence number of the files that came, if it is not that of the commit: those of a rewrite are as old as what
+    /// they stand for.
+    number: Option<i64>,
 }
 
 /// The same change of rows for the table as it stands; `None` if it cannot be shown to be the same. Of its files, only those
@@ -91,6 +94,7 @@ pub(super) async fn again(
         deleted,
         equality_deletes: equality.into_iter().map(|it| it.file.clone()).collect(),
         checks: vec![check],
+        sequence_number: done.number,
         rewrites,
         ..Change::default()
     };
@@ -121,6 +125,7 @@ async fn taken_apart(
     may_be_read: &impl Fn(&str) -> bool,
 ) -> Result<Option<Done>> {
     let metadata = table.metadata();
+    let rewrites = mine.summary().operation == Operation::Replace;
     let list = table.manifest_list_once(mine.manifest_list()).await?;
     let mut done = Done::default();
     for line in list.iter().filter(|it| it.added_snapshot_id == mine.snapshot_id()) {
@@ -138,6 +143,16 @@ async fn taken_apart(
             let is_own = manifest.snapshot_id(index).is_none_or(|it| it == mine.snapshot_id());
             match manifest.status(index) {
                 ManifestStatus::Existing => {}
+                ManifestStatus::Added if is_data && rewrites && is_own => {
+                    let number =
+                        Some(manifest.sequence_number(index)).filter(|it| *it != UNASSIGNED);
+                    let is_same = done.added.is_empty() || done.number == number;
+                    if !is_same || manifest.first_row_id(index, None).is_some() {
+                        return Ok(None);
+                    }
+                    done.number = number;
+                    done.added.push(manifest.entry(index, &types)?.file);
+                }
                 ManifestStatus::Added if !is_new(&manifest, index, mine) => return Ok(None),
                 ManifestStatus::Added if is_data => {
                     done.added.push(manifest.entry(index, &types)?.file);

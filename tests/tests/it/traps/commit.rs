@@ -504,7 +504,7 @@ async fn t12_a_change_of_rows_is_made_again_if_nothing_is_in_its_way() {
                     strict,
                     "DELETE FROM cleaned.t WHERE id < 4",
                     "DELETE FROM cleaned.t WHERE id = 6",
-                    Some("4; 5"),
+                    either("4; 5"),
                 ),
             ] {
                 let found = changed_by_both(how, client, meanwhile).await;
