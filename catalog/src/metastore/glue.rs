@@ -203,7 +203,7 @@ impl Glue {
                 all.append(found);
             }
             match answer.get("NextToken").and_then(Value::as_str).filter(|it| !it.is_empty()) {
-                Some(token) => body["NextToken"] = json!(token),
+                Some(token) => put(&mut body, "NextToken", json!(token)),
                 None => return Ok(all),
             }
         }
@@ -212,7 +212,7 @@ impl Glue {
     async fn database(&self, namespace: &NamespaceIdent) -> Result<Value> {
         let name = level(KIND, namespace)?;
         match self.ask("GetDatabase", json!({ "Name": name })).await {
-            Ok(mut answer) => Ok(answer["Database"].take()),
+            Ok(mut answer) => Ok(taken(&mut answer, "Database")),
             Err(refused) if refused.is("EntityNotFoundException") => Err(no_namespace(namespace)),
             Err(refused) => Err(refused.error()),
         }
@@ -223,7 +223,7 @@ impl Glue {
         let database = level(KIND, table.namespace()).map_err(|_| no_table(table))?;
         let body = json!({ "DatabaseName": database, "Name": table.name() });
         match self.ask("GetTable", body).await {
-            Ok(mut answer) => Ok(Some(answer["Table"].take())),
+            Ok(mut answer) => Ok(Some(taken(&mut answer, "Table"))),
             Err(refused) if refused.is("EntityNotFoundException") => Ok(None),
             Err(refused) => Err(refused.error()),
         }
@@ -247,7 +247,7 @@ impl Glue {
             "DatabaseName": level(KIND, table.namespace())?, "TableInput": input, "SkipArchive": true,
         });
         if let Some(version) = entry.get("VersionId").filter(|it| it.is_string()) {
-            body["VersionId"] = version.clone();
+            put(&mut body, "VersionId", version.clone());
         }
         match self.ask("UpdateTable", body).await {
             Ok(_) => Ok(Published::Done(String::new())),
@@ -282,6 +282,18 @@ impl Glue {
             Err(refused) => Err(refused.error()),
         }
     }
+}
+
+/// Puts a field into an object.
+fn put(object: &mut Value, key: &str, value: Value) {
+    if let Some(object) = object.as_object_mut() {
+        object.insert(key.to_owned(), value);
+    }
+}
+
+/// Takes a field out of an object, which then has null there.
+fn taken(object: &mut Value, key: &str) -> Value {
+    object.get_mut(key).map(Value::take).unwrap_or_default()
 }
 
 /// Where an entry says that its metadata lies; `None` if it is no table of Iceberg.
@@ -320,7 +332,8 @@ fn input(
             },
         });
         if let Some(comment) = it.comment {
-            column["Comment"] = json!(comment.chars().take(255).collect::<String>());
+            let comment: String = comment.chars().take(255).collect();
+            put(&mut column, "Comment", json!(comment));
         }
         column
     };
@@ -345,10 +358,10 @@ fn database(name: &str, properties: HashMap<String, String>) -> Value {
     let mut properties = properties;
     for (property, field) in [("comment", "Description"), ("location", "LocationUri")] {
         if let Some(value) = properties.remove(property) {
-            input[field] = json!(value);
+            put(&mut input, field, json!(value));
         }
     }
-    input["Parameters"] = json!(properties);
+    put(&mut input, "Parameters", json!(properties));
     input
 }
 

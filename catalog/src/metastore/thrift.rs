@@ -268,7 +268,7 @@ impl Server {
         };
         let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
         // One that waited may have been closed: then nothing was heard of the call.
-        let mut stream = match idle.filter(|it| is_open(it)) {
+        let mut stream = match idle.filter(is_open) {
             Some(stream) => stream,
             None => self.connect().await.map_err(Refused::Unheard)?,
         };

@@ -49,8 +49,8 @@ pub(super) fn idents(body: &Value) -> Result<Vec<TableIdent>> {
 pub(super) fn updates(all: &[TableUpdate]) -> Result<Value> {
     let mut sent = spec_json::to_value(all)?;
     for (update, value) in all.iter().zip(sent.as_array_mut().into_iter().flatten()) {
-        if let TableUpdate::AddSchema { schema } = update {
-            value["last-column-id"] = json!(schema.highest_field_id());
+        if let (TableUpdate::AddSchema { schema }, Some(object)) = (update, value.as_object_mut()) {
+            object.insert("last-column-id".to_owned(), json!(schema.highest_field_id()));
         }
     }
     Ok(sent)
