@@ -4,6 +4,7 @@
 //! commits it. Field ids are never reused (trap T-70), and what would make existing files unreadable
 //! is refused.
 
+mod dates;
 pub mod layout;
 pub mod name_mapping;
 pub mod refs;
@@ -13,8 +14,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use icefield_catalog::spec::{
     FormatVersion, ListType, Literal, MapType, NestedField, NestedFieldRef, PrimitiveLiteral,
-    PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Transform,
-    Type, V3Type, primitive_name, refuse_schema, type_name,
+    PrimitiveType, Schema, StructType, TableMetadata, TableRequirement, TableUpdate, Type, V3Type,
+    primitive_name, refuse_schema, type_name,
 };
 use icefield_catalog::{Error, ErrorKind, Result};
 
@@ -507,8 +508,8 @@ fn apply(
             if from == Some(to) {
                 return Ok(());
             }
-            if from.is_some_and(|from| is_day_of(from, to)) {
-                refuse_dates(metadata, field, to, path)?;
+            if from.is_some_and(|from| dates::is_day_of(from, to)) {
+                dates::refuse(metadata, field, to, path)?;
             } else if !from.is_some_and(|from| is_wider(from, to)) {
                 let (from, to) = (type_name(&field.field_type), primitive_name(to));
                 return Err(invalid(format!(
@@ -540,50 +541,6 @@ fn widened(value: Literal, to: &PrimitiveType) -> Literal {
         }
         (other, _) => other,
     })
-}
-
-/// Whether dates become the moments at which they begin.
-fn is_day_of(from: &PrimitiveType, to: &PrimitiveType) -> bool {
-    matches!(
-        (from, to),
-        (PrimitiveType::Date, PrimitiveType::Timestamp | PrimitiveType::TimestampNs)
-    )
-}
-
-/// Refuses to make timestamps of dates where the specification does not let it ([schema evolution]): before version 3, and
-/// where partitions would be others.
-///
-/// [schema evolution]: https://iceberg.apache.org/spec/#schema-evolution
-fn refuse_dates(
-    metadata: &TableMetadata,
-    column: &NestedField,
-    to: &PrimitiveType,
-    path: &str,
-) -> Result<()> {
-    if metadata.format_version() < FormatVersion::V3 {
-        return Err(invalid(format!(
-            "column `{path}` is date, which becomes a timestamp only in tables of version 3"
-        ))
-        .with_context("hint", "SET TBLPROPERTIES ('format-version' = '3') first"));
-    }
-    let has_default = column.initial_default.is_some() || column.write_default.is_some();
-    if has_default && *to == PrimitiveType::TimestampNs {
-        return Err(invalid(format!(
-            "column `{path}` has a default, and columns of nanoseconds have none yet"
-        )));
-    }
-    let is_same = |it: &Transform| {
-        matches!(it, Transform::Year | Transform::Month | Transform::Day | Transform::Void)
-    };
-    let mut fields = metadata.partition_specs_iter().flat_map(|it| it.fields());
-    match fields.find(|it| it.source_id == column.id && !is_same(&it.transform)) {
-        None => Ok(()),
-        Some(field) => Err(invalid(format!(
-            "column `{path}` is what partition field `{}` is made of, by {}, which is another for a timestamp than for \
-             its date",
-            field.name, field.transform
-        ))),
-    }
 }
 
 pub(super) fn is_wider(from: &PrimitiveType, to: &PrimitiveType) -> bool {
