@@ -75,18 +75,49 @@ trait Metastore: Debug + Send + Sync {
     /// See [`Catalog::metadata_location`].
     async fn location(&self, table: &TableIdent) -> Result<String>;
 
-    /// Makes `next` what the table is, if it still is `base`; makes the table, if there is no `base`. Writes the metadata.
+    /// What files are written with.
+    fn files(&self) -> (&Storage, &Env);
+
+    /// Makes `next` what the table is, if it still is `base`; makes the table, if there is no `base`. Writes the metadata: what
+    /// is lost stays behind, since what was refused may have been done (traps T-05, T-114).
     async fn publish(
         &self,
         table: &TableIdent,
         base: Option<&LoadedTable>,
         next: &TableMetadata,
-    ) -> Result<Published>;
+    ) -> Result<Published> {
+        let from = base.map(|it| it.metadata_location.as_str());
+        let gone = |it: &Error| it.kind() == ErrorKind::TableNotFound;
+        match (from, self.location(table).await) {
+            (None, Err(error)) if gone(&error) => drop(self.properties(table.namespace()).await?),
+            // What is not of Iceberg has the name too.
+            (None, Err(error)) if error.kind() != ErrorKind::DataInvalid => return Err(error),
+            (None, _) => return Ok(Published::Lost),
+            (Some(_), Err(error)) => return Err(error),
+            (Some(from), Ok(now)) if now != from => return Ok(Published::Lost),
+            (Some(_), Ok(_)) => {}
+        }
+        let (storage, env) = self.files();
+        let file = metadata::write_next(storage, env, next, from).await?;
+        let to = LoadedTable { metadata_location: file.clone(), metadata: Arc::new(next.clone()) };
+        let was = base.map(|it| &*it.metadata);
+        match self.point(table, from, was, &to).await? {
+            // A server that tried again by itself lost against itself.
+            Published::Lost if self.location(table).await.is_ok_and(|it| it == file) => {
+                Ok(Published::Done(file))
+            }
+            other => Ok(other),
+        }
+    }
 
-    /// Gives a name to a table that exists as files; or if it is there, points it to these. False if it was elsewhere
-    /// than `from` meanwhile.
-    async fn point(&self, table: &TableIdent, from: Option<&str>, to: &LoadedTable)
-    -> Result<bool>;
+    /// Points the name of a table from one metadata file, whose content may be known, to another; from none gives the name.
+    async fn point(
+        &self,
+        table: &TableIdent,
+        from: Option<&str>,
+        was: Option<&TableMetadata>,
+        to: &LoadedTable,
+    ) -> Result<Published>;
 
     /// Takes the name away; gives where the last metadata lies.
     async fn remove(&self, table: &TableIdent) -> Result<String>;
@@ -305,15 +336,19 @@ impl Catalog for MetastoreCatalog {
             Err(error) if error.kind() == ErrorKind::TableNotFound => None,
             Err(error) => return Err(error),
         };
+        let mut was = None;
         if let Some(now) = &now {
             let above = warehouse::defaults(self, table.namespace()).await?;
             let held = metadata::read(&self.storage, now).await;
             let own = held.as_ref().ok().map(|it| it.metadata.properties());
             check_protected(&Object::Table(table.clone()).to_string(), own, &above)?;
+            was = held.ok();
         }
-        match self.metastore.point(table, now.as_deref(), &loaded).await? {
-            true => Ok(loaded),
-            false => Err(name_taken(table)),
+        let was = was.as_ref().map(|it| &*it.metadata);
+        match self.metastore.point(table, now.as_deref(), was, &loaded).await? {
+            Published::Done(_) => Ok(loaded),
+            Published::Lost => Err(name_taken(table)),
+            Published::Unknown(error) => Err(error),
         }
     }
 

@@ -17,7 +17,7 @@ use super::{Metastore, Published, columns, level};
 use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, not_empty, shown};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::storage::remote;
-use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
+use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
 
 const KIND: &str = "AWS Glue";
 /// How long an answer may take.
@@ -181,7 +181,7 @@ impl Glue {
         }
         let name = answer.get("__type").and_then(Value::as_str).unwrap_or_default();
         let name = name.rsplit('#').next().unwrap_or_default();
-        if status.is_server_error() || name.is_empty() {
+        if status.is_server_error() || name.is_empty() || name == "OperationTimeoutException" {
             return Err(failed(&format!("it answered {status}")));
         }
         let said = ["message", "Message"].iter().find_map(|it| answer.get(*it)?.as_str());
@@ -467,52 +467,17 @@ impl Metastore for Glue {
         Ok(self.iceberg(table).await?.1)
     }
 
-    async fn publish(
-        &self,
-        table: &TableIdent,
-        base: Option<&LoadedTable>,
-        next: &TableMetadata,
-    ) -> Result<Published> {
-        let before = base.map(|it| it.metadata_location.as_str());
-        let entry = match before {
-            None => {
-                self.database(table.namespace()).await?;
-                match self.entry(table).await? {
-                    None => None,
-                    Some(_) => return Ok(Published::Lost),
-                }
-            }
-            Some(before) => {
-                let (entry, now) = self.iceberg(table).await?;
-                if now != before {
-                    return Ok(Published::Lost);
-                }
-                Some(entry)
-            }
-        };
-        let file = metadata::write_next(&self.storage, &self.env, next, before).await?;
-        let input = input(table.name(), entry.as_ref(), next, &file, before);
-        let published = match &entry {
-            None => self.insert(table, input).await,
-            Some(entry) => self.update(table, entry, input).await,
-        };
-        Ok(match published {
-            Ok(Published::Done(_)) => Published::Done(file),
-            Ok(Published::Unknown(error)) => Published::Unknown(error),
-            other => {
-                // Nobody knows of it.
-                let _ = self.storage.delete(&file).await;
-                other?
-            }
-        })
+    fn files(&self) -> (&Storage, &Env) {
+        (&self.storage, &self.env)
     }
 
     async fn point(
         &self,
         table: &TableIdent,
         from: Option<&str>,
+        _: Option<&TableMetadata>,
         to: &LoadedTable,
-    ) -> Result<bool> {
+    ) -> Result<Published> {
         let location = to.metadata_location.as_str();
         let done = match from {
             None => {
@@ -521,17 +486,16 @@ impl Metastore for Glue {
             Some(from) => {
                 let (entry, now) = self.iceberg(table).await?;
                 if now != from {
-                    return Ok(false);
+                    return Ok(Published::Lost);
                 }
                 let input = input(table.name(), Some(&entry), &to.metadata, location, Some(from));
                 self.update(table, &entry, input).await?
             }
         };
-        match done {
-            Published::Done(_) => Ok(true),
-            Published::Lost => Ok(false),
-            Published::Unknown(error) => Err(error),
-        }
+        Ok(match done {
+            Published::Done(_) => Published::Done(location.to_owned()),
+            other => other,
+        })
     }
 
     async fn remove(&self, table: &TableIdent) -> Result<String> {

@@ -339,7 +339,17 @@ impl Metastore for Hadoop {
         Ok(Published::Done(file))
     }
 
-    async fn point(&self, _: &TableIdent, _: Option<&str>, _: &LoadedTable) -> Result<bool> {
+    fn files(&self) -> (&Storage, &Env) {
+        (&self.storage, &self.env)
+    }
+
+    async fn point(
+        &self,
+        _: &TableIdent,
+        _: Option<&str>,
+        _: Option<&TableMetadata>,
+        _: &LoadedTable,
+    ) -> Result<Published> {
         Self::unsupported("has tables where their names say, and registers none")
     }
 

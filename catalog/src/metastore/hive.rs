@@ -18,7 +18,7 @@ use super::thrift::{Fields, Refused, Server, Value};
 use super::{Metastore, Published, columns, level};
 use crate::memory::{name_taken, namespace_exists, no_namespace, no_table, not_empty, shown};
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
-use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage, metadata};
+use crate::{Env, Error, ErrorKind, LoadedTable, Result, Storage};
 
 const KIND: &str = "a Hive metastore";
 /// The parameters by which engines know a table of Iceberg, and where it is.
@@ -544,68 +544,32 @@ impl Metastore for Hive {
         Ok(self.iceberg(table).await?.1)
     }
 
-    async fn publish(
-        &self,
-        table: &TableIdent,
-        base: Option<&LoadedTable>,
-        next: &TableMetadata,
-    ) -> Result<Published> {
-        let before = base.map(|it| it.metadata_location.as_str());
-        let was = match before {
-            None => {
-                self.database(table.namespace()).await?;
-                match self.entry(table).await? {
-                    None => None,
-                    Some(_) => return Ok(Published::Lost),
-                }
-            }
-            Some(before) => {
-                let (entry, now) = self.iceberg(table).await?;
-                if now != before {
-                    return Ok(Published::Lost);
-                }
-                Some(entry)
-            }
-        };
-        let file = metadata::write_next(&self.storage, &self.env, next, before).await?;
-        let was = was.map(|it| (it, base.map(|it| &*it.metadata)));
-        let entry = entry_of(table, was, next, (&file, before), self.env.now_ms())?;
-        let published = match before {
-            None => self.insert(table, entry).await,
-            Some(before) => self.alter(table, before, entry).await,
-        };
-        Ok(match published {
-            Ok(Published::Done(_)) => Published::Done(file),
-            Ok(Published::Unknown(error)) => Published::Unknown(error),
-            other => {
-                // Nobody knows of it.
-                let _ = self.storage.delete(&file).await;
-                other?
-            }
-        })
+    fn files(&self) -> (&Storage, &Env) {
+        (&self.storage, &self.env)
     }
 
     async fn point(
         &self,
         table: &TableIdent,
         from: Option<&str>,
+        was: Option<&TableMetadata>,
         to: &LoadedTable,
-    ) -> Result<bool> {
-        let was = match from {
+    ) -> Result<Published> {
+        let before = match from {
             None => None,
-            Some(_) => Some((self.iceberg(table).await?.0, None)),
+            Some(_) => Some((self.iceberg(table).await?.0, was)),
         };
-        let places = (to.metadata_location.as_str(), from);
-        let entry = entry_of(table, was, &to.metadata, places, self.env.now_ms())?;
+        let location = to.metadata_location.as_str();
+        let places = (location, from);
+        let entry = entry_of(table, before, &to.metadata, places, self.env.now_ms())?;
         let done = match from {
             None => self.insert(table, entry).await?,
             Some(from) => self.alter(table, from, entry).await?,
         };
-        match done {
-            Published::Done(_) => Ok(true),
-            Published::Lost => Ok(false),
-            Published::Unknown(error) => Err(error),
-        }
+        Ok(match done {
+            Published::Done(_) => Published::Done(location.to_owned()),
+            other => other,
+        })
     }
 
     async fn remove(&self, table: &TableIdent) -> Result<String> {
