@@ -30,8 +30,8 @@ use crate::memory::{name_taken, no_namespace, no_view};
 use crate::rights::Object;
 use crate::spec::{NamespaceIdent, TableIdent, TableMetadata};
 use crate::{
-    Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, metadata, warehouse,
+    Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable,
+    Result, Storage, metadata, warehouse,
 };
 
 /// Where tables stand, in somebody else's words.
@@ -450,42 +450,6 @@ impl Catalog for MetastoreCatalog {
     /// As far as it lets us look.
     fn sees_all(&self) -> bool {
         true
-    }
-
-    fn rights(&self) -> Option<Rights> {
-        None
-    }
-
-    fn audit_log(&self) -> Option<AuditLog> {
-        None
-    }
-
-    fn backup(&self) -> Option<Backup> {
-        None
-    }
-
-    async fn answered(&self, _: &str) -> Result<Option<Answered>> {
-        Ok(None)
-    }
-
-    async fn remember_answer(&self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn forget_answers(&self, _: i64) -> Result<()> {
-        Ok(())
-    }
-
-    async fn record(&self, _: &[JournalEntry]) -> Result<()> {
-        Ok(())
-    }
-
-    async fn journal(&self, _: &str, _: i64) -> Result<Vec<JournalEntry>> {
-        Ok(Vec::new())
-    }
-
-    async fn forget(&self, _: &str, _: i64) -> Result<()> {
-        Ok(())
     }
 }
 

@@ -38,8 +38,8 @@ use crate::spec::{
 use crate::storage::encoded;
 use crate::views::LoadedView;
 use crate::{
-    Answered, AuditLog, Backup, Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind,
-    JournalEntry, LedgerEntry, LoadedTable, Result, Rights, Storage, TableChange, names,
+    Behalf, Catalog, Commit, CommitOutcome, Env, Error, ErrorKind, LedgerEntry, LoadedTable,
+    Result, Storage, TableChange, names,
 };
 
 /// The header of a change for which the rule of its tier is lifted; its value is why, percent-encoded.
@@ -611,42 +611,6 @@ impl Catalog for RestCatalog {
 
     fn sees_all(&self) -> bool {
         self.client.setting("icefield.sees-all") == Some("true")
-    }
-
-    fn rights(&self) -> Option<Rights> {
-        None
-    }
-
-    fn audit_log(&self) -> Option<AuditLog> {
-        None
-    }
-
-    fn backup(&self) -> Option<Backup> {
-        None
-    }
-
-    async fn answered(&self, _: &str) -> Result<Option<Answered>> {
-        Ok(None)
-    }
-
-    async fn remember_answer(&self) -> Result<()> {
-        Ok(())
-    }
-
-    async fn forget_answers(&self, _: i64) -> Result<()> {
-        Ok(())
-    }
-
-    async fn record(&self, _: &[JournalEntry]) -> Result<()> {
-        Ok(())
-    }
-
-    async fn journal(&self, _: &str, _: i64) -> Result<Vec<JournalEntry>> {
-        Ok(Vec::new())
-    }
-
-    async fn forget(&self, _: &str, _: i64) -> Result<()> {
-        Ok(())
     }
 }
 
