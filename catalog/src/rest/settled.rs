@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_new_is_added_and_a_spec_has_an_id() {
+    fn what_is_new_is_added_with_the_next_id() {
         let spec = UnboundPartitionSpec::builder().add_partition_field(1, "a", Transform::Identity);
         let spec = spec.unwrap().build();
         let updates = vec![
@@ -153,6 +153,7 @@ mod tests {
             TableUpdate::SetDefaultSpec { spec_id: -1 },
         ];
         let mut wanted = updates.clone();
+        wanted[0] = TableUpdate::AddSchema { schema: numbered(schema("b"), 1) };
         wanted[2] = TableUpdate::AddSpec { spec: spec.with_spec_id(1) };
         assert_eq!(settled(updates, &table()), wanted);
     }
