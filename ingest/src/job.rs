@@ -1,26 +1,23 @@
 //! The job: find, skip what is there, work out columns, decode, write, commit.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
-use datafusion::common::DataFusionError;
-use datafusion::execution::TaskContext;
-use datafusion::physical_plan::stream::RecordBatchReceiverStream;
-use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use icefield_catalog::spec::{
     self, FormatVersion, NestedField, NestedFieldRef, PrimitiveType, Schema, SortOrder, StructType,
     TableMetadata, Type, UnboundPartitionSpec, V3Type,
 };
-use icefield_query::{Error, ErrorKind, Purpose, Result, Session, types, write_rows};
+use icefield_query::{
+    Error, ErrorKind, Purpose, Result, Session, types, write_defaults, write_rows,
+};
 use icefield_table::commit::Evolution;
 use icefield_table::evolve::{self, ColumnChange, fresh_ids};
 use icefield_table::{NewTable, Table, arrow as shapes};
 
 use crate::decode::{self, BadRecords};
+use crate::reading::reading;
 use crate::source::{self, Format, Source};
 
 /// Times a job begins again because another process loaded some of its files, or changed the columns,
@@ -85,6 +82,8 @@ pub struct Plan {
     pub new_columns: Vec<String>,
     /// Whether the table is to be made.
     pub creates: bool,
+    /// The columns of each of the files, as it has them.
+    own_columns: Vec<SchemaRef>,
     target: Target,
 }
 
@@ -124,6 +123,7 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
     };
     let schemas = files.iter().map(|it| Ok((it.clone(), decode::schema(it)?)));
     let schemas = schemas.collect::<Result<Vec<_>>>()?;
+    let own_columns = schemas.iter().map(|(_, it)| Arc::new(it.clone())).collect();
     match table {
         None => {
             let columns = merged(&schemas)?;
@@ -136,7 +136,17 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             };
             let new_columns = columns.iter().map(|it| it.name.clone()).collect();
             let target = Target::New(Box::new(new));
-            Ok(Plan { table: name, files, skipped, columns, new_columns, creates: true, target })
+            let creates = true;
+            Ok(Plan {
+                table: name,
+                files,
+                skipped,
+                columns,
+                new_columns,
+                creates,
+                own_columns,
+                target,
+            })
         }
         Some(table) => {
             let (evolution, new_columns) = evolution(&table, &schemas, job.evolve)?;
@@ -146,7 +156,17 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             };
             let columns = schema.as_struct().fields().to_vec();
             let target = Target::Known { table, evolution };
-            Ok(Plan { table: name, files, skipped, columns, new_columns, creates: false, target })
+            let creates = false;
+            Ok(Plan {
+                table: name,
+                files,
+                skipped,
+                columns,
+                new_columns,
+                creates,
+                own_columns,
+                target,
+            })
         }
     }
 }
@@ -217,7 +237,12 @@ async fn load(
         None => shapes::schema(table.metadata().current_schema()),
     };
     let cores = session.state().config().target_partitions();
-    let input = reading(plan.files.clone(), schema, cores, bad, progress)?;
+    let defaults = write_defaults(match &purpose.evolution {
+        Some((_, schema)) => schema,
+        None => table.metadata().current_schema(),
+    })?;
+    let files = plan.files.iter().cloned().zip(plan.own_columns).collect();
+    let input = reading(files, schema, defaults, cores, bad, progress)?;
     let evolves = purpose.evolution.is_some();
     let done = match write_rows(session, input, &table, purpose).await {
         Ok(done) => done,
@@ -474,84 +499,4 @@ fn summary(files: &[Source]) -> BTreeMap<String, String> {
         ("icefield.ingest.files-count".to_owned(), files.len().to_string()),
         ("icefield.ingest.files".to_owned(), names.join(",")),
     ])
-}
-
-/// A plan that reads the files: in as many streams as there are cores and files.
-fn reading(
-    files: Vec<Source>,
-    schema: SchemaRef,
-    cores: usize,
-    bad: &Arc<BadRecords>,
-    progress: &Arc<Progress>,
-) -> Result<Arc<dyn ExecutionPlan>> {
-    let count = cores.min(files.len()).max(1);
-    let mut shares: Vec<Vec<Source>> = vec![Vec::new(); count];
-    for (place, file) in files.into_iter().enumerate() {
-        if let Some(share) = shares.get_mut(place % count) {
-            share.push(file);
-        }
-    }
-    let streams = shares.into_iter().map(|files| -> Arc<dyn PartitionStream> {
-        Arc::new(Files {
-            files,
-            schema: Arc::clone(&schema),
-            bad: Arc::clone(bad),
-            progress: Arc::clone(progress),
-        })
-    });
-    let streams = streams.collect();
-    let plan = StreamingTableExec::try_new(Arc::clone(&schema), streams, None, [], false, None)?;
-    Ok(Arc::new(plan))
-}
-
-/// Some of the files, one after the other.
-struct Files {
-    files: Vec<Source>,
-    schema: SchemaRef,
-    bad: Arc<BadRecords>,
-    progress: Arc<Progress>,
-}
-
-impl fmt::Debug for Files {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Files").field("count", &self.files.len()).finish_non_exhaustive()
-    }
-}
-
-impl PartitionStream for Files {
-    fn schema(&self) -> &SchemaRef {
-        &self.schema
-    }
-
-    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let mut builder = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), 4);
-        let sender = builder.tx();
-        let (files, schema) = (self.files.clone(), Arc::clone(&self.schema));
-        let (bad, progress) = (Arc::clone(&self.bad), Arc::clone(&self.progress));
-        builder.spawn_blocking(move || {
-            for file in files {
-                let (mut heard, mut told) = (true, 0);
-                // What was read to know the file's columns does not count.
-                file.read.store(0, Ordering::Relaxed);
-                let mut tell = |bytes: u64| {
-                    progress.bytes_done.fetch_add(bytes.saturating_sub(told), Ordering::Relaxed);
-                    told = bytes.max(told);
-                };
-                let read = decode::batches(&file, &schema, &bad, &mut |batch| {
-                    tell(file.read.load(Ordering::Relaxed).min(file.bytes));
-                    progress.rows.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                    heard = sender.blocking_send(Ok(batch)).is_ok();
-                    heard
-                });
-                read.map_err(DataFusionError::from)?;
-                tell(file.bytes);
-                if !heard {
-                    break;
-                }
-            }
-            bad.finish().map_err(DataFusionError::from)?;
-            Ok(())
-        });
-        builder.build()
-    }
 }

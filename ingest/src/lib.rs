@@ -11,6 +11,7 @@
 pub mod adopt;
 pub mod decode;
 pub mod job;
+mod reading;
 pub mod source;
 
 pub use job::{Job, Loaded, Progress, plan, run};

@@ -29,7 +29,11 @@ pub(crate) fn write_default(field: &NestedField) -> Result<Option<ScalarValue>> 
 }
 
 /// The write defaults of a schema's columns, by name.
-pub(crate) fn write_defaults(schema: &Schema) -> Result<HashMap<String, ScalarValue>> {
+///
+/// # Errors
+///
+/// A default that is not of its column's type.
+pub fn write_defaults(schema: &Schema) -> Result<HashMap<String, ScalarValue>> {
     let mut defaults = HashMap::new();
     for field in schema.as_struct().fields() {
         if let Some(value) = write_default(field)? {

@@ -42,6 +42,7 @@ pub mod variant;
 mod view;
 mod wap;
 
+pub use defaults::write_defaults;
 pub use error::{Error, ErrorKind, Place, Result};
 pub use insert::{Purpose, write_rows};
 pub use parser::{is_complete, keywords, split};

@@ -49,6 +49,36 @@ fn the_main_job() {
     assert!(kind.iter().any(|it| it[0] == "time_hour" && it[1] == "timestamp"), "{kind:?}");
 }
 
+/// Trap T-74, for rows that come from files.
+#[test]
+fn columns_that_a_file_lacks_have_their_write_default() {
+    let lake = Lake::new();
+    lake.exec(
+        "CREATE TABLE cleaned.t (id INT, n INT NOT NULL DEFAULT 7, s STRING DEFAULT 'x', d DECIMAL(9,2) DEFAULT 1.50) \
+         TBLPROPERTIES ('format-version' = '3')",
+    );
+    lake.exec("ALTER TABLE cleaned.t ALTER COLUMN n SET DEFAULT 8");
+    let csv = lake.file("in.csv", "id,S\n1,a\n2,\n");
+    // A key that a record lacks and others have is null.
+    let json = lake.file("in.json", "{\"id\":3,\"n\":1}\n{\"id\":4,\"n\":2,\"s\":\"b\"}\n");
+    lake.exec("CREATE TABLE cleaned.five AS SELECT 5 AS id");
+    let parquet = lake.value("SELECT file_path FROM cleaned.five.files");
+    let parquet = parquet.as_str().unwrap().to_owned();
+    lake.ok(&["ingest", &csv, &json, &parquet, "--into", "cleaned.t"]);
+    let rows = lake.rows("SELECT * FROM cleaned.t ORDER BY id");
+    let row = |id: i32, n: i32, s: serde_json::Value| vec![json!(id), json!(n), s, json!(1.5)];
+    assert_eq!(
+        rows,
+        [
+            row(1, 8, json!("a")),
+            row(2, 8, json!(null)),
+            row(3, 1, json!(null)),
+            row(4, 2, json!("b")),
+            row(5, 8, json!("x")),
+        ]
+    );
+}
+
 #[test]
 fn bad_records_are_named_or_set_aside() {
     let lake = Lake::new();
