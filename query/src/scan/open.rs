@@ -6,13 +6,15 @@
 //!
 //! Where the reader skips nothing, rows are numbered by counting them; elsewhere it is asked to.
 
+use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, RecordBatchOptions};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::prep_null_mask_filter;
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::DataType::{Decimal32, Decimal64, Decimal128};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::physical_plan::{ParquetFileMetrics, ParquetFileReaderFactory};
 use datafusion::physical_expr::PhysicalExpr;
@@ -32,6 +34,7 @@ use object_store::ObjectStore;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, RowSelection};
 use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::arrow::{ParquetRecordBatchStreamBuilder, ProjectionMask, RowNumber};
+use parquet::basic::Type;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
 
 use super::cache::Visit;
@@ -129,6 +132,15 @@ fn read_as(
         schema = Arc::new(views);
         options = options.with_schema(Arc::clone(&schema));
     }
+    // Those of 64 bits are what the reader makes for a while only ([`File::in_64_bits`]).
+    let is_narrow = |it: &FieldRef| matches!(it.data_type(), Decimal32(..) | Decimal64(..));
+    if schema.fields().iter().any(is_narrow) {
+        schema = with_types(&schema, |it| match it.data_type() {
+            Decimal32(digits, scale) | Decimal64(digits, scale) => Decimal128(*digits, *scale),
+            same => same.clone(),
+        });
+        options = options.with_schema(Arc::clone(&schema));
+    }
     // In nanoseconds, the years that such columns may have do not fit.
     let unit = TimeUnit::Microsecond;
     if let Some(coarser) = Int96Coercer::new(plain.parquet_schema(), &schema, &unit).coerce() {
@@ -136,6 +148,13 @@ fn read_as(
         options = options.with_schema(Arc::clone(&schema));
     }
     Ok((options, schema))
+}
+
+/// The same columns, of other types.
+fn with_types(schema: &Schema, kind: impl Fn(&FieldRef) -> DataType) -> SchemaRef {
+    let typed = |it: &FieldRef| Field::clone(it).with_data_type(kind(it));
+    let fields: Vec<Field> = schema.fields().iter().map(typed).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// What is wanted of a file, over its own columns; after them comes the row's number.
@@ -179,8 +198,12 @@ impl File {
         let is_numbered =
             used.iter().any(|it| *it >= own) || (kept.is_some() && (skips || filters.is_some()));
         let is_exact = self.source.rows == RowFilters::Exact;
+        // Who asks again has no use for an answer unless there are other columns not to be copied.
+        let spares = |asked: &[usize]| {
+            asked.iter().all(|it| used.contains(it)) && used.iter().any(|it| !asked.contains(it))
+        };
         let predicate = wanted.predicate.filter(|it| {
-            is_exact || (kept.is_some() && columns_of(it).all(|it| used.contains(&it)))
+            is_exact || (kept.is_some() && spares(&columns_of(it).collect::<Vec<_>>()))
         });
         predicate.iter().for_each(|it| used.extend(columns_of(it)));
         used.retain(|it| *it < own);
@@ -188,6 +211,13 @@ impl File {
         used.dedup();
 
         let mut options = self.options.clone();
+        if kept.is_some() {
+            let asked: Vec<usize> = filters.iter().flat_map(columns_of).collect();
+            let asked = asked.into_iter().chain(predicate.iter().flat_map(columns_of));
+            if let Some(schema) = self.in_64_bits(&used, &asked.collect()) {
+                options = options.with_schema(schema);
+            }
+        }
         let numbers = Field::new(POS, DataType::Int64, false).with_extension_type(RowNumber);
         let numbers = Arc::new(numbers);
         if is_numbered {
@@ -221,6 +251,30 @@ impl File {
             has_bloom_filter,
             projector,
             shape,
+        })
+    }
+
+    /// With decimals of up to 18 digits in 64 bits, as the file has them: rows are left out of fewer bytes.
+    /// What a filter compares is to have its own type from the beginning.
+    fn in_64_bits(&self, used: &[usize], asked: &HashSet<usize>) -> Option<SchemaRef> {
+        let columns = self.footer.file_metadata().schema_descr().root_schema().get_fields();
+        let is_number = |it: &usize| {
+            let own = columns.get(*it).filter(|it| it.is_primitive());
+            own.is_some_and(|it| matches!(it.get_physical_type(), Type::INT32 | Type::INT64))
+        };
+        let of = |place: usize| self.stored.fields().get(place).map(|it| it.data_type());
+        let is_decimal = |it: &usize| matches!(of(*it), Some(Decimal128(..)));
+        let narrow =
+            used.iter().filter(|it| !asked.contains(it) && is_number(it) && is_decimal(it));
+        let narrow: HashSet<&str> =
+            narrow.map(|it| self.stored.field(*it).name().as_str()).collect();
+        (!narrow.is_empty()).then(|| {
+            with_types(&self.stored, |it| match it.data_type() {
+                Decimal128(digits, scale) if narrow.contains(it.name().as_str()) => {
+                    Decimal64(*digits, *scale)
+                }
+                same => same.clone(),
+            })
         })
     }
 
