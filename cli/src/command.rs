@@ -17,11 +17,13 @@ pub(crate) mod sql;
 
 use crate::args::{Args, Command};
 use crate::config;
+use crate::memory;
 use crate::report::Failure;
 
 /// Runs what was typed.
 pub(crate) async fn run(args: Args) -> Result<(), Failure> {
     let options = config::settle(args.options)?;
+    memory::give_back(&args.command, &options);
     match args.command {
         Command::Sql(sql) => sql::run(&options, sql).await,
         Command::Ingest(ingest) => ingest::run(&options, ingest).await,

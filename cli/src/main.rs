@@ -5,6 +5,7 @@
 mod args;
 mod command;
 mod config;
+mod memory;
 mod print;
 mod report;
 mod shell;

@@ -7,8 +7,11 @@
 //! To merge what it has spilled, a sort of DataFusion 54 takes memory for as many runs at once as it
 //! can get, keeps it until its last row, and fails if it gets none. A join of two sorts needs both, one
 //! after the other: the first takes everything and the second fails, however much there is. So merges
-//! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds. And
-//! who merges what sorts give has nothing if they have all.
+//! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds.
+//!
+//! Who merges what sorts give, side by side, holds a batch of each, which is theirs: it is counted, and never
+//! refused. If sorts have all that there is, nothing else is left; and of texts, each batch counts with all
+//! that it is a part of.
 //!
 //! What a sort spills, it merges first, in memory, for which its share has to do: so it spills in time, also
 //! where it has begun before others and could still take more.
@@ -21,15 +24,16 @@ use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::execution::memory_pool::{
     FairSpillPool, GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+    UnboundedMemoryPool,
 };
 use icefield_table::write;
 
 use crate::scan::cache::ColumnCache;
 
-/// What DataFusion calls those who merge: the spilled runs of a sort, and sorts that ran side by side, when
-/// these still have all they could get.
-const MERGES: [&str; 3] =
-    ["ExternalSorterMerge", "SortPreservingMergeExec", "RepartitionExec[Merge"];
+/// What DataFusion calls who merges the spilled runs of a sort.
+const MERGE: &str = "ExternalSorterMerge";
+/// What it calls those who merge sorts that ran side by side.
+const STREAMS: [&str; 2] = ["SortPreservingMergeExec", "RepartitionExec[Merge"];
 /// What DataFusion calls a sort. Of what it takes, a half is for its rows, the other for sorting them.
 const SORT: &str = "ExternalSorter[";
 /// The least that a merge may take.
@@ -54,6 +58,7 @@ pub(crate) fn writer_bytes(task: &TaskContext) -> usize {
 pub(crate) struct SharedMemory {
     rest: FairSpillPool,
     merges: GreedyMemoryPool,
+    streams: UnboundedMemoryPool,
     /// What one merge may take.
     share_bytes: usize,
     bytes: usize,
@@ -70,6 +75,7 @@ impl SharedMemory {
         Self {
             rest: FairSpillPool::new(bytes - merges),
             merges: GreedyMemoryPool::new(merges),
+            streams: UnboundedMemoryPool::default(),
             share_bytes: share_bytes(bytes, threads),
             bytes,
             reserved: AtomicUsize::new(0),
@@ -89,7 +95,12 @@ impl SharedMemory {
 
     /// The pool of a consumer.
     fn of(&self, consumer: &MemoryConsumer) -> &dyn MemoryPool {
-        if is_merge(consumer.name()) { &self.merges } else { &self.rest }
+        let name = consumer.name();
+        match STREAMS.iter().any(|it| name.starts_with(it)) {
+            true => &self.streams,
+            false if name.starts_with(MERGE) => &self.merges,
+            false => &self.rest,
+        }
     }
 }
 
@@ -98,10 +109,6 @@ impl SharedMemory {
 fn share_bytes(bytes: usize, threads: usize) -> usize {
     // What spills works in two parts at least.
     (bytes / threads.max(2).saturating_mul(4)).max(SHARE_MIN_BYTES)
-}
-
-fn is_merge(consumer: &str) -> bool {
-    MERGES.iter().any(|it| consumer.starts_with(it))
 }
 
 impl fmt::Display for SharedMemory {
@@ -136,7 +143,7 @@ impl MemoryPool for SharedMemory {
     fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
         let name = reservation.consumer().name();
         let wanted = reservation.size().saturating_add(additional);
-        if is_merge(name) && wanted > self.share_bytes {
+        if name.starts_with(MERGE) && wanted > self.share_bytes {
             return Err(DataFusionError::ResourcesExhausted(format!(
                 "{name} has its share of memory, {} bytes",
                 self.share_bytes
@@ -155,7 +162,7 @@ impl MemoryPool for SharedMemory {
     }
 
     fn reserved(&self) -> usize {
-        self.rest.reserved() + self.merges.reserved()
+        self.rest.reserved() + self.merges.reserved() + self.streams.reserved()
     }
 
     fn memory_limit(&self) -> MemoryLimit {
@@ -207,5 +214,9 @@ mod tests {
         let merge = MemoryConsumer::new("ExternalSorterMerge[0]").register(&pool);
         merge.try_grow(12 << 20).unwrap();
         assert!(merge.try_grow(2 << 20).is_err());
+        let streams = MemoryConsumer::new("SortPreservingMergeExec[0]").register(&pool);
+        streams.try_grow(200 << 20).unwrap();
+        merge.try_grow(0).unwrap();
+        assert_eq!(pool.reserved(), (18 + 20 + 12 + 200) << 20);
     }
 }

@@ -39,8 +39,13 @@ pub use curve::Curve;
 pub use order::{Order, SortColumn};
 pub use pace::Pace;
 
-/// Memory of a rewrite whose session has no limit of its own: beyond it, sorts spill.
-const MEMORY_BYTES: usize = 2 << 30;
+/// Memory of a rewrite whose session has no limit of its own: beyond it, sorts spill. With four times as much,
+/// one of ten times as many rows as fit takes a fourteenth less time.
+const MEMORY_BYTES: usize = 512 << 20;
+
+/// Rows of a batch of what is sorted. A merge of spilled runs holds two batches of each: the smaller they are, the
+/// more runs it merges at once, and the fewer times rows are read and written.
+const SORTED_BATCH_ROWS: usize = 2048;
 
 /// What a rewrite makes of its files.
 #[derive(Debug, Clone)]
@@ -109,9 +114,14 @@ impl Rewriter {
             order,
             pace: rewrite.pace.clone(),
         };
+        let is_sorted = !layout.order.is_empty();
         let target = Arc::new(Target::rewrite(table, is_v3, layout));
         let logical = into_target(scan.project(exprs)?.build()?, &target)?;
-        Ok(collect(&self.state, &logical, &target).await?.files)
+        let mut state = self.state.clone();
+        if is_sorted {
+            state.config_mut().options_mut().execution.batch_size = SORTED_BATCH_ROWS;
+        }
+        Ok(collect(&state, &logical, &target).await?.files)
     }
 
     /// How the values of columns become numbers, from the least and the greatest that there are.

@@ -72,6 +72,29 @@ fn files_are_loaded_in_bounded_memory() {
     }
 }
 
+/// A sort of five times the rows takes little more: what does not fit is spilled, and what is free is given back.
+#[cfg(target_os = "linux")]
+#[test]
+fn tables_are_sorted_in_bounded_memory() {
+    let lake = Lake::new();
+    let of = |rows: u64| {
+        let table = format!("cleaned.t{rows}");
+        lake.exec(&format!(
+            "CREATE TABLE {table} AS SELECT i, md5(CAST(i AS TEXT)) AS k, concat(md5(CAST(i * 7 AS TEXT)), \
+             md5(CAST(i * 11 AS TEXT))) AS v FROM range(0, {rows}) r(i)"
+        ));
+        let sort = ["compact", &table, "--order-by", "k", "--memory-limit", "64MB"];
+        let peak = peak(&mut lake.command(&[&sort[..], &["-o", "rewrite-all=true"]].concat()));
+        let sums = format!("SELECT count(*), sum(i), count(DISTINCT v) FROM {table}");
+        assert_eq!(lake.rows(&sums), [[json!(rows), json!(rows * (rows - 1) / 2), json!(rows)]]);
+        let first = lake.value(&format!("SELECT k FROM {table} WHERE _pos = 0"));
+        assert_eq!(lake.value(&format!("SELECT min(k) FROM {table}")), first);
+        peak
+    };
+    let (small, large) = (of(200_000), of(1_000_000));
+    assert!(large * 2 < small * 3, "{} MB, then {} MB", small >> 20, large >> 20);
+}
+
 /// From the third statement that reads them, columns come from memory, unless that is not wanted.
 #[test]
 fn columns_stay_in_memory_for_later_statements() {
