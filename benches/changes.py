@@ -56,7 +56,7 @@ def sql(warehouse: Path, text: str) -> float:
     return seconds
 
 
-def warm(warehouse: Path, queries: list[str], *arguments: str, runs: int = 20) -> list[float]:
+def warm(warehouse: Path, queries: list[str], *arguments: str, runs: int = 40) -> list[float]:
     """Seconds of each query, the median of several executions in one process, taken in turn."""
     process = subprocess.Popen([BIN, "sql", "--warehouse", str(warehouse), "--format", "ndjson", *arguments],
                                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

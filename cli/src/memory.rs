@@ -2,8 +2,8 @@
 //!
 //! What is freed, the allocator keeps for a second, for whoever asks next: queries are the faster for it. A sort
 //! lets go of hundreds of MB in a second, of which most would count as the process' for as long, and the more the
-//! longer it takes. The allocator reads its options before `main` does anything, from the environment alone: so
-//! the command begins again with one more variable.
+//! longer it takes. Without unsafe code the allocator has its options from the environment alone, which it reads
+//! before `main` does anything: so the command begins again with one more variable.
 
 use crate::args::{Command, Options};
 
@@ -12,11 +12,7 @@ const KEPT_MS: &str = "MIMALLOC_PURGE_DELAY";
 
 /// Begins upkeep again as a process that keeps less. Returns where that is not needed, or cannot be.
 pub(crate) fn give_back(command: &Command, options: &Options) {
-    let is_upkeep = match command {
-        Command::Compact(_) | Command::Maintain(_) => true,
-        Command::Serve(serve) => serve.maintain_every.is_some(),
-        _ => false,
-    };
+    let is_upkeep = matches!(command, Command::Compact(_) | Command::Maintain(_));
     if is_upkeep && std::env::var_os(KEPT_MS).is_none() {
         // What is given back has to be asked for again. Who sets a limit wants it kept to all the same.
         begin_again(if options.memory_limit.is_some() { "0" } else { "100" });
@@ -26,13 +22,18 @@ pub(crate) fn give_back(command: &Command, options: &Options) {
 #[cfg(unix)]
 fn begin_again(kept_ms: &str) {
     use std::os::unix::process::CommandExt;
+    use std::path::Path;
 
     let Ok(program) = std::env::current_exe() else { return };
     let mut arguments = std::env::args_os();
-    let name = arguments.next().unwrap_or_else(|| program.clone().into_os_string());
-    // It comes back only if it fails, and then all goes on as it is.
-    let _ =
-        std::process::Command::new(program).arg0(name).args(arguments).env(KEPT_MS, kept_ms).exec();
+    let Some(name) = arguments.next() else { return };
+    // Who is run by a loader is told of that.
+    if Path::new(&name).file_name() != program.file_name() {
+        return;
+    }
+    let mut again = std::process::Command::new(program);
+    // It comes back only if it fails: then the work is done by this process, which a pipe that breaks ends by now.
+    let _ = again.arg0(name).args(arguments).env(KEPT_MS, kept_ms).exec();
 }
 
 #[cfg(not(unix))]

@@ -8,7 +8,7 @@ mod shape;
 mod text;
 mod unique;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fs::{File, OpenOptions};
 use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -26,11 +26,36 @@ pub(crate) const BATCH_ROWS: usize = 8192;
 /// Records that a schema is inferred from.
 pub(crate) const SAMPLE_RECORDS: usize = 100_000;
 
-/// The columns of a file: its own, or inferred from its first records.
-pub fn schema(source: &Source) -> Result<Schema> {
+/// What is in a file.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    /// Its columns: its own, or inferred from its records.
+    pub schema: Schema,
+    /// Their names; and those of keys in records that do not go with the others, and may be set aside.
+    pub names: BTreeSet<String>,
+}
+
+impl Columns {
+    /// Whether the file has a column of that name, in any case.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names.contains(name) || self.names.iter().any(|it| it.eq_ignore_ascii_case(name))
+    }
+}
+
+/// The columns of a file.
+///
+/// # Errors
+///
+/// A file that cannot be read, that has no columns, or two of one name.
+pub fn columns(source: &Source) -> Result<Columns> {
+    let mut keys = BTreeSet::new();
     let schema = match source.format {
         Format::Csv | Format::Tsv => csv::schema(source)?,
-        Format::Json => json::schema(source)?,
+        Format::Json => {
+            let (schema, all) = json::columns(source)?;
+            keys = all;
+            schema
+        }
         Format::Parquet => files::parquet_schema(source)?,
         Format::Avro => files::avro_schema(source)?,
     };
@@ -38,7 +63,8 @@ pub fn schema(source: &Source) -> Result<Schema> {
         return Err(source.unreadable(&"it has no columns"));
     }
     refuse_twice(source, schema.fields(), "column")?;
-    Ok(schema)
+    keys.extend(schema.fields().iter().map(|it| it.name().clone()));
+    Ok(Columns { schema, names: keys })
 }
 
 /// Refuses a column that no table can be given.

@@ -4,19 +4,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use arrow::datatypes::{DataType, Field, Schema as ArrowSchema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, TimeUnit};
 use icefield_catalog::spec::{
     self, FormatVersion, NestedField, NestedFieldRef, PrimitiveType, Schema, SortOrder, StructType,
     TableMetadata, Type, UnboundPartitionSpec, V3Type,
 };
 use icefield_query::{
-    Error, ErrorKind, Purpose, Result, Session, types, write_defaults, write_rows,
+    Error, ErrorKind, Purpose, Result, Session, types, unquoted, write_defaults, write_rows,
 };
 use icefield_table::commit::Evolution;
 use icefield_table::evolve::{self, ColumnChange, fresh_ids};
 use icefield_table::{NewTable, Table, arrow as shapes};
 
-use crate::decode::{self, BadRecords};
+use crate::decode::{self, BadRecords, Columns};
 use crate::reading::reading;
 use crate::source::{self, Format, Source};
 
@@ -83,7 +83,7 @@ pub struct Plan {
     /// Whether the table is to be made.
     pub creates: bool,
     /// The columns of each of the files, as it has them.
-    own_columns: Vec<SchemaRef>,
+    own_columns: Vec<Columns>,
     target: Target,
 }
 
@@ -121,9 +121,9 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
             format!("{}.{}", ident.namespace().as_ref().join("."), ident.name())
         }
     };
-    let schemas = files.iter().map(|it| Ok((it.clone(), decode::schema(it)?)));
+    let schemas = files.iter().map(|it| Ok((it.clone(), decode::columns(it)?)));
     let schemas = schemas.collect::<Result<Vec<_>>>()?;
-    let own_columns = schemas.iter().map(|(_, it)| Arc::new(it.clone())).collect();
+    let own_columns = schemas.iter().map(|(_, it)| it.clone()).collect();
     match table {
         None => {
             let columns = merged(&schemas)?;
@@ -275,9 +275,9 @@ async fn known(session: &Session, name: &str) -> Result<Option<Table>> {
 }
 
 pub(crate) fn ident(name: &str) -> Result<icefield_catalog::spec::TableIdent> {
-    let name = name.strip_prefix("lake.").unwrap_or(name);
-    // As SQL takes names that are not quoted.
-    let folded = name.to_lowercase();
+    // As SQL takes names.
+    let folded = unquoted(name).unwrap_or_else(|| name.to_lowercase());
+    let folded = folded.strip_prefix("lake.").unwrap_or(&folded);
     let parts: Vec<&str> = folded.split('.').collect();
     if parts.len() < 2 || parts.iter().any(|it| it.is_empty()) {
         return Err(Error::invalid(format!("`{name}` names no table in a namespace"))
@@ -294,10 +294,10 @@ async fn unloaded(table: &Table, found: Vec<Source>) -> Result<(Vec<Source>, Vec
 }
 
 /// The columns of all files together, in the order they appear.
-fn merged(schemas: &[(Source, ArrowSchema)]) -> Result<Vec<NestedFieldRef>> {
+fn merged(files: &[(Source, Columns)]) -> Result<Vec<NestedFieldRef>> {
     let mut columns: Vec<Field> = Vec::new();
-    for (source, schema) in schemas {
-        for field in schema.fields() {
+    for (source, own) in files {
+        for field in own.schema.fields() {
             decode::refuse_unfit(source, field)?;
             let name = field.name();
             match columns.iter_mut().find(|it| it.name().eq_ignore_ascii_case(name)) {
@@ -367,12 +367,12 @@ fn wider(a: &DataType, b: &DataType) -> Option<DataType> {
 type Evolved = (Option<(Evolution, Arc<Schema>)>, Vec<String>);
 
 /// What the table's columns need, to hold the files.
-fn evolution(table: &Table, schemas: &[(Source, ArrowSchema)], allowed: bool) -> Result<Evolved> {
+fn evolution(table: &Table, files: &[(Source, Columns)], allowed: bool) -> Result<Evolved> {
     let current = table.metadata().current_schema();
     let known = shapes::schema(current);
     let (mut changes, mut names) = (Vec::new(), Vec::new());
-    for (source, schema) in schemas {
-        for field in schema.fields() {
+    for (source, own) in files {
+        for field in own.schema.fields() {
             match decode::find(&known, field.name()) {
                 Some(place) => {
                     if let Some(change) = widening(current, place, field).filter(|_| allowed) {

@@ -14,13 +14,13 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, SendableRecordBatchStream};
 use icefield_query::Result;
 
-use crate::decode::{self, BadRecords};
+use crate::decode::{self, BadRecords, Columns};
 use crate::job::Progress;
 use crate::source::Source;
 
 /// A plan that reads the files: in as many streams as there are cores and files.
 pub(crate) fn reading(
-    files: Vec<(Source, SchemaRef)>,
+    files: Vec<(Source, Columns)>,
     schema: SchemaRef,
     defaults: HashMap<String, ScalarValue>,
     cores: usize,
@@ -29,7 +29,7 @@ pub(crate) fn reading(
 ) -> Result<Arc<dyn ExecutionPlan>> {
     let defaults = Arc::new(defaults);
     let count = cores.min(files.len()).max(1);
-    let mut shares: Vec<Vec<(Source, SchemaRef)>> = vec![Vec::new(); count];
+    let mut shares: Vec<Vec<(Source, Columns)>> = vec![Vec::new(); count];
     for (place, file) in files.into_iter().enumerate() {
         if let Some(share) = shares.get_mut(place % count) {
             share.push(file);
@@ -52,7 +52,7 @@ pub(crate) fn reading(
 /// Some of the files, one after the other.
 struct Files {
     /// Each with the columns that it has.
-    files: Vec<(Source, SchemaRef)>,
+    files: Vec<(Source, Columns)>,
     /// The columns of the table.
     schema: SchemaRef,
     /// What columns hold that a file lacks, if it is not null.
@@ -120,13 +120,13 @@ struct Filled {
 impl Filled {
     fn new(
         all: &SchemaRef,
-        own: &Schema,
+        own: &Columns,
         defaults: &HashMap<String, ScalarValue>,
     ) -> datafusion::common::Result<Self> {
         let mut lacked = HashMap::new();
         for (place, field) in all.fields().iter().enumerate() {
             let default = defaults.get(field.name());
-            if let Some(it) = default.filter(|_| decode::find(own, field.name()).is_none()) {
+            if let Some(it) = default.filter(|_| !own.has(field.name())) {
                 lacked.insert(place, it.cast_to(field.data_type())?);
             }
         }

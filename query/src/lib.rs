@@ -45,6 +45,7 @@ mod wap;
 pub use defaults::write_defaults;
 pub use error::{Error, ErrorKind, Place, Result};
 pub use insert::{Purpose, write_rows};
+pub use names::unquoted;
 pub use parser::{is_complete, keywords, split};
 pub use session::{Answer, Done, Rows, Session, Settings};
 pub use tier::only_reads;

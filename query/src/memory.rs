@@ -9,9 +9,9 @@
 //! after the other: the first takes everything and the second fails, however much there is. So merges
 //! have memory that nobody else takes, and each a share of it; with less, it merges in several rounds.
 //!
-//! Who merges what sorts give, side by side, holds a batch of each, which is theirs: it is counted, and never
+//! Who merges what sorts give, side by side, holds a batch of each and its keys: that is counted, and never
 //! refused. If sorts have all that there is, nothing else is left; and of texts, each batch counts with all
-//! that it is a part of.
+//! that it is a part of, which the sort has counted already.
 //!
 //! What a sort spills, it merges first, in memory, for which its share has to do: so it spills in time, also
 //! where it has begun before others and could still take more.

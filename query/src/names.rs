@@ -12,9 +12,12 @@ use datafusion::sql::sqlparser::ast::{
     ObjectNamePart, Query, Select, SelectItem, SelectItemQualifiedWildcardKind, Statement,
     TableAlias, TableFactor, Value, VisitMut, VisitorMut,
 };
+use datafusion::sql::sqlparser::parser::Parser;
+use datafusion::sql::sqlparser::tokenizer::Token;
 use icefield_catalog::warehouse::CATALOG_NAME;
 use icefield_table::table::METADATA_COLUMNS;
 
+use crate::parser::Sql;
 use crate::{Error, Result};
 
 /// The namespace of names that have none.
@@ -109,6 +112,15 @@ pub(crate) fn dotted(name: &ObjectName) -> Result<String> {
         ))
         .with_hint("such a table or column can be read, not changed")),
     }
+}
+
+/// A dotted name without the quotes that it has, as SQL takes it; `None` if it has none, or is no name.
+pub fn unquoted(name: &str) -> Option<String> {
+    let dialect = Sql::default();
+    let mut parser = Parser::new(&dialect).try_with_sql(name).ok()?;
+    let parsed = parser.parse_object_name(false).ok()?;
+    let is_quoted = name.contains(['"', '`']) && parser.peek_token().token == Token::EOF;
+    is_quoted.then(|| dotted(&parsed).ok()).flatten().filter(|it| it != name)
 }
 
 /// Refuses a name that would mean what a table tells of itself: `sales.history` is the history of `sales`.
@@ -622,5 +634,20 @@ mod tests {
         assert_eq!(name.table, "flights");
         assert_eq!(name.metadata.as_deref(), Some("files"));
         assert_eq!(name.version.as_deref(), Some("v:main"));
+    }
+
+    #[test]
+    fn quotes_come_off() {
+        for (name, wanted) in [
+            (r#"raw."My Table""#, Some("raw.My Table")),
+            ("lake.`raw`.`My Table`", Some("lake.raw.My Table")),
+            (r#"RAW."T""#, Some("raw.T")),
+            ("raw.t", None),
+            (r#"raw."a.b""#, None),
+            (r#"raw."t"#, None),
+            (r#"raw."t" or more"#, None),
+        ] {
+            assert_eq!(unquoted(name).as_deref(), wanted, "{name}");
+        }
     }
 }

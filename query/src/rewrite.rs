@@ -210,6 +210,10 @@ impl Session {
             let runtime = RuntimeEnvBuilder::from_runtime_env(state.runtime_env());
             let runtime = runtime.with_memory_pool(Arc::new(pool)).build_arc()?;
             state = SessionStateBuilder::new_from_existing(state).with_runtime_env(runtime).build();
+            // What each sort sets aside for its merge: there are two on each core.
+            let share = MEMORY_BYTES / threads.saturating_mul(4).max(1);
+            let options = &mut state.config_mut().options_mut().execution;
+            options.sort_spill_reservation_bytes = options.sort_spill_reservation_bytes.min(share);
         }
         Ok(Rewriter { lake: Arc::clone(&self.lake), state, table: table.clone() })
     }

@@ -200,8 +200,21 @@ impl Session {
         self.lake.all_names().await
     }
 
-    /// A table by the name people write.
+    /// A table by the name people write, whose parts may be quoted as in SQL.
     pub async fn table(&self, name: &str) -> Result<Table> {
+        match (self.table_of(name).await, names::unquoted(name)) {
+            (Err(error), Some(plain)) if error.kind == crate::ErrorKind::NotFound => {
+                self.table_of(&plain).await.map_err(|it| match it.kind {
+                    crate::ErrorKind::NotFound => error,
+                    _ => it,
+                })
+            }
+            (found, _) => found,
+        }
+    }
+
+    /// A table by its dotted name.
+    pub(crate) async fn table_of(&self, name: &str) -> Result<Table> {
         let (lake, inner) = self.route(name);
         let (namespace, table) = match inner.rsplit_once('.') {
             Some((namespace, table)) => (namespace.to_owned(), table),
@@ -216,15 +229,15 @@ impl Session {
     /// A table whose rows are to be changed, which may be named with a branch, on the line that changes go to.
     pub(crate) async fn table_to_change(&self, name: &str) -> Result<Table> {
         match name.split_once(names::ON_BRANCH) {
-            Some((name, branch)) => match self.table(name).await {
+            Some((name, branch)) => match self.table_of(name).await {
                 Ok(table) => self.lake.on_branch(&table, branch, true),
                 // A table may be called like a branch, in a namespace within another.
-                Err(error) => match self.table(&format!("{name}.branch_{branch}")).await {
+                Err(error) => match self.table_of(&format!("{name}.branch_{branch}")).await {
                     Ok(table) => self.lake.written(&table),
                     Err(_) => Err(error),
                 },
             },
-            None => self.lake.written(&self.table(name).await?),
+            None => self.lake.written(&self.table_of(name).await?),
         }
     }
 

@@ -77,6 +77,12 @@ fn columns_that_a_file_lacks_have_their_write_default() {
             row(5, 8, json!("x")),
         ]
     );
+    // A record that does not go with the others has its keys all the same.
+    lake.exec("CREATE TABLE cleaned.v (id INT, s VARIANT, n INT DEFAULT 8) TBLPROPERTIES ('format-version' = '3')");
+    let json = lake.file("odd.json", "{\"id\":1,\"s\":{\"a\":1}}\n{\"id\":2,\"s\":5,\"n\":42}\n");
+    lake.ok(&["ingest", &json, "--into", "cleaned.v"]);
+    let rows = lake.rows("SELECT id, n FROM cleaned.v ORDER BY id");
+    assert_eq!(rows, [[json!(1), json!(null)], [json!(2), json!(42)]]);
 }
 
 #[test]

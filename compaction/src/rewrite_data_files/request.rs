@@ -15,6 +15,10 @@ use crate::plan::{Group, Sizes};
 /// Iceberg's default size of data files.
 const TARGET_FILE_BYTES: u64 = 512 << 20;
 
+/// Groups that are sorted side by side at most: each is at work on all cores by itself, and has on each of them a share
+/// of the memory that sorts need to merge.
+const SORTS_MAX: usize = 2;
+
 /// What is asked of a rewrite.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -152,7 +156,8 @@ impl Request {
 
     /// Groups at work side by side.
     pub(super) fn groups(&self) -> usize {
-        self.groups_at_once.unwrap_or(self.cores.min(5)).max(1)
+        let most = self.groups_at_once.unwrap_or(self.cores.min(5)).max(1);
+        if self.sorts() { most.min(SORTS_MAX) } else { most }
     }
 
     /// Whether rows are brought into an order.

@@ -233,7 +233,7 @@ mod tests {
 
     /// The batches of a file in its own columns, and how much of it had been read when each came.
     fn read(source: &Source) -> Result<(Vec<RecordBatch>, Vec<u64>)> {
-        let wanted: SchemaRef = Arc::new(super::super::schema(source)?);
+        let wanted: SchemaRef = Arc::new(super::super::columns(source)?.schema);
         let (mut batches, mut reached) = (Vec::new(), Vec::new());
         source.read.store(0, Ordering::Relaxed);
         super::super::batches(source, &wanted, &BadRecords::default(), &mut |batch| {

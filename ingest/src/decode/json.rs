@@ -1,6 +1,6 @@
 //! JSON: an array of objects, or objects one after the other (NDJSON), read one record at a time.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{BufRead, BufReader, Read};
 use std::sync::Arc;
 
@@ -20,8 +20,9 @@ use super::unique::Unique;
 use super::{BATCH_ROWS, BadRecords, SAMPLE_RECORDS, conform};
 use crate::source::Source;
 
-pub(super) fn schema(source: &Source) -> Result<Schema> {
-    let mut columns = Columns { all: Schema::empty(), records: 0 };
+/// The columns, and the keys of all records.
+pub(super) fn columns(source: &Source) -> Result<(Schema, BTreeSet<String>)> {
+    let mut columns = Columns { all: Schema::empty(), keys: BTreeSet::new(), records: 0 };
     let mut sample: Vec<Value> = Vec::new();
     let mut first_bad = None;
     // All of the file is looked at: a key may come late.
@@ -40,13 +41,15 @@ pub(super) fn schema(source: &Source) -> Result<Schema> {
         Some((line, why)) if columns.all.fields().is_empty() => {
             Err(Error::invalid(format!("`{}`, line {line}: {why}", source.name)))
         }
-        _ => Ok(columns.all),
+        _ => Ok((columns.all, columns.keys)),
     }
 }
 
 /// What is known of the columns of records.
 struct Columns {
     all: Schema,
+    /// Also those of records that add no columns.
+    keys: BTreeSet<String>,
     records: usize,
 }
 
@@ -57,6 +60,11 @@ impl Columns {
         // Types are those of the first records; after them there may be new columns.
         let widens = self.records < SAMPLE_RECORDS;
         self.records += sample.len();
+        for key in sample.iter().filter_map(Value::as_object).flat_map(|it| it.keys()) {
+            if !self.keys.contains(key) {
+                self.keys.insert(key.clone());
+            }
+        }
         let infer = |it: Vec<Value>| {
             infer_json_schema_from_iterator(it.into_iter().map(Ok::<_, ArrowError>)).ok()
         };

@@ -1,8 +1,8 @@
 //! Most rows of a batch, copied in a tight loop.
 //!
 //! Arrow's filter copies runs of rows one by one, or rows by their indices. Where every tenth row goes, both
-//! take several times as long as a loop without branches over the bits of the mask ([`pack`]). Decimals of up to
-//! 18 digits are read in 64 bits, and get their 128 where they are copied anyway.
+//! take several times as long as a loop without branches over the bits of the mask ([`pack`]). Decimals that
+//! files have as integers are read in 64 bits, and get their 128 where they are copied anyway.
 
 mod pack;
 

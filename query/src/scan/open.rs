@@ -135,7 +135,7 @@ fn read_as(
     // Those of 64 bits are what the reader makes for a while only ([`File::in_64_bits`]).
     let is_narrow = |it: &FieldRef| matches!(it.data_type(), Decimal32(..) | Decimal64(..));
     if schema.fields().iter().any(is_narrow) {
-        schema = with_types(&schema, |it| match it.data_type() {
+        schema = with_types(&schema, |_, it| match it.data_type() {
             Decimal32(digits, scale) | Decimal64(digits, scale) => Decimal128(*digits, *scale),
             same => same.clone(),
         });
@@ -151,9 +151,10 @@ fn read_as(
 }
 
 /// The same columns, of other types.
-fn with_types(schema: &Schema, kind: impl Fn(&FieldRef) -> DataType) -> SchemaRef {
-    let typed = |it: &FieldRef| Field::clone(it).with_data_type(kind(it));
-    let fields: Vec<Field> = schema.fields().iter().map(typed).collect();
+fn with_types(schema: &Schema, kind: impl Fn(usize, &FieldRef) -> DataType) -> SchemaRef {
+    let fields = schema.fields().iter().enumerate();
+    let typed = fields.map(|(place, it)| Field::clone(it).with_data_type(kind(place, it)));
+    let fields: Vec<Field> = typed.collect();
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
@@ -266,13 +267,10 @@ impl File {
         let is_decimal = |it: &usize| matches!(of(*it), Some(Decimal128(..)));
         let narrow =
             used.iter().filter(|it| !asked.contains(it) && is_number(it) && is_decimal(it));
-        let narrow: HashSet<&str> =
-            narrow.map(|it| self.stored.field(*it).name().as_str()).collect();
+        let narrow: HashSet<usize> = narrow.copied().collect();
         (!narrow.is_empty()).then(|| {
-            with_types(&self.stored, |it| match it.data_type() {
-                Decimal128(digits, scale) if narrow.contains(it.name().as_str()) => {
-                    Decimal64(*digits, *scale)
-                }
+            with_types(&self.stored, |place, it| match it.data_type() {
+                Decimal128(digits, scale) if narrow.contains(&place) => Decimal64(*digits, *scale),
                 same => same.clone(),
             })
         })

@@ -426,7 +426,7 @@ async fn refuse_nulls(session: &Session, table: &Table, path: &str) -> Result<()
 
 /// Runs ALTER TABLE.
 pub(super) async fn run(session: &Session, name: &ObjectName, change: Alteration) -> Result<Done> {
-    let table = session.table(&dotted(name)?).await?;
+    let table = session.table_of(&dotted(name)?).await?;
     match change {
         Alteration::Columns(changes) => alter_columns(session, &table, changes).await?,
         Alteration::Properties { set, remove } => {

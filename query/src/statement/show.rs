@@ -214,11 +214,11 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             }
         }
         Show::Create(name) => {
-            let table = session.table(&dotted(&name)?).await?;
+            let table = session.table_of(&dotted(&name)?).await?;
             rows(vec![("create_statement", texts(vec![create::statement(&table)?]))])?
         }
         Show::Properties(name) => {
-            let table = session.table(&dotted(&name)?).await?;
+            let table = session.table_of(&dotted(&name)?).await?;
             let mut all: Vec<_> = table.metadata().properties().clone().into_iter().collect();
             all.push((
                 "format-version".to_owned(),
@@ -228,11 +228,11 @@ pub(super) async fn run(session: &Session, show: Show) -> Result<Answer> {
             let (keys, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
             rows(vec![("key", texts(keys)), ("value", texts(values))])?
         }
-        Show::Columns(name) => describe::columns(&session.table(&dotted(&name)?).await?)?,
-        Show::Extended(name) => describe::extended(&session.table(&dotted(&name)?).await?)?,
-        Show::History(name) => describe::history(&session.table(&dotted(&name)?).await?)?,
+        Show::Columns(name) => describe::columns(&session.table_of(&dotted(&name)?).await?)?,
+        Show::Extended(name) => describe::extended(&session.table_of(&dotted(&name)?).await?)?,
+        Show::History(name) => describe::history(&session.table_of(&dotted(&name)?).await?)?,
         Show::Partitions(name) => {
-            let table = session.table(&dotted(&name)?).await?;
+            let table = session.table_of(&dotted(&name)?).await?;
             if table.metadata().partition_specs_iter().all(|it| it.is_unpartitioned()) {
                 return Err(Error::invalid(format!("`{}` is not partitioned", table.name())));
             }
