@@ -37,7 +37,7 @@ pub(super) fn filtered(batch: &RecordBatch, rows: BooleanBuffer) -> Result<Recor
 }
 
 /// The same rows, with decimals of 128 bits.
-fn widened(batch: &RecordBatch) -> Result<RecordBatch> {
+pub(super) fn widened(batch: &RecordBatch) -> Result<RecordBatch> {
     if !batch.columns().iter().any(|it| narrow(it).is_some()) {
         return Ok(batch.clone());
     }

@@ -42,7 +42,7 @@ use super::deletes::{Deleted, Deletes, Target, access_plan, mask};
 use super::foreign::{self, Foreign};
 use super::groups::{Fillings, Known};
 use super::keys;
-use super::most::filtered;
+use super::most::{filtered, widened};
 use super::positions::{FileColumns, POS, PositionSource, RowFilters, shows_deleted};
 use super::readers::Counters;
 use super::trust::trusted;
@@ -212,7 +212,7 @@ impl File {
         used.dedup();
 
         let mut options = self.options.clone();
-        if kept.is_some() {
+        if kept.is_some() || filters.is_some() {
             let asked: Vec<usize> = filters.iter().flat_map(columns_of).collect();
             let asked = asked.into_iter().chain(predicate.iter().flat_map(columns_of));
             if let Some(schema) = self.in_64_bits(&used, &asked.collect()) {
@@ -538,7 +538,7 @@ impl Left {
         // Over all rows, so that columns are copied once. A deleted row may be one that the predicate
         // fails on.
         match (kept, self.holds(&batch)) {
-            (None, None) => Ok(batch),
+            (None, None) => widened(&batch),
             (None, Some(holds)) => filtered(&batch, holds?),
             (Some(kept), None) => filtered(&batch, kept),
             (Some(kept), Some(Ok(holds))) => filtered(&batch, &kept & &holds),
