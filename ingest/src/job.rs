@@ -123,8 +123,8 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
     };
     let schemas = files.iter().map(|it| Ok((it.clone(), decode::columns(it)?)));
     let schemas = schemas.collect::<Result<Vec<_>>>()?;
-    let own_columns = schemas.iter().map(|(_, it)| it.clone()).collect();
-    match table {
+    let creates = table.is_none();
+    let (columns, new_columns, target) = match table {
         None => {
             let columns = merged(&schemas)?;
             let new = NewTable {
@@ -135,18 +135,7 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
                 location: None,
             };
             let new_columns = columns.iter().map(|it| it.name.clone()).collect();
-            let target = Target::New(Box::new(new));
-            let creates = true;
-            Ok(Plan {
-                table: name,
-                files,
-                skipped,
-                columns,
-                new_columns,
-                creates,
-                own_columns,
-                target,
-            })
+            (columns, new_columns, Target::New(Box::new(new)))
         }
         Some(table) => {
             let (evolution, new_columns) = evolution(&table, &schemas, job.evolve)?;
@@ -155,20 +144,11 @@ pub async fn plan(session: &Session, job: &Job) -> Result<Plan> {
                 None => Arc::clone(table.metadata().current_schema()),
             };
             let columns = schema.as_struct().fields().to_vec();
-            let target = Target::Known { table, evolution };
-            let creates = false;
-            Ok(Plan {
-                table: name,
-                files,
-                skipped,
-                columns,
-                new_columns,
-                creates,
-                own_columns,
-                target,
-            })
+            (columns, new_columns, Target::Known { table, evolution })
         }
-    }
+    };
+    let own_columns = schemas.into_iter().map(|(_, it)| it).collect();
+    Ok(Plan { table: name, files, skipped, columns, new_columns, creates, own_columns, target })
 }
 
 /// Runs a job.

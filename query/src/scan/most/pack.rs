@@ -143,65 +143,66 @@ mod avx2 {
         }
     }
 
-    pub(super) fn packed_32(simd: V3, values: &[u32], mask: &[u64], count: usize) -> Vec<u32> {
+    /// [`pack`] by code of that kind.
+    fn packed<S: Copy + Default, T: Copy + Default, const N: usize>(
+        simd: V3,
+        values: &[S],
+        mask: &[u64],
+        count: usize,
+        one: impl Fn(&[S; N], u64) -> [T; N],
+    ) -> Vec<T> {
         simd.vectorize(Wide(
             #[inline(always)]
-            || {
-                pack::<u32, u32, 8>(
-                    values,
-                    mask,
-                    count,
-                    #[inline(always)]
-                    |values, mask| {
-                        let way = cast(way(&WAYS_OF_8, mask));
-                        cast(simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way))
-                    },
-                )
-            },
+            || pack(values, mask, count, one),
         ))
+    }
+
+    pub(super) fn packed_32(simd: V3, values: &[u32], mask: &[u64], count: usize) -> Vec<u32> {
+        packed(
+            simd,
+            values,
+            mask,
+            count,
+            #[inline(always)]
+            |values: &[u32; 8], mask| {
+                let way = cast(way(&WAYS_OF_8, mask));
+                cast(simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way))
+            },
+        )
     }
 
     pub(super) fn packed_64(simd: V3, values: &[u64], mask: &[u64], count: usize) -> Vec<u64> {
-        simd.vectorize(Wide(
+        packed(
+            simd,
+            values,
+            mask,
+            count,
             #[inline(always)]
-            || {
-                pack::<u64, u64, 4>(
-                    values,
-                    mask,
-                    count,
-                    #[inline(always)]
-                    |values, mask| {
-                        let way = cast(way(&WAYS_OF_4, mask));
-                        cast(simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way))
-                    },
-                )
+            |values: &[u64; 4], mask| {
+                let way = cast(way(&WAYS_OF_4, mask));
+                cast(simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way))
             },
-        ))
+        )
     }
 
     pub(super) fn packed_wide(simd: V3, values: &[i64], mask: &[u64], count: usize) -> Vec<i128> {
-        simd.vectorize(Wide(
+        packed(
+            simd,
+            values,
+            mask,
+            count,
             #[inline(always)]
-            || {
-                pack::<i64, i128, 4>(
-                    values,
-                    mask,
-                    count,
-                    #[inline(always)]
-                    |values, mask| {
-                        let way = cast(way(&WAYS_OF_4, mask));
-                        let low = simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way);
-                        let high =
-                            simd.avx2._mm256_cmpgt_epi64(simd.avx._mm256_setzero_si256(), low);
-                        // Of 0 and 2, and of 1 and 3.
-                        let even = simd.avx2._mm256_unpacklo_epi64(low, high);
-                        let odd = simd.avx2._mm256_unpackhi_epi64(low, high);
-                        let first = simd.avx2._mm256_permute2x128_si256::<0x20>(even, odd);
-                        let last = simd.avx2._mm256_permute2x128_si256::<0x31>(even, odd);
-                        cast([first, last])
-                    },
-                )
+            |values: &[i64; 4], mask| {
+                let way = cast(way(&WAYS_OF_4, mask));
+                let low = simd.avx2._mm256_permutevar8x32_epi32(cast(*values), way);
+                let high = simd.avx2._mm256_cmpgt_epi64(simd.avx._mm256_setzero_si256(), low);
+                // Of 0 and 2, and of 1 and 3.
+                let even = simd.avx2._mm256_unpacklo_epi64(low, high);
+                let odd = simd.avx2._mm256_unpackhi_epi64(low, high);
+                let first = simd.avx2._mm256_permute2x128_si256::<0x20>(even, odd);
+                let last = simd.avx2._mm256_permute2x128_si256::<0x31>(even, odd);
+                cast([first, last])
             },
-        ))
+        )
     }
 }
